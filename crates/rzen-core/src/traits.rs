@@ -1,0 +1,89 @@
+//! The seams between stages.
+
+use std::error::Error;
+use std::path::Path;
+
+use burn::tensor::Tensor;
+
+use crate::{Item, Loss, Targets};
+
+/// One embedding for each row of an input.
+pub trait Encode {
+    /// A micro-batch on the device; cloning is cheap.
+    type Input: Clone;
+
+    /// Returns `[batch, dim]`, each row of unit length.
+    fn encode(&self, input: Self::Input) -> Tensor<2>;
+}
+
+/// A criterion over embeddings alone: it never sees a model or an input.
+pub trait Objective {
+    /// Compares `queries` `[queries, dim]` with `candidates` `[candidates, dim]`.
+    ///
+    /// Rows need not be of unit length.
+    fn loss(&self, queries: Tensor<2>, candidates: Tensor<2>, targets: &Targets) -> Loss;
+}
+
+/// Raw items to host vectors: a local model, a stub, a client of a server.
+pub trait Embed: Send + Sync {
+    /// Numbers in a vector.
+    fn dim(&self) -> usize;
+
+    /// Returns one vector of [`dim`](Embed::dim) finite numbers and unit length for each item, in order.
+    ///
+    /// # Errors
+    /// [`EmbedError::Item`] names the first item that can't be read or embedded.
+    fn embed(&self, items: &[Item]) -> Result<Vec<Vec<f32>>, EmbedError>;
+}
+
+/// Why items could not be embedded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmbedError {
+    /// One item is at fault.
+    #[error("item {index} of {count}: {source}")]
+    Item {
+        /// Its place in the slice, counted from 0.
+        index: usize,
+        /// The length of the slice.
+        count: usize,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A vector came out that must not leave.
+    #[error("the vector of item {index} {problem}; the weights or the input hold numbers that the model can't work with")]
+    Vector {
+        /// The item, counted from 0.
+        index: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The embedder itself failed.
+    #[error("the embedder failed: {0}")]
+    Embedder(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// Weights that can be written to a folder in their published layout.
+pub trait SaveWeights {
+    /// Writes all files that are needed to load the weights again into `folder`, which exists.
+    ///
+    /// # Errors
+    /// Whatever stopped the writing; the caller discards the folder then.
+    fn save_weights(&self, folder: &Path) -> Result<(), Box<dyn Error + Send + Sync>>;
+}
+
+/// Says what is wrong with a vector that should be finite and of unit length (to 1e-3), if anything.
+///
+/// # Errors
+/// A clause that completes "the vector …".
+pub fn check_unit_vector(vector: &[f32]) -> Result<(), String> {
+    if let Some(at) = vector.iter().position(|x| !x.is_finite()) {
+        return Err(format!("holds {} at position {at}", vector[at]));
+    }
+    let length = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    if (length - 1.0).abs() > 1e-3 {
+        return Err(format!("has length {length:.4} instead of 1"));
+    }
+    Ok(())
+}

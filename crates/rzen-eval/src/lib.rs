@@ -1,0 +1,1 @@
+//! Retrieval metrics and benchmark runs over any embedder.

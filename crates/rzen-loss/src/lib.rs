@@ -1,0 +1,1 @@
+//! Contrastive objectives: InfoNCE with hardness weights, false-negative mask and a temperature per task.

@@ -1,0 +1,1 @@
+//! Souping of adapters and checkpoints, one tensor at a time.

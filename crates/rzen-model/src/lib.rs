@@ -1,0 +1,1 @@
+//! Qwen2-VL as an embedding encoder: processor, vision tower, decoder, adapters, checkpoints.

@@ -1,0 +1,1 @@
+//! Training: stages, cached gradients, schedules, checkpoints and resume.
