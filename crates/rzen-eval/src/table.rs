@@ -4,7 +4,7 @@ use crate::{Metric, Results};
 
 /// A line of the table, or a rule between blocks.
 enum Line {
-    Cells([String; 9]),
+    Cells(Vec<String>),
     Rule,
 }
 
@@ -13,9 +13,9 @@ impl Results {
     ///
     /// `score` is the metric that the task is known by, `chance` what a random order scores on it.
     pub fn table(&self) -> String {
-        let mut lines = vec![Line::Cells(HEAD.map(String::from)), Line::Rule];
+        let mut lines = vec![Line::Cells(HEAD.map(String::from).to_vec()), Line::Rule];
         for task in self.tasks() {
-            lines.push(Line::Cells([
+            lines.push(Line::Cells(vec![
                 task.task.clone(),
                 task.kind.to_string(),
                 task.metric.to_string(),
@@ -52,7 +52,7 @@ const WORDS: usize = 3;
 fn mean_line(kind: String, tasks: usize, mean: f64, chance: f64, hit: String) -> Line {
     let name = format!("mean of {tasks} task{}", if tasks == 1 { "" } else { "s" });
     let [none, more] = [String::new(), String::new()];
-    Line::Cells([name, kind, none, number(mean), number(chance), hit, more, String::new(), String::new()])
+    Line::Cells(vec![name, kind, none, number(mean), number(chance), hit, more, String::new(), String::new()])
 }
 
 fn number(value: f64) -> String {
