@@ -1,0 +1,295 @@
+//! Folders that a run can be taken up from.
+//!
+//! A checkpoint is written under a temporary name, synced to the disk and renamed, so that a folder
+//! under its final name is whole; what is not (copied by halves, cut by a broken disk) is found by the
+//! sizes in `state.json`, the file written last.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use rzen_core::SaveWeights;
+use serde_json::Value;
+
+use crate::optimizer::Optimizer;
+use crate::state::FORMAT;
+use crate::{CheckpointError, Contrastive, State};
+
+const STATE: &str = "state.json";
+const OPTIMIZER: &str = "optimizer.bpk";
+const TEMPORARY: &str = ".tmp";
+
+/// A complete checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Where it lies.
+    pub folder: PathBuf,
+    /// What it says about itself.
+    pub state: State,
+}
+
+/// The newest checkpoint of a run.
+#[derive(Debug)]
+pub struct Latest {
+    /// The newest complete one, if there is one.
+    pub checkpoint: Option<Checkpoint>,
+    /// Newer folders that are not complete, and why.
+    pub skipped: Vec<CheckpointError>,
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint and checks that it is whole.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Incomplete`] names the file that is missing or cut;
+    /// [`CheckpointError::Format`] a checkpoint of another version.
+    pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
+        let incomplete =
+            |problem: String| CheckpointError::Incomplete { folder: folder.to_path_buf(), problem };
+        let text = fs::read_to_string(folder.join(STATE))
+            .map_err(|error| incomplete(format!("`{STATE}` can't be read ({error})")))?;
+        let value: Value = serde_json::from_str(&text)
+            .map_err(|error| incomplete(format!("`{STATE}` is not JSON ({error})")))?;
+        let format = value.get("format").and_then(Value::as_u64).unwrap_or(0);
+        if format != u64::from(FORMAT) {
+            return Err(CheckpointError::Format {
+                folder: folder.to_path_buf(),
+                found: format,
+                expected: FORMAT,
+            });
+        }
+        let state: State = serde_json::from_value(value)
+            .map_err(|error| incomplete(format!("`{STATE}` can't be understood ({error})")))?;
+        for (name, expected) in &state.files {
+            match fs::metadata(folder.join(name)) {
+                Ok(found) if found.len() == *expected => {}
+                Ok(found) => {
+                    return Err(incomplete(format!(
+                        "`{name}` has {} bytes, expected {expected}",
+                        found.len()
+                    )));
+                }
+                Err(error) => return Err(incomplete(format!("`{name}` can't be read ({error})"))),
+            }
+        }
+        Ok(Checkpoint { folder: folder.to_path_buf(), state })
+    }
+
+    /// The folder that the encoder saved its weights to.
+    pub fn encoder(&self) -> PathBuf {
+        self.folder.join("encoder")
+    }
+
+    /// The folder that the objective saved its weights to.
+    pub fn objective(&self) -> PathBuf {
+        self.folder.join("objective")
+    }
+
+    /// Gives the optimizer its moments back.
+    pub(crate) fn restore(&self, optimizer: Optimizer) -> Result<Optimizer, CheckpointError> {
+        let path = self.folder.join(OPTIMIZER);
+        let (optimizer, found) = optimizer.load(&path).map_err(|source| CheckpointError::Optimizer {
+            action: "read",
+            path,
+            source,
+        })?;
+        let expected = self.state.optimizer_tensors;
+        if found != expected {
+            let problem = format!("`{OPTIMIZER}` holds {found} tensors, expected {expected}");
+            return Err(CheckpointError::Incomplete { folder: self.folder.clone(), problem });
+        }
+        Ok(optimizer)
+    }
+}
+
+/// Looks for the newest complete checkpoint under `run` (a [`RunFolder::path`](crate::RunFolder::path)).
+///
+/// Temporary folders are passed over in silence; a run that has none yet gives `None`.
+///
+/// # Errors
+/// If the folder is there and can't be read.
+pub fn latest(run: &Path) -> Result<Latest, CheckpointError> {
+    let mut skipped = Vec::new();
+    for (_, folder) in list(&run.join("checkpoints"))?.into_iter().rev() {
+        match Checkpoint::open(&folder) {
+            Ok(checkpoint) => return Ok(Latest { checkpoint: Some(checkpoint), skipped }),
+            Err(error) => skipped.push(error),
+        }
+    }
+    Ok(Latest { checkpoint: None, skipped })
+}
+
+/// Writes a checkpoint into `checkpoints` and then drops all but the newest `keep_last` (0 keeps all).
+///
+/// `state` comes without its files and tensors; the model is on the plain device.
+pub(crate) fn save<E, O>(
+    checkpoints: &Path,
+    model: &Contrastive<E, O>,
+    optimizer: &Optimizer,
+    mut state: State,
+    keep_last: usize,
+) -> Result<PathBuf, CheckpointError>
+where
+    E: Module + SaveWeights,
+    O: Module + SaveWeights,
+{
+    fs::create_dir_all(checkpoints).map_err(io("make the folder", checkpoints))?;
+    clear_temporary(checkpoints)?;
+    let folder = checkpoints.join(format!("step_{:06}", state.step));
+    let temporary = Temporary::create(&folder)?;
+    save_part("encoder", &model.encoder, &temporary.path)?;
+    save_part("objective", &model.objective, &temporary.path)?;
+    let path = temporary.path.join(OPTIMIZER);
+    state.optimizer_tensors = optimizer.save(&path).map_err(|source| CheckpointError::Optimizer {
+        action: "write",
+        path,
+        source,
+    })?;
+    state.files = sync_files(&temporary.path)?;
+    write_state(&temporary.path.join(STATE), &state)?;
+    sync_folder(&temporary.path)?;
+    temporary.rename(&folder)?;
+    drop_old(checkpoints, state.step, keep_last)?;
+    Ok(folder)
+}
+
+fn save_part(part: &'static str, weights: &impl SaveWeights, folder: &Path) -> Result<(), CheckpointError> {
+    let folder = folder.join(part);
+    fs::create_dir(&folder).map_err(io("make the folder", &folder))?;
+    weights.save_weights(&folder).map_err(|source| CheckpointError::Weights { part, folder, source })
+}
+
+fn write_state(path: &Path, state: &State) -> Result<(), CheckpointError> {
+    let text = serde_json::to_string_pretty(state).expect("a state has string keys alone");
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(io("write", path))
+}
+
+/// A folder that is removed unless it gets its name.
+struct Temporary {
+    path: PathBuf,
+}
+
+impl Temporary {
+    /// Makes an empty folder beside `folder`.
+    fn create(folder: &Path) -> Result<Self, CheckpointError> {
+        let path = with_suffix(folder, TEMPORARY);
+        fs::create_dir(&path).map_err(io("make the folder", &path))?;
+        Ok(Temporary { path })
+    }
+
+    /// Puts the folder in the place of `folder`, which may be there from a run that was cut off.
+    fn rename(self, folder: &Path) -> Result<(), CheckpointError> {
+        if folder.exists() {
+            remove(folder)?;
+        }
+        fs::rename(&self.path, folder).map_err(io("rename to", folder))?;
+        sync_folder(folder.parent().expect("a checkpoint lies in a folder"))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After the rename there is nothing left; if the disk refuses, the next save tries again.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Removes a checkpoint such that a half-removed one never stands under its name.
+fn remove(folder: &Path) -> Result<(), CheckpointError> {
+    let doomed = with_suffix(folder, &format!(".old{TEMPORARY}"));
+    fs::rename(folder, &doomed).map_err(io("rename to", &doomed))?;
+    fs::remove_dir_all(&doomed).map_err(io("remove", &doomed))
+}
+
+/// Drops all but the newest `keep_last` complete checkpoints up to `step` (0 keeps all). Later ones may
+/// be there when a run was taken up from an earlier checkpoint; the run will come to them again.
+fn drop_old(checkpoints: &Path, step: usize, keep_last: usize) -> Result<(), CheckpointError> {
+    let mut complete = list(checkpoints)?;
+    complete.retain(|(other, folder)| *other <= step && Checkpoint::open(folder).is_ok());
+    let surplus = if keep_last == 0 { 0 } else { complete.len().saturating_sub(keep_last) };
+    complete.iter().take(surplus).try_for_each(|(_, folder)| remove(folder))
+}
+
+/// Removes what a killed run left behind.
+fn clear_temporary(checkpoints: &Path) -> Result<(), CheckpointError> {
+    for (name, path) in entries(checkpoints)? {
+        if name.starts_with("step_") && name.ends_with(TEMPORARY) {
+            fs::remove_dir_all(&path).map_err(io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The folders named `step_N`, by rising step; none if `checkpoints` isn't there.
+fn list(checkpoints: &Path) -> Result<Vec<(usize, PathBuf)>, CheckpointError> {
+    if !checkpoints.exists() {
+        return Ok(Vec::new());
+    }
+    let step = |name: &str| name.strip_prefix("step_")?.parse::<usize>().ok();
+    let mut folders: Vec<_> =
+        entries(checkpoints)?.into_iter().filter_map(|(name, path)| Some((step(&name)?, path))).collect();
+    folders.sort();
+    Ok(folders)
+}
+
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, CheckpointError> {
+    let read = || {
+        fs::read_dir(folder)?
+            .map(|entry| entry.map(|e| (e.file_name().to_string_lossy().into_owned(), e.path())))
+            .collect::<io::Result<Vec<_>>>()
+    };
+    read().map_err(io("read the folder", folder))
+}
+
+/// Syncs every file under `root` and gives their sizes by relative path.
+fn sync_files(root: &Path) -> Result<BTreeMap<String, u64>, CheckpointError> {
+    let mut sizes = BTreeMap::new();
+    let mut folders = vec![(String::new(), root.to_path_buf())];
+    while let Some((prefix, folder)) = folders.pop() {
+        for (name, path) in entries(&folder)? {
+            if path.is_dir() {
+                folders.push((format!("{prefix}{name}/"), path));
+            } else {
+                sizes.insert(format!("{prefix}{name}"), sync_file(&path).map_err(io("sync", &path))?);
+            }
+        }
+        sync_folder(&folder)?;
+    }
+    Ok(sizes)
+}
+
+fn sync_file(path: &Path) -> io::Result<u64> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    file.sync_all()?;
+    Ok(file.metadata()?.len())
+}
+
+/// Makes new names in `folder` last.
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> Result<(), CheckpointError> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync", folder))
+}
+
+/// Folders can't be synced here; names last as long as the file system says.
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> Result<(), CheckpointError> {
+    Ok(())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
+    let path = path.to_path_buf();
+    move |source| CheckpointError::Io { action, path, source }
+}

@@ -1,0 +1,167 @@
+//! What can go wrong.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use burn::store::RecordError;
+
+/// An error of the caller's own.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why a stage did not reach its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A key of the stage can't be trained with.
+    #[error("`{key}` of the stage is {found}, expected {expected}")]
+    Config {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        found: f64,
+        /// The values that it may take.
+        expected: &'static str,
+    },
+    /// All parameters are frozen.
+    #[error("no parameter of the model is set to train; choose what the stage trains before it starts")]
+    NothingTrains,
+    /// The caller had no batch.
+    #[error("the batch of step {step} could not be made")]
+    Source {
+        /// The step, counted from 1.
+        step: usize,
+        /// Why.
+        #[source]
+        source: BoxError,
+    },
+    /// The loss or a gradient is NaN or infinite. The step was refused: no parameter changed.
+    #[error(
+        "step {step} ({label}) was refused: the loss is {loss} and {}; the weights are those of step {}. \
+         Lower the learning rate, or look for numbers in the batch that the model can't work with",
+        describe_not_finite(.parameters), .step - 1
+    )]
+    NotFinite {
+        /// The step, counted from 1.
+        step: usize,
+        /// The batch's label.
+        label: String,
+        /// The value of the objective.
+        loss: f32,
+        /// The parameters whose gradient is not finite, in the order of the model.
+        parameters: Vec<String>,
+    },
+    /// The caller asked to stop; all work is in the checkpoint.
+    #[error("stopped after step {step}; `{}` holds everything that is needed to resume", checkpoint.display())]
+    Interrupted {
+        /// The last step that was finished, counted from 1.
+        step: usize,
+        /// Its checkpoint.
+        checkpoint: PathBuf,
+    },
+    /// A fresh start in a folder that holds checkpoints.
+    #[error(
+        "`{}` already holds the checkpoint `{}`; resume from it, or choose another run folder",
+        run.display(), checkpoint.display()
+    )]
+    NotEmpty {
+        /// The run folder.
+        run: PathBuf,
+        /// A complete checkpoint in it.
+        checkpoint: PathBuf,
+    },
+    /// The checkpoint was written under another configuration.
+    #[error(
+        "checkpoint `{}` belongs to another run: {}. Resume with the recipe that it was trained with, \
+         or choose another run folder",
+        checkpoint.display(), .differences.join("; ")
+    )]
+    OtherRun {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// What differs, a clause each.
+        differences: Vec<String>,
+    },
+    /// A checkpoint could not be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// `metrics.jsonl` could not be written.
+    #[error("can't {action} `{}`", path.display())]
+    Metrics {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn describe_not_finite(parameters: &[String]) -> String {
+    match parameters {
+        [] => "all gradients are finite".into(),
+        [one] => format!("the gradient of `{one}` is not finite"),
+        many => {
+            let first: Vec<_> = many.iter().take(3).map(|name| format!("`{name}`")).collect();
+            format!("the gradients of {} parameters are not finite, first {}", many.len(), first.join(", "))
+        }
+    }
+}
+
+/// Why a checkpoint was not written, or can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file system refused.
+    #[error("can't {action} `{}`; is the disk full, or the folder not writable?", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The encoder or the objective did not save its weights.
+    #[error("the {part} could not save its weights to `{}`; earlier checkpoints are untouched", folder.display())]
+    Weights {
+        /// `encoder` or `objective`.
+        part: &'static str,
+        /// Where to.
+        folder: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: BoxError,
+    },
+    /// The optimizer's state could not be written or read.
+    #[error("can't {action} the optimizer's state `{}`", path.display())]
+    Optimizer {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: RecordError,
+    },
+    /// The folder is not a whole checkpoint.
+    #[error("`{}` is not a complete checkpoint: {problem}; use an earlier one, or delete it", folder.display())]
+    Incomplete {
+        /// The folder.
+        folder: PathBuf,
+        /// What is missing or wrong.
+        problem: String,
+    },
+    /// Another version of the program wrote it.
+    #[error("`{}` has format {found}, expected {expected}; resume with the version that wrote it", folder.display())]
+    Format {
+        /// The folder.
+        folder: PathBuf,
+        /// Its format.
+        found: u64,
+        /// The format that this version writes.
+        expected: u32,
+    },
+}

@@ -1,0 +1,257 @@
+//! A stage from its first step to its last.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use rzen_core::{Batch, Encode, Objective, SaveWeights};
+
+use crate::checkpoint::{self, Checkpoint, latest};
+use crate::gradients::{norm_of, read, squared_norms};
+use crate::metrics::Metrics;
+use crate::state::{FORMAT, parameter_keys};
+use crate::{
+    BoxError, CheckpointError, Contrastive, LearningRates, Observer, Optimizer, RunFolder, StageConfig,
+    State, StepOptions, StepRecord, StepStats, TrainError, cached_gradients, clip_gradients,
+};
+
+/// A batch and where it comes from.
+#[derive(Clone, Debug)]
+pub struct TrainBatch<I> {
+    /// The batch, on the plain device.
+    pub batch: Batch<I>,
+    /// The dataset or group; stands in `metrics.jsonl` and in errors.
+    pub label: String,
+}
+
+/// Trains `model` from where `resume` stands (or from the start) to the end of the stage.
+///
+/// - `model`: on the plain device, with the weights of `resume` when there is one (the caller loads
+///   them from [`Checkpoint::encoder`] and [`Checkpoint::objective`]; only the optimizer's state and the
+///   step are restored here). What trains is what requires a gradient, see the crate's front page.
+/// - `source`: gives the batch of a step, counted from 0. It must depend on the step alone, so that a
+///   resumed run sees the batches of the uninterrupted one; prefetching is its own business.
+/// - `stop`: set it (from a Ctrl-C handler) and the trainer ends the step, writes a checkpoint and
+///   returns [`TrainError::Interrupted`].
+/// - returns the trained model on the plain device; the last checkpoint holds it too.
+///
+/// On a CPU a run that was stopped and resumed equals the uninterrupted one bit for bit.
+///
+/// # Errors
+/// A step whose loss or gradient is not finite is refused, and the stage ends: see [`TrainError`].
+/// Whatever the error, checkpoints written so far stay.
+pub fn train_stage<E, O>(
+    model: Contrastive<E, O>,
+    config: &StageConfig,
+    source: &mut dyn FnMut(usize) -> Result<TrainBatch<E::Input>, BoxError>,
+    run: &RunFolder,
+    resume: Option<Checkpoint>,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Contrastive<E, O>, TrainError>
+where
+    E: Module + Encode + SaveWeights,
+    E::Input: Send,
+    O: Module + Objective + SaveWeights,
+{
+    let mut stage = Stage::start(model, config, run, resume)?;
+    let mut log = Log::start(run, config, stage.step)?;
+    for index in stage.step..config.steps {
+        if stop.load(Ordering::SeqCst) {
+            let checkpoint = stage.save_once(observer)?;
+            return Err(TrainError::Interrupted { step: stage.step, checkpoint });
+        }
+        let TrainBatch { batch, label } =
+            source(index).map_err(|source| TrainError::Source { step: index + 1, source })?;
+        let outcome;
+        (stage, outcome) = stage.advance(&batch, &label)?;
+        log.add(outcome, label, observer)?;
+        if config.checkpoint_every > 0 && stage.step.is_multiple_of(config.checkpoint_every) {
+            stage.save_once(observer)?;
+        }
+    }
+    stage.save_once(observer)?;
+    Ok(stage.model.without_gradients())
+}
+
+/// A stage between two steps.
+struct Stage<'a, E, O> {
+    model: Contrastive<E, O>,
+    optimizer: Optimizer,
+    config: &'a StageConfig,
+    run: &'a RunFolder,
+    /// Steps finished.
+    step: usize,
+    /// The checkpoint of this very step.
+    saved: Option<PathBuf>,
+}
+
+/// What a finished step leaves to be reported.
+struct Outcome {
+    stats: StepStats,
+    loss: f32,
+    grad_norm: f64,
+    rates: LearningRates,
+}
+
+impl<'a, E, O> Stage<'a, E, O>
+where
+    E: Module + Encode + SaveWeights,
+    E::Input: Send,
+    O: Module + Objective + SaveWeights,
+{
+    fn start(
+        model: Contrastive<E, O>,
+        config: &'a StageConfig,
+        run: &'a RunFolder,
+        resume: Option<Checkpoint>,
+    ) -> Result<Self, TrainError> {
+        config.validate()?;
+        let model = model.with_gradients();
+        let trained = model.trained_parameters();
+        if trained.is_empty() {
+            return Err(TrainError::NothingTrains);
+        }
+        let mut optimizer = Optimizer::new(&model, config);
+        let Some(checkpoint) = resume else {
+            refuse_checkpoints(run)?;
+            return Ok(Stage { model, optimizer, config, run, step: 0, saved: None });
+        };
+        let differences = checkpoint.state.differences(run, config, &parameter_keys(trained));
+        if !differences.is_empty() {
+            return Err(TrainError::OtherRun { checkpoint: checkpoint.folder, differences });
+        }
+        optimizer = checkpoint.restore(optimizer)?;
+        let step = checkpoint.state.step;
+        Ok(Stage { model, optimizer, config, run, step, saved: Some(checkpoint.folder) })
+    }
+
+    /// Takes one step, or refuses it.
+    fn advance(mut self, batch: &Batch<E::Input>, label: &str) -> Result<(Self, Outcome), TrainError> {
+        let options = StepOptions { recompute: self.config.recompute, threads: self.config.threads };
+        let (stats, gradients) = cached_gradients(&self.model, batch, options);
+        let (loss, grad_norm) = self.check(&stats, &gradients, label)?;
+        let gradients = match self.config.max_grad_norm {
+            max_norm if max_norm > 0.0 => clip_gradients(&self.model, gradients, grad_norm, max_norm),
+            _ => gradients,
+        };
+        let rates = self.config.learning_rates(self.step);
+        self.model = self.optimizer.step(self.model, gradients, rates);
+        self.step += 1;
+        self.saved = None;
+        Ok((self, Outcome { stats, loss, grad_norm, rates }))
+    }
+
+    /// Reads the loss and the gradient's norm, which must be finite.
+    fn check(
+        &self,
+        stats: &StepStats,
+        gradients: &GradientsParams,
+        label: &str,
+    ) -> Result<(f32, f64), TrainError> {
+        let (names, squares) = squared_norms(&self.model, gradients);
+        let scalars = read([vec![stats.loss.clone()], squares].concat());
+        let (loss, norm) = (scalars[0], norm_of(names, &scalars[1..]));
+        if loss.is_finite() && norm.not_finite.is_empty() {
+            return Ok((loss, norm.total));
+        }
+        Err(TrainError::NotFinite {
+            step: self.step + 1,
+            label: label.to_string(),
+            loss,
+            parameters: norm.not_finite,
+        })
+    }
+
+    /// Writes the checkpoint of this step unless it is there, and says where it lies.
+    fn save_once(&mut self, observer: &mut dyn Observer) -> Result<PathBuf, CheckpointError> {
+        if let Some(folder) = &self.saved {
+            return Ok(folder.clone());
+        }
+        let state = State {
+            format: FORMAT,
+            stage: self.run.stage.clone(),
+            step: self.step,
+            seed: self.run.seed,
+            config: self.config.clone(),
+            settings: self.run.settings.clone(),
+            parameters: parameter_keys(self.model.trained_parameters()),
+            optimizer_tensors: 0,
+            files: Default::default(),
+        };
+        let model = self.model.without_gradients();
+        let checkpoints = self.run.checkpoints();
+        let folder = checkpoint::save(&checkpoints, &model, &self.optimizer, state, self.config.keep_last)?;
+        observer.checkpoint(self.step, &folder);
+        self.saved = Some(folder.clone());
+        Ok(folder)
+    }
+}
+
+/// A fresh start beside old checkpoints would mix two runs.
+fn refuse_checkpoints(run: &RunFolder) -> Result<(), TrainError> {
+    match latest(&run.path)?.checkpoint {
+        Some(found) => Err(TrainError::NotEmpty { run: run.path.clone(), checkpoint: found.folder }),
+        None => Ok(()),
+    }
+}
+
+/// Turns outcomes into lines.
+struct Log<'a> {
+    metrics: Metrics,
+    run: &'a RunFolder,
+    config: &'a StageConfig,
+    step: usize,
+    /// Since the last line.
+    samples: usize,
+    since: Instant,
+}
+
+impl<'a> Log<'a> {
+    fn start(run: &'a RunFolder, config: &'a StageConfig, step: usize) -> Result<Self, TrainError> {
+        fs::create_dir_all(&run.path).map_err(|source| TrainError::Metrics {
+            action: "make the folder",
+            path: run.path.clone(),
+            source,
+        })?;
+        let metrics = Metrics::open(run.metrics(), step)?;
+        Ok(Log { metrics, run, config, step, samples: 0, since: Instant::now() })
+    }
+
+    fn add(
+        &mut self,
+        outcome: Outcome,
+        label: String,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        self.step += 1;
+        self.samples += outcome.stats.samples;
+        if !self.step.is_multiple_of(self.config.log_every) && self.step != self.config.steps {
+            return Ok(());
+        }
+        let (names, values): (Vec<_>, Vec<_>) = outcome.stats.stats.into_iter().unzip();
+        let seconds = self.since.elapsed().as_secs_f64();
+        let record = StepRecord {
+            stage: self.run.stage.clone(),
+            step: self.step,
+            steps: self.config.steps,
+            loss: outcome.loss,
+            learning_rate: outcome.rates.encoder,
+            temperature_learning_rate: outcome.rates.temperature,
+            grad_norm: outcome.grad_norm,
+            samples: self.samples,
+            samples_per_second: self.samples as f64 / seconds.max(1e-9),
+            seconds,
+            label,
+            // JSON has no NaN.
+            stats: names.into_iter().zip(read(values)).filter(|(_, value)| value.is_finite()).collect(),
+        };
+        self.metrics.write(&record)?;
+        observer.step(&record);
+        (self.samples, self.since) = (0, Instant::now());
+        Ok(())
+    }
+}

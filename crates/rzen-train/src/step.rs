@@ -1,0 +1,144 @@
+//! The gradient of a batch of any size in the memory of a micro-batch.
+
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::Tensor;
+use rzen_core::{Batch, Encode, Objective, Targets};
+
+use crate::Contrastive;
+use crate::gradients::merge;
+use crate::in_order::in_order;
+
+/// How a step spends memory and threads. Neither changes the gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepOptions {
+    /// Embed twice instead of keeping the graphs of the whole batch,
+    /// see [`StageConfig::recompute`](crate::StageConfig::recompute).
+    pub recompute: bool,
+    /// Micro-batches computed side by side, at least 1.
+    pub threads: usize,
+}
+
+/// What a step found out; all tensors stay on the (plain) device until somebody reads them.
+#[derive(Clone, Debug)]
+pub struct StepStats {
+    /// `[1]`: the objective's value over the whole batch.
+    pub loss: Tensor<1>,
+    /// The objective's named scalars, `[1]` each.
+    pub stats: Vec<(String, Tensor<1>)>,
+    /// Queries in the batch.
+    pub samples: usize,
+}
+
+/// The loss of the whole batch, and its gradient for every parameter that trains
+/// ([gradient caching](https://arxiv.org/abs/2101.06983)).
+///
+/// All micro-batches are embedded; the objective is taken once over all embeddings and yields its own
+/// gradients and that of each embedding, `g`; then each micro-batch back-propagates `sum(embedding * g)`.
+/// This equals the gradient of one graph for everything, up to rounding. The gradients of micro-batches
+/// are added in the order of the batch, so that the result has the same bits for any number of threads.
+///
+/// `model` may be on the plain or on the autodiff device; the batch is on the plain one.
+///
+/// # Panics
+/// If the batch has no queries or no candidates, or if the encoder or the objective does.
+pub fn cached_gradients<E, O>(
+    model: &Contrastive<E, O>,
+    batch: &Batch<E::Input>,
+    options: StepOptions,
+) -> (StepStats, GradientsParams)
+where
+    E: Module + Encode,
+    E::Input: Send,
+    O: Module + Objective,
+{
+    assert!(!batch.queries.is_empty() && !batch.candidates.is_empty(), "a batch has queries and candidates");
+    let jobs = jobs(&model.encoder, batch);
+    let num_queries = batch.queries.len();
+    let mut sum = GradientsAccumulator::new();
+    let mut add = |gradients| sum.accumulate(&model.encoder, gradients);
+
+    let (stats, objective_gradients) = if options.recompute {
+        let embeddings = collect(options.threads, jobs.clone(), |(encoder, input)| encoder.encode(input));
+        let criterion = criterion(&model.objective, embeddings, num_queries, &batch.targets);
+        let jobs = jobs.into_iter().zip(criterion.embedding_gradients).collect();
+        let replay = |((encoder, input), gradient): ((E, E::Input), _)| {
+            let encoder = encoder.train();
+            replay(&encoder, encoder.encode(input), gradient)
+        };
+        in_order(options.threads, jobs, replay, &mut add);
+        (criterion.stats, criterion.gradients)
+    } else {
+        let graphs = collect(options.threads, jobs, |(encoder, input)| {
+            let encoder = encoder.train();
+            let embedding = encoder.encode(input);
+            (encoder, embedding)
+        });
+        let embeddings = graphs.iter().map(|(_, embedding)| embedding.clone().inner()).collect();
+        let criterion = criterion(&model.objective, embeddings, num_queries, &batch.targets);
+        let jobs = graphs.into_iter().zip(criterion.embedding_gradients).collect();
+        let replay = |((encoder, embedding), gradient): ((E, _), _)| replay(&encoder, embedding, gradient);
+        in_order(options.threads, jobs, replay, &mut add);
+        (criterion.stats, criterion.gradients)
+    };
+    (stats, merge(sum.grads(), objective_gradients, &model.objective))
+}
+
+/// Each micro-batch with an encoder of its own: parameters shared between two graphs would join them
+/// to one, whose lock lets a single thread work.
+fn jobs<E: Module + Encode>(encoder: &E, batch: &Batch<E::Input>) -> Vec<(E, E::Input)> {
+    let encoder = encoder.valid();
+    batch.queries.iter().chain(&batch.candidates).map(|input| (encoder.clone(), input.clone())).collect()
+}
+
+fn collect<T: Send, R: Send>(threads: usize, items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let mut results = Vec::with_capacity(items.len());
+    in_order(threads, items, work, |result| results.push(result));
+    results
+}
+
+struct Criterion {
+    stats: StepStats,
+    /// Of the objective's parameters.
+    gradients: GradientsParams,
+    /// For each micro-batch, `[batch, dim]`.
+    embedding_gradients: Vec<Tensor<2>>,
+}
+
+/// Takes the objective over the embeddings of all micro-batches, the first `num_queries` of which are queries.
+fn criterion<O: Module + Objective>(
+    objective: &O,
+    mut embeddings: Vec<Tensor<2>>,
+    num_queries: usize,
+    targets: &Targets,
+) -> Criterion {
+    let mut rows: Vec<usize> = embeddings.iter().map(|embedding| embedding.dims()[0]).collect();
+    let leaf = |parts| Tensor::cat(parts, 0).autodiff().require_grad();
+    let (candidates, queries) = (leaf(embeddings.split_off(num_queries)), leaf(embeddings));
+    let objective = objective.valid().train();
+    let loss = objective.loss(queries.clone(), candidates.clone(), targets);
+    let mut grads = loss.value.backward();
+
+    let candidate_rows = rows.split_off(num_queries);
+    let stats = StepStats {
+        loss: loss.value.inner(),
+        stats: loss.stats.into_iter().map(|(name, value)| (name, value.inner())).collect(),
+        samples: rows.iter().sum(),
+    };
+    let mut embedding_gradients = Vec::new();
+    for (leaf, rows) in [(queries, rows), (candidates, candidate_rows)] {
+        // An objective that ignores a side leaves no gradient there.
+        let gradient = leaf.grad_remove(&mut grads).unwrap_or_else(|| leaf.inner().zeros_like());
+        embedding_gradients.extend(gradient.split_with_sizes(rows, 0));
+    }
+    Criterion { stats, gradients: GradientsParams::from_grads(grads, &objective), embedding_gradients }
+}
+
+/// Back-propagates the gradient of a micro-batch's embeddings to the encoder's parameters.
+fn replay<E: Module>(encoder: &E, embedding: Tensor<2>, gradient: Tensor<2>) -> GradientsParams {
+    if !embedding.is_tracked() {
+        // Nothing that trains had a part in it.
+        return GradientsParams::new();
+    }
+    GradientsParams::from_grads((embedding * gradient.autodiff()).sum().backward(), encoder)
+}
