@@ -1,1 +1,3 @@
 //! rzen
+
+pub mod report;

@@ -1,0 +1,104 @@
+//! The curves of training.
+
+use super::chart::{Chart, Line};
+use super::html::{counted, escape};
+use super::ticks::Axis;
+use super::{RunCurves, StepRecord};
+
+/// The share of a run's steps that the average over noisy curves spans.
+const SMOOTHING: f64 = 0.06;
+
+/// Loss, accuracy, temperatures, learning rate and gradient norm of all runs.
+pub(super) fn section(runs: &[RunCurves]) -> String {
+    if runs.iter().all(|run| run.steps.is_empty()) {
+        return String::new();
+    }
+    let noisy = [
+        compare(runs, "Loss", "loss", SMOOTHING, |step| Some(step.loss)),
+        compare(runs, "Accuracy inside the batch", "share of queries", SMOOTHING, |step| step.accuracy),
+        compare(runs, "Norm of the gradient, before clipping", "norm", SMOOTHING, |step| step.grad_norm),
+        compare(runs, "Learning rate", "learning rate", 0.0, |step| step.learning_rate),
+    ];
+    format!(
+        "<section>\n<h2>Training</h2>\n<p class=\"lead\">Faint lines are single steps, strong ones the mean over the \
+         {:.0}&nbsp;% of the steps around; numbers are the last values of the strong lines.{}</p>\n\
+         <div class=\"charts\">\n{}</div>\n{}</section>\n",
+        SMOOTHING * 100.0,
+        lost_steps(runs),
+        noisy.iter().map(Chart::render).collect::<String>(),
+        temperatures(runs)
+    )
+}
+
+/// One line for each run.
+fn compare(
+    runs: &[RunCurves],
+    title: &str,
+    unit: &'static str,
+    smoothing: f64,
+    value: impl Fn(&StepRecord) -> Option<f64>,
+) -> Chart {
+    let lines = runs.iter().enumerate().map(|(colour, run)| Line {
+        name: run.name.clone(),
+        colour,
+        points: points(run, &value),
+        smoothing,
+    });
+    Chart { title: title.to_string(), unit, lines: lines.collect(), log: false, vertical: None }
+}
+
+fn points(run: &RunCurves, value: impl Fn(&StepRecord) -> Option<f64>) -> Vec<(f64, f64)> {
+    let finite = |step: &StepRecord| Some((step.step as f64, value(step).filter(|value| value.is_finite())?));
+    run.steps.iter().filter_map(finite).collect()
+}
+
+/// One chart for each run, all with the same axis and colours.
+fn temperatures(runs: &[RunCurves]) -> String {
+    let mut tasks: Vec<&str> = Vec::new();
+    for (task, _) in runs.iter().flat_map(|run| &run.steps).flat_map(|step| &step.temperatures) {
+        if !tasks.contains(&task.as_str()) {
+            tasks.push(task);
+        }
+    }
+    if tasks.is_empty() {
+        return String::new();
+    }
+    let line = |run: &RunCurves, colour: usize| Line {
+        name: tasks[colour].replace('_', " "),
+        colour,
+        points: points(run, |step| {
+            step.temperatures.iter().find(|(task, _)| task == tasks[colour]).map(|(_, value)| *value)
+        }),
+        smoothing: 0.0,
+    };
+    let lines: Vec<Vec<Line>> =
+        runs.iter().map(|run| (0..tasks.len()).map(|colour| line(run, colour)).collect()).collect();
+    let values = || lines.iter().flatten().flat_map(|line| &line.points).map(|(_, value)| *value);
+    let (low, high) =
+        values().fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), v| (low.min(v), high.max(v)));
+    let axis = Axis::around(values(), high > 20.0 * low);
+    let charts = runs.iter().zip(lines).map(|(run, lines)| {
+        Chart { title: run.name.clone(), unit: "temperature", lines, log: false, vertical: Some(axis) }
+            .render()
+    });
+    format!(
+        "<h3>Temperature of each task</h3>\n<p class=\"lead\">Small means that the loss looks at the hardest negatives \
+         only. All charts have the same axis.</p>\n<div class=\"charts\">\n{}</div>\n",
+        charts.collect::<String>()
+    )
+}
+
+/// Says which runs have steps whose loss can't be drawn.
+fn lost_steps(runs: &[RunCurves]) -> String {
+    let lost = runs.iter().filter_map(|run| {
+        let count = run.steps.iter().filter(|step| !step.loss.is_finite()).count();
+        (count > 0).then(|| {
+            format!(
+                " <b class=\"bad\">{}: the loss of {} is not finite.</b>",
+                escape(&run.name),
+                counted(count, "step", "steps")
+            )
+        })
+    });
+    lost.collect()
+}

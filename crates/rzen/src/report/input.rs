@@ -1,0 +1,107 @@
+//! What a report is made from.
+
+/// Everything that a report shows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReportInput {
+    /// The headline.
+    pub title: String,
+    /// How the run came about, as name and value: recipe, seed, machine, duration, command.
+    pub summary: Vec<(String, String)>,
+    /// Training runs with their curves, in order.
+    pub runs: Vec<RunCurves>,
+    /// The models compared, in order of training; the last one is what the run was for.
+    pub columns: Vec<String>,
+    /// Scores by task.
+    pub table: Vec<TaskRow>,
+    /// Queries with what was found.
+    pub examples: Vec<Example>,
+    /// Sentences that a reader should bear in mind.
+    pub notes: Vec<String>,
+}
+
+/// The scores of one task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskRow {
+    /// Its name.
+    pub task: String,
+    /// The kind of work; rows of a kind stand together.
+    pub kind: String,
+    /// The name of the metric.
+    pub metric: String,
+    /// A score from 0 to 1 for each of [`ReportInput::columns`]; NaN where there is none.
+    pub values: Vec<f64>,
+    /// What a random order scores.
+    pub chance: Option<f64>,
+}
+
+/// The curves of one training run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunCurves {
+    /// Its name.
+    pub name: String,
+    /// Steps that were recorded, in order.
+    pub steps: Vec<StepRecord>,
+}
+
+/// What is known about one step; numbers may be absent or not finite.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepRecord {
+    /// Steps finished, counted from 1.
+    pub step: u64,
+    /// The objective's value.
+    pub loss: f64,
+    /// The learning rate.
+    pub learning_rate: Option<f64>,
+    /// The temperature of each task.
+    pub temperatures: Vec<(String, f64)>,
+    /// The share of a batch's queries whose positive is ahead of all negatives.
+    pub accuracy: Option<f64>,
+    /// The norm of the gradient before clipping.
+    pub grad_norm: Option<f64>,
+}
+
+/// A query and what was found for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Example {
+    /// The task that the query is from.
+    pub task: String,
+    /// The kind of work; examples of a kind stand together.
+    pub kind: String,
+    /// What is asked of the query.
+    pub instruction: Option<String>,
+    /// The content of the query.
+    pub query: Vec<ReportPart>,
+    /// The first candidates, best first.
+    pub found: Vec<Found>,
+    /// True if the first candidate is relevant.
+    pub correct: bool,
+    /// The rank of the first relevant candidate, counted from 1.
+    pub rank: usize,
+}
+
+/// A candidate that was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// Its content.
+    pub parts: Vec<ReportPart>,
+    /// Its score.
+    pub score: f32,
+    /// True if it answers the query.
+    pub relevant: bool,
+}
+
+/// Something to show.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReportPart {
+    /// Words.
+    Text(String),
+    /// A picture, best made small before.
+    Image {
+        /// The file as it would lie on disk.
+        bytes: Vec<u8>,
+        /// `image/png`, `image/jpeg` or another type that browsers show.
+        media_type: &'static str,
+    },
+    /// The frames of a clip in order.
+    Frames(Vec<ReportPart>),
+}
