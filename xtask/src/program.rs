@@ -1,0 +1,147 @@
+//! Runs a verb of the program `rzen` in release, with the features that its backend needs.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+/// A verb of the program.
+pub struct Verb {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// Whether the verb takes `--device`.
+    pub device: bool,
+}
+
+/// The program's verbs; a new one is added here and nowhere else in xtask.
+pub const VERBS: &[Verb] = &[
+    Verb {
+        name: "train",
+        about: "the main job: draw a small world, train, soup, score, report",
+        device: true,
+    },
+    Verb { name: "soup", about: "average adapters or checkpoints", device: false },
+    Verb { name: "eval", about: "retrieval scores of a model on a corpus folder", device: true },
+    Verb { name: "embed", about: "rows of text, pictures, clips and pages to vectors", device: true },
+    Verb { name: "inspect", about: "what a checkpoint or an adapter holds", device: false },
+];
+
+/// A backend, the features of `rzen` that compile it in, and the device that it serves.
+pub struct Backend {
+    pub name: &'static str,
+    feature: Option<&'static str>,
+    device: &'static str,
+}
+
+/// Features are additive: every build has the CPU, the default.
+pub const BACKENDS: &[Backend] = &[
+    Backend { name: "cpu", feature: None, device: "cpu" },
+    Backend { name: "wgpu", feature: Some("wgpu"), device: "wgpu" },
+    Backend { name: "vulkan", feature: Some("vulkan"), device: "wgpu" },
+    Backend { name: "metal", feature: Some("metal"), device: "wgpu" },
+    Backend { name: "cuda", feature: Some("cuda"), device: "cuda" },
+];
+
+/// Builds and runs `rzen VERB ARGS`; the exit status is the program's.
+pub fn run(verb: &str, args: &[String]) -> Result<ExitCode> {
+    let mut command = crate::cargo();
+    command.args(cargo_args(verb, args)?);
+    become_child(command)
+}
+
+/// The arguments of the cargo command for `verb` and its `args`.
+fn cargo_args(verb: &str, args: &[String]) -> Result<Vec<String>> {
+    let (backend, mut args) = take_backend(args)?;
+    let mut out: Vec<String> = ["run", "--release", "-p", "rzen", "--bin", "rzen"].map(str::to_owned).into();
+    if let Some(backend) = backend {
+        out.extend(backend.feature.map(|feature| format!("--features={feature}")));
+        let known = VERBS.iter().find(|known| known.name == verb);
+        let names_device = args.iter().any(|arg| arg == "--device" || arg.starts_with("--device="));
+        if known.is_some_and(|known| known.device) && !names_device {
+            args.insert(0, format!("--device={}", backend.device));
+        }
+    }
+    out.extend(["--".to_owned(), verb.to_owned()]);
+    out.append(&mut args);
+    Ok(out)
+}
+
+/// Takes `--backend NAME` or `--backend=NAME` out of `args`; the last one counts.
+fn take_backend(args: &[String]) -> Result<(Option<&'static Backend>, Vec<String>)> {
+    let (mut backend, mut rest) = (None, Vec::new());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let name = match arg.strip_prefix("--backend") {
+            Some("") => args.next().with_context(|| format!("--backend needs a name: {}", names()))?,
+            Some(value) if value.starts_with('=') => &value[1..],
+            _ => {
+                rest.push(arg.clone());
+                continue;
+            }
+        };
+        let Some(found) = BACKENDS.iter().find(|backend| backend.name == name) else {
+            bail!("--backend `{name}` is not one of: {}", names());
+        };
+        backend = Some(found);
+    }
+    Ok((backend, rest))
+}
+
+fn names() -> String {
+    BACKENDS.iter().map(|backend| backend.name).collect::<Vec<_>>().join(", ")
+}
+
+/// Replaces this process, so that Ctrl-C and the exit status are the program's own.
+#[cfg(unix)]
+fn become_child(mut command: Command) -> Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+    Err(command.exec()).with_context(|| format!("cannot start {command:?}"))
+}
+
+#[cfg(not(unix))]
+fn become_child(mut command: Command) -> Result<ExitCode> {
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    std::process::exit(status.code().unwrap_or(1));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(verb: &str, args: &str) -> String {
+        let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+        cargo_args(verb, &args).map_or_else(|error| format!("{error:#}"), |args| args.join(" "))
+    }
+
+    #[test]
+    fn arguments_pass_through_untouched() {
+        let expected = "run --release -p rzen --bin rzen -- eval --model m -- x";
+        assert_eq!(line("eval", "--model m -- x"), expected);
+    }
+
+    #[test]
+    fn a_backend_becomes_a_feature_and_a_device() {
+        let expected = "run --release -p rzen --bin rzen --features=vulkan -- train --device=wgpu --set a=1";
+        assert_eq!(line("train", "--set a=1 --backend vulkan"), expected);
+        assert_eq!(line("train", "--backend=vulkan --set a=1"), expected);
+    }
+
+    #[test]
+    fn the_users_device_wins() {
+        let expected = "run --release -p rzen --bin rzen --features=cuda -- embed --device cuda:1";
+        assert_eq!(line("embed", "--backend cuda --device cuda:1"), expected);
+    }
+
+    #[test]
+    fn a_verb_without_devices_gets_none() {
+        assert_eq!(line("inspect", "--backend cpu d"), "run --release -p rzen --bin rzen -- inspect d");
+    }
+
+    #[test]
+    fn a_wrong_backend_is_named() {
+        assert_eq!(
+            line("train", "--backend tpu"),
+            "--backend `tpu` is not one of: cpu, wgpu, vulkan, metal, cuda"
+        );
+        assert!(line("train", "--backend").starts_with("--backend needs a name"));
+    }
+}

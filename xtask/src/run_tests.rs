@@ -1,0 +1,146 @@
+//! `cargo xtask test`: all tests, and at the end what ran and what was skipped.
+//!
+//! A test over a file that is not there prints `skipped: …` and passes; libtest swallows what passing
+//! tests print. So the tests run with `--show-output`, and that output is folded here into a list.
+
+use std::io::{BufRead, BufReader};
+use std::process::{ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+
+/// Runs `cargo test --release --workspace ARGS`; packages named in ARGS (`-p`) replace the whole workspace.
+pub fn run(args: &[String]) -> Result<ExitCode> {
+    let mut line: Vec<&str> = vec!["test", "--release"];
+    if !args.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
+        line.push("--workspace");
+    }
+    line.extend(args.iter().map(String::as_str));
+    let summarise = !args.iter().any(|arg| arg == "--" || arg == "--no-run" || arg == "--help");
+    if summarise {
+        line.extend(["--", "--show-output"]);
+    }
+    let mut command = crate::cargo();
+    command.args(&line);
+    if !summarise {
+        let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+        return Ok(exit_code(status.success()));
+    }
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+    let mut summary = Summary::default();
+    // Bytes, not `lines()`: a test may print anything.
+    for printed in BufReader::new(child.stdout.take().expect("stdout is piped")).split(b'\n') {
+        let printed = printed.context("reading the output of cargo test")?;
+        let printed = String::from_utf8_lossy(&printed);
+        if summary.read(&printed) {
+            println!("{printed}");
+        }
+    }
+    let status = child.wait().context("waiting for cargo test")?;
+    println!("{}\nran: cargo {}", summary.text(), line.join(" "));
+    Ok(exit_code(status.success()))
+}
+
+fn exit_code(success: bool) -> ExitCode {
+    if success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What the `test result:` lines of all test programs add up to.
+#[derive(Default)]
+struct Summary {
+    programs: usize,
+    passed: usize,
+    failed: usize,
+    skips: Vec<String>,
+    /// Inside the section that holds what passing tests printed.
+    in_successes: bool,
+}
+
+impl Summary {
+    /// Takes in one line of output; returns whether to show it.
+    fn read(&mut self, line: &str) -> bool {
+        if line == "successes:" {
+            self.in_successes = true;
+        } else if line == "failures:" {
+            self.in_successes = false;
+        } else if let Some(result) = line.strip_prefix("test result: ") {
+            self.in_successes = false;
+            self.programs += 1;
+            self.passed += number_before(result, " passed");
+            self.failed += number_before(result, " failed");
+        } else if line.starts_with("skipped") {
+            self.skips.push(line.to_owned());
+        }
+        !self.in_successes
+    }
+
+    fn text(&self) -> String {
+        let mut skips = self.skips.clone();
+        skips.sort();
+        skips.dedup();
+        let mut text: String = skips.iter().map(|skip| format!("  {skip}\n")).collect();
+        if !skips.is_empty() {
+            text.insert_str(0, "\nskipped, because a file or a program is not here:\n");
+        }
+        text += &format!(
+            "\nsummary: {} test program(s), {} passed, {} failed, {} skips",
+            self.programs,
+            self.passed,
+            self.failed,
+            skips.len()
+        );
+        text
+    }
+}
+
+/// The number that stands directly before `word` in `text`; 0 where there is none.
+fn number_before(text: &str, word: &str) -> usize {
+    let before = text.split(word).next().unwrap_or_default();
+    let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    digits.parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "\
+running 3 tests
+test a ... ok
+test b ... ok
+test c ... FAILED
+
+successes:
+
+---- a stdout ----
+skipped: x.bin is not there
+noise
+
+successes:
+    a
+    b
+
+failures:
+
+---- c stdout ----
+boom
+
+failures:
+    c
+
+test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
+   Doc-tests x
+test result: ok. 14 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+
+    #[test]
+    fn results_add_up_and_the_output_of_passing_tests_is_folded() {
+        let mut summary = Summary::default();
+        let shown: Vec<&str> = OUTPUT.lines().filter(|line| summary.read(line)).collect();
+        assert_eq!((summary.programs, summary.passed, summary.failed), (2, 16, 1));
+        assert_eq!(summary.skips, ["skipped: x.bin is not there"]);
+        assert!(shown.contains(&"boom"));
+        assert!(shown.contains(&"test a ... ok"));
+        assert!(!shown.contains(&"noise"));
+        assert_eq!(shown.iter().filter(|line| line.starts_with("test result: ")).count(), 2);
+    }
+}
