@@ -13,10 +13,19 @@ pub(super) struct Chart {
     pub unit: &'static str,
     /// At most a few.
     pub lines: Vec<Line>,
-    /// The upward axis is logarithmic if all values are above 0.
-    pub log: bool,
+    /// The number beside each name.
+    pub legend: Legend,
     /// The upward axis, where several charts share one.
     pub vertical: Option<Axis>,
+}
+
+/// What the legend says about a line.
+#[derive(Clone, Copy)]
+pub(super) enum Legend {
+    /// The end of the drawn line.
+    Last,
+    /// The highest point.
+    Highest,
 }
 
 /// A curve.
@@ -27,7 +36,7 @@ pub(super) struct Line {
     pub colour: usize,
     /// `(step, value)`, finite, in order.
     pub points: Vec<(f64, f64)>,
-    /// The share of the points that an average spans; 0 draws the points alone.
+    /// The share of the points that a trend is fitted to; 0 draws the points alone.
     pub smoothing: f64,
 }
 
@@ -67,12 +76,16 @@ impl Chart {
 
     fn legend(&self) -> String {
         let entries = self.lines.iter().filter_map(|line| {
-            let (_, last) = smooth(&line.points, line.smoothing).last().copied()?;
+            let values = || smooth(&line.points, line.smoothing).into_iter().map(|(_, value)| value);
+            let value = match self.legend {
+                Legend::Last => values().next_back()?,
+                Legend::Highest => values().max_by(f64::total_cmp)?,
+            };
             Some(format!(
                 "<li><span class=\"key {}\"></span>{} <b>{}</b></li>\n",
                 class(line.colour),
                 escape(&line.name),
-                label_of_value(last)
+                label_of_value(value)
             ))
         });
         format!("<ul class=\"legend\">\n{}</ul>\n", entries.collect::<String>())
@@ -103,7 +116,7 @@ impl Frame {
         let points = || chart.lines.iter().flat_map(|line| line.points.iter());
         let first = points().map(|(step, _)| *step).fold(f64::INFINITY, f64::min);
         let last = points().map(|(step, _)| *step).fold(f64::NEG_INFINITY, f64::max);
-        let own = || Axis::around(points().map(|(_, value)| *value), chart.log);
+        let own = || Axis::around(points().map(|(_, value)| *value), false);
         // Steps are counted from 1, but an axis looks odd without its 0.
         let start = if first < last * 0.2 { 0.0 } else { first };
         Frame { horizontal: Axis::exactly(start, last), vertical: chart.vertical.unwrap_or_else(own) }
@@ -139,7 +152,7 @@ impl Frame {
         svg
     }
 
-    /// The measured points, faint if an average is drawn over them.
+    /// The measured points, faint if a trend is drawn over them.
     fn line(&self, line: &Line) -> String {
         let mut svg = String::new();
         let smoothed = smooth(&line.points, line.smoothing);
@@ -169,17 +182,28 @@ impl Frame {
     }
 }
 
-/// The mean of the points around each point, spanning `share` of all points.
+/// The local trend: at each point the value of a straight line fitted to the `share` of all points around it.
 fn smooth(points: &[(f64, f64)], share: f64) -> Vec<(f64, f64)> {
     let reach = (points.len() as f64 * share / 2.0) as usize;
+    if reach == 0 {
+        return points.to_vec();
+    }
     (0..points.len())
         .map(|at| {
-            // As far on one side as on the other, so that the ends are not drawn towards the middle.
-            let reach = reach.min(at).min(points.len() - 1 - at);
-            let around = &points[at - reach..=at + reach];
-            (points[at].0, around.iter().map(|(_, value)| value).sum::<f64>() / around.len() as f64)
+            let around = &points[at.saturating_sub(reach)..(at + reach + 1).min(points.len())];
+            (points[at].0, fitted(around, points[at].0))
         })
         .collect()
+}
+
+/// The value at `step` of the straight line with the least squared error.
+fn fitted(points: &[(f64, f64)], step: f64) -> f64 {
+    let count = points.len() as f64;
+    let middle = points.iter().map(|(step, _)| step).sum::<f64>() / count;
+    let mean = points.iter().map(|(_, value)| value).sum::<f64>() / count;
+    let spread: f64 = points.iter().map(|(step, _)| (step - middle).powi(2)).sum();
+    let slope: f64 = points.iter().map(|(step, value)| (step - middle) * (value - mean)).sum::<f64>();
+    if spread > 0.0 { mean + slope / spread * (step - middle) } else { mean }
 }
 
 /// The lowest and the highest point of each stretch, so that no spike is lost.

@@ -1,31 +1,31 @@
 //! The curves of training.
 
-use super::chart::{Chart, Line};
-use super::html::{counted, escape};
+use super::chart::{Chart, Legend, Line};
+use super::html::{counted, escape, words};
 use super::ticks::Axis;
 use super::{RunCurves, StepRecord};
 
-/// The share of a run's steps that the average over noisy curves spans.
-const SMOOTHING: f64 = 0.06;
+/// The share of a run's steps that the trend of a noisy curve is fitted to.
+const SMOOTHING: f64 = 0.1;
 
 /// Loss, accuracy, temperatures, learning rate and gradient norm of all runs.
 pub(super) fn section(runs: &[RunCurves]) -> String {
     if runs.iter().all(|run| run.steps.is_empty()) {
         return String::new();
     }
-    let noisy = [
-        compare(runs, "Loss", "loss", SMOOTHING, |step| Some(step.loss)),
-        compare(runs, "Accuracy inside the batch", "share of queries", SMOOTHING, |step| step.accuracy),
-        compare(runs, "Norm of the gradient, before clipping", "norm", SMOOTHING, |step| step.grad_norm),
-        compare(runs, "Learning rate", "learning rate", 0.0, |step| step.learning_rate),
+    let charts = [
+        compare(runs, "Loss", "loss", |step| Some(step.loss)),
+        compare(runs, "Accuracy inside the batch", "share of queries", |step| step.accuracy),
+        compare(runs, "Norm of the gradient, before clipping", "norm", |step| step.grad_norm),
+        planned(compare(runs, "Learning rate", "learning rate", |step| step.learning_rate)),
     ];
     format!(
-        "<section>\n<h2>Training</h2>\n<p class=\"lead\">Faint lines are single steps, strong ones the mean over the \
-         {:.0}&nbsp;% of the steps around; numbers are the last values of the strong lines.{}</p>\n\
-         <div class=\"charts\">\n{}</div>\n{}</section>\n",
+        "<section>\n<h2>Training</h2>\n<p class=\"lead\">Faint lines are single steps, strong ones their trend: a \
+         straight line fitted to the {:.0}&nbsp;% of the steps around. Numbers are the ends of the strong lines, and \
+         for the learning rate its peak.{}</p>\n<div class=\"charts\">\n{}</div>\n{}</section>\n",
         SMOOTHING * 100.0,
         lost_steps(runs),
-        noisy.iter().map(Chart::render).collect::<String>(),
+        charts.iter().map(Chart::render).collect::<String>(),
         temperatures(runs)
     )
 }
@@ -35,16 +35,21 @@ fn compare(
     runs: &[RunCurves],
     title: &str,
     unit: &'static str,
-    smoothing: f64,
     value: impl Fn(&StepRecord) -> Option<f64>,
 ) -> Chart {
     let lines = runs.iter().enumerate().map(|(colour, run)| Line {
         name: run.name.clone(),
         colour,
         points: points(run, &value),
-        smoothing,
+        smoothing: SMOOTHING,
     });
-    Chart { title: title.to_string(), unit, lines: lines.collect(), log: false, vertical: None }
+    Chart { title: title.to_string(), unit, lines: lines.collect(), legend: Legend::Last, vertical: None }
+}
+
+/// The same chart for numbers that were set and not measured.
+fn planned(mut chart: Chart) -> Chart {
+    chart.lines.iter_mut().for_each(|line| line.smoothing = 0.0);
+    Chart { legend: Legend::Highest, ..chart }
 }
 
 fn points(run: &RunCurves, value: impl Fn(&StepRecord) -> Option<f64>) -> Vec<(f64, f64)> {
@@ -64,7 +69,7 @@ fn temperatures(runs: &[RunCurves]) -> String {
         return String::new();
     }
     let line = |run: &RunCurves, colour: usize| Line {
-        name: tasks[colour].replace('_', " "),
+        name: words(tasks[colour]),
         colour,
         points: points(run, |step| {
             step.temperatures.iter().find(|(task, _)| task == tasks[colour]).map(|(_, value)| *value)
@@ -78,12 +83,18 @@ fn temperatures(runs: &[RunCurves]) -> String {
         values().fold((f64::INFINITY, 0.0), |(low, high): (f64, f64), v| (low.min(v), high.max(v)));
     let axis = Axis::around(values(), high > 20.0 * low);
     let charts = runs.iter().zip(lines).map(|(run, lines)| {
-        Chart { title: run.name.clone(), unit: "temperature", lines, log: false, vertical: Some(axis) }
-            .render()
+        Chart {
+            title: run.name.clone(),
+            unit: "temperature",
+            lines,
+            legend: Legend::Last,
+            vertical: Some(axis),
+        }
+        .render()
     });
     format!(
         "<h3>Temperature of each task</h3>\n<p class=\"lead\">Small means that the loss looks at the hardest negatives \
-         only. All charts have the same axis.</p>\n<div class=\"charts\">\n{}</div>\n",
+         only. All charts have the same axis.</p>\n<div class=\"charts small\">\n{}</div>\n",
         charts.collect::<String>()
     )
 }

@@ -18,14 +18,14 @@ pub(super) fn section(examples: &[Example]) -> String {
         let of_kind = || examples.iter().filter(|example| example.kind == kind);
         format!(
             "<h3>{}</h3>\n<div class=\"sides\">\n{}{}</div>\n",
-            words(kind),
+            escape(&words(kind)),
             side("right", "Right", &of_kind().filter(|example| example.correct).collect::<Vec<_>>()),
             side("wrong", "Wrong", &of_kind().filter(|example| !example.correct).collect::<Vec<_>>())
         )
     });
     format!(
         "<section>\n<h2>Examples</h2>\n<p class=\"lead\">A query on top, below it the candidates that the model ranks \
-         first, best first; a green frame marks a right answer.</p>\n{}</section>\n",
+         first, best first; a green frame marks a right answer, a dashed one that it came later.</p>\n{}</section>\n",
         blocks.collect::<String>()
     )
 }
@@ -47,19 +47,21 @@ fn card(example: &Example) -> String {
         rank => format!("rank {rank}"),
     };
     let found: String =
-        example.found.iter().enumerate().map(|(place, found)| candidate(place + 1, found)).collect();
+        example.found.iter().enumerate().map(|(place, found)| candidate(place + 1, found, "")).collect();
+    let answer =
+        example.answer.as_ref().map_or(String::new(), |found| candidate(example.rank, found, " answer"));
     format!(
         "<article>\n<header><span>{}</span><span class=\"rank\">right answer: {rank}</span></header>\n\
-         <div class=\"query\">\n{instruction}{}</div>\n<ol class=\"found\">\n{found}</ol>\n</article>\n",
+         <div class=\"query\">\n{instruction}<div class=\"content\">\n{}</div>\n</div>\n<ol class=\"found\">\n{found}{answer}</ol>\n</article>\n",
         escape(&example.task),
         parts(&example.query, "query")
     )
 }
 
-fn candidate(place: usize, found: &Found) -> String {
-    let (class, verdict) = if found.relevant { (" class=\"relevant\"", "right") } else { ("", "wrong") };
+fn candidate(place: usize, found: &Found, class: &str) -> String {
+    let (frame, verdict) = if found.relevant { ("relevant", "right") } else { ("other", "wrong") };
     format!(
-        "<li{class}>\n{}<span class=\"label\">{place} · {:.3}<span class=\"unseen\"> {verdict}</span></span>\n</li>\n",
+        "<li class=\"{frame}{class}\">\n{}<span class=\"label\">{place} · {:.3}<span class=\"unseen\"> {verdict}</span></span>\n</li>\n",
         parts(&found.parts, &format!("candidate {place}")),
         found.score
     )

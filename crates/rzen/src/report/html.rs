@@ -45,7 +45,8 @@ pub(super) fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// A task kind as words: `image_retrieval` becomes `image retrieval`.
+/// A task kind as words: `image_qa` becomes `image QA`; not escaped.
 pub(super) fn words(name: &str) -> String {
-    escape(&name.replace('_', " "))
+    let words = name.split('_').map(|word| if word == "qa" { "QA" } else { word });
+    words.collect::<Vec<_>>().join(" ")
 }

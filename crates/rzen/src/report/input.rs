@@ -75,6 +75,8 @@ pub struct Example {
     pub found: Vec<Found>,
     /// True if the first candidate is relevant.
     pub correct: bool,
+    /// The first relevant candidate, where it is not among those found.
+    pub answer: Option<Found>,
     /// The rank of the first relevant candidate, counted from 1.
     pub rank: usize,
 }

@@ -59,8 +59,9 @@ fn versus(input: &ReportInput, rival: usize, last: usize, means: &[f64]) -> Stri
     let worse =
         if worse.is_empty() { "none".to_string() } else { format!("{} ({})", worse.len(), listed(&worse)) };
     let absent = if absent > 0 { format!(", not compared on {absent}") } else { String::new() };
+    let equal = if equal > 0 { format!(", equal on {equal}") } else { String::new() };
     format!(
-        "<li>Against <b>{}</b>{gap}: better on {better}, worse on {worse}, equal on {equal}{absent}.</li>\n",
+        "<li>Against <b>{}</b>{gap}: better on {better}, worse on {worse}{equal}{absent}.</li>\n",
         escape(&input.columns[rival])
     )
 }

@@ -43,12 +43,12 @@ fn kind_block(kind: &str, rows: &[&TaskRow]) -> String {
     let width = rows[0].values.len();
     let mut block = String::from("<tbody>\n");
     if rows.len() > 1 {
-        let head = line(&words(kind), "mean", mean_chance(rows), &means(rows, width));
+        let head = line(&escape(&words(kind)), "mean", mean_chance(rows), &means(rows, width));
         block.push_str(&head.replacen("<tr>", "<tr class=\"kind\">", 1));
     } else {
         block.push_str(&format!(
             "<tr class=\"kind\"><th scope=\"rowgroup\">{}</th><td colspan=\"{}\"></td></tr>\n",
-            words(kind),
+            escape(&words(kind)),
             width + 2
         ));
     }

@@ -22,6 +22,7 @@ fn example(kind: &str, rank: usize, query: Vec<ReportPart>) -> Example {
         instruction: Some(NASTY.into()),
         query,
         found: vec![found(1, png(10)), found(2, ReportPart::Frames((0..7).map(|i| png(i * 9)).collect()))],
+        answer: (rank > 2).then(|| found(rank, png(77))),
         correct: rank == 1,
         rank,
     }
@@ -109,8 +110,8 @@ fn the_page_is_well_formed_and_shows_everything() {
     {
         assert!(text.to_lowercase().contains(&expected.to_lowercase()), "{expected}");
     }
-    // One picture found and four of seven frames for each example, two query pictures and a frame.
-    assert_eq!(page.matches("<img ").count(), 3 * (1 + 4) + 2 + 1);
+    // One picture found and four of seven frames for each example, two query pictures, a frame, an answer.
+    assert_eq!(page.matches("<img ").count(), 3 * (1 + 4) + 2 + 1 + 1);
     assert_eq!(page.matches("<svg").count(), 4 + 2);
     check_tags(&render(&ReportInput::default()).unwrap());
 }
