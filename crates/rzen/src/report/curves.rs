@@ -6,7 +6,7 @@ use super::ticks::Axis;
 use super::{RunCurves, StepRecord};
 
 /// The share of a run's steps that the trend of a noisy curve is fitted to.
-const SMOOTHING: f64 = 0.1;
+const SMOOTHING: f64 = 0.15;
 
 /// Loss, accuracy, temperatures, learning rate and gradient norm of all runs.
 pub(super) fn section(runs: &[RunCurves]) -> String {
