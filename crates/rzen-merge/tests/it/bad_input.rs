@@ -1,0 +1,135 @@
+//! Adapters that can't be taken as they are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rzen_merge::{Adapter, Ingredient, Method, soup_adapters};
+
+use crate::{MODULES, Tensors, config, factors, write_adapter};
+
+const Q_A: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+
+/// The message for an adapter whose tensors were changed.
+fn refused(change: impl FnOnce(&mut Tensors)) -> String {
+    let home = tempfile::tempdir().unwrap();
+    let mut tensors = factors(1, 2, &MODULES);
+    change(&mut tensors);
+    write_adapter(home.path(), config(2, 4.0), &tensors);
+    Adapter::load(home.path()).unwrap_err().to_string()
+}
+
+#[test]
+fn tensors_that_are_wrong_are_named() {
+    let nan = refused(|tensors| tensors.get_mut(Q_A).unwrap().1[4] = f32::NAN);
+    assert!(nan.contains(Q_A) && nan.contains("NaN at position 4"), "{nan}");
+    let infinite = refused(|tensors| tensors.get_mut(Q_A).unwrap().1[0] = f32::INFINITY);
+    assert!(infinite.contains(Q_A) && infinite.contains("inf"), "{infinite}");
+
+    let rank = refused(|tensors| {
+        tensors.insert(Q_A.into(), (vec![3, 5], vec![0.0; 15]));
+    });
+    assert!(rank.contains("[3, 5]") && rank.contains("expected 2"), "{rank}");
+    let vector = refused(|tensors| {
+        tensors.insert(Q_A.into(), (vec![10], vec![0.0; 10]));
+    });
+    assert!(vector.contains("expected a matrix"), "{vector}");
+
+    let unpaired = refused(|tensors| {
+        tensors.remove(Q_A);
+    });
+    assert!(unpaired.contains(Q_A) && unpaired.contains("is missing"), "{unpaired}");
+    let magnitude = "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector";
+    let dora = refused(|tensors| {
+        tensors.insert(magnitude.into(), (vec![6], vec![1.0; 6]));
+    });
+    assert!(dora.contains(magnitude), "{dora}");
+    let twice = refused(|tensors| {
+        let other = Q_A.replace("model.model.model.", "model.model.model.language_model.");
+        tensors.insert(other, tensors[Q_A].clone());
+    });
+    assert!(twice.contains("a second time"), "{twice}");
+    assert!(refused(Tensors::clear).contains("holds no tensor"));
+}
+
+#[test]
+fn files_that_are_missing_or_cut_are_named() {
+    let home = tempfile::tempdir().unwrap();
+    let load = || Adapter::load(home.path()).unwrap_err().to_string();
+    assert!(load().contains("adapter_config.json"), "{}", load());
+    write_adapter(home.path(), config(2, 4.0), &factors(1, 2, &MODULES));
+    let weights = home.path().join("adapter_model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    for length in [0, 5, 40, whole.len() - 1] {
+        fs::write(&weights, &whole[..length]).unwrap();
+        let error = load();
+        assert!(error.contains("adapter_model.safetensors") && error.contains("whole"), "{length}: {error}");
+    }
+    fs::remove_file(&weights).unwrap();
+    assert!(load().contains("can't read") && load().contains("adapter_model.safetensors"), "{}", load());
+}
+
+fn pair(home: &Path, first: Tensors, other: Tensors) -> [PathBuf; 2] {
+    let paths = ["first", "other"].map(|name| home.join(name));
+    write_adapter(&paths[0], config(2, 4.0), &first);
+    write_adapter(&paths[1], config(2, 4.0), &other);
+    paths
+}
+
+#[test]
+fn adapters_that_do_not_fit_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let refused = |paths: &[PathBuf; 2], method| {
+        let error = soup_adapters(&Ingredient::uniform(paths), method).unwrap_err().to_string();
+        assert!(error.contains("first") && error.contains("other"), "{error}");
+        error
+    };
+    let ours = || factors(1, 2, &MODULES);
+
+    let wider = [("model.layers.0.self_attn.q_proj", [8, 5])];
+    let error = refused(&pair(home.path(), ours(), factors(2, 2, &wider)), Method::Exact);
+    assert!(error.contains("[6, 5]") && error.contains("[8, 5]") && error.contains("q_proj"), "{error}");
+
+    let elsewhere = [("transformer.h.0.attn.c_attn", [8, 5])];
+    let error = refused(&pair(home.path(), ours(), factors(2, 2, &elsewhere)), Method::Exact);
+    assert!(
+        error.contains("share no module") && error.contains("`transformer.h.0.attn.c_attn` (1)"),
+        "{error}"
+    );
+
+    let paths = pair(home.path(), ours(), factors(2, 2, &MODULES[..2]));
+    let error = refused(&paths, Method::MeanAb);
+    assert!(error.contains("only in the first: `visual.merger.mlp.0` (1)"), "{error}");
+    soup_adapters(&Ingredient::uniform(&paths), Method::Exact).unwrap();
+
+    let paths = pair(home.path(), ours(), ours());
+    write_adapter(&paths[1], config(2, 8.0), &ours());
+    let error = refused(&paths, Method::MeanAb);
+    assert!(error.contains("scaled by 2 and 4"), "{error}");
+    soup_adapters(&Ingredient::uniform(&paths), Method::Linear).unwrap();
+    write_adapter(&paths[1], config(3, 6.0), &factors(2, 3, &MODULES));
+    let error = refused(&paths, Method::Linear);
+    assert!(error.contains("rank 2 and rank 3"), "{error}");
+}
+
+#[test]
+fn recipes_that_make_no_sense_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let tensors = factors(1, 2, &MODULES);
+    let [path, other] = pair(home.path(), tensors.clone(), tensors);
+    let cook = |weights: &[f64], method| {
+        let paths = [&path, &other].into_iter().cycle();
+        let ingredients: Vec<_> = weights
+            .iter()
+            .zip(paths)
+            .map(|(w, path)| Ingredient { path: path.clone(), weight: *w })
+            .collect();
+        soup_adapters(&ingredients, method).map(|_| ()).unwrap_err().to_string()
+    };
+    assert!(cook(&[], Method::Exact).contains("no ingredient"));
+    assert!(cook(&[1.0, f64::NAN], Method::Exact).contains("NaN"));
+    assert!(cook(&[1.0, -0.5], Method::Linear).contains("-1"));
+    assert!(cook(&[1.0], Method::Svd { rank: Some(0) }).contains("rank of the soup is 0"));
+    for density in [0.0, -1.0, 1.5, f64::NAN] {
+        assert!(cook(&[1.0], Method::Ties { density }).contains("density"), "{density}");
+    }
+}
