@@ -1,1 +1,52 @@
-//! Loaders for pictures, clips and document pages, and data sources for training and evaluation.
+//! Files in, samples and pictures out.
+//!
+//! ```text
+//! manifest ─train_rows─► Sample ─epoch_plan─► batches of rows ─load_samples─► LoadedSample
+//! Item ─Loader::load─► LoadedItem          corpus folder ─EvalCorpus─► EvalTask, EvalQuery, Candidate
+//! ```
+//!
+//! - [`Loader`] decodes pictures, clips and document pages to RGB in host memory, as Pillow's
+//!   `convert("RGB")` would.
+//! - [`train_rows`], [`embed_rows`] and [`EvalCorpus`] read JSON lines and name file, line and key
+//!   of whatever is wrong with them.
+//! - [`epoch_plan`] says which rows make which batch of an epoch; it is a pure function.
+//! - [`load_samples`] reads a batch in parallel, and [`BadRows`] counts what could not be read.
+#![warn(missing_docs)]
+
+mod animation;
+mod bad_rows;
+mod convert;
+mod document;
+mod embed_rows;
+mod error;
+mod eval_corpus;
+mod ffmpeg;
+mod gif_frames;
+mod h264;
+mod isolate;
+mod jpeg;
+mod keys;
+mod loader;
+mod mp4_check;
+mod options;
+mod picture;
+mod plan;
+mod rng;
+mod row;
+mod sample_frames;
+mod sps;
+mod train_rows;
+mod video;
+mod webp_frames;
+
+pub use bad_rows::{BadRow, BadRows, BadRowsError, LoadedSample, load_samples};
+pub use embed_rows::{EmbedRow, embed_rows};
+pub use error::LoadError;
+pub use eval_corpus::{Candidate, EvalCorpus, EvalQuery, EvalSet, EvalTask};
+pub use keys::{RowKeys, row_keys};
+pub use loader::Loader;
+pub use options::{LoadOptions, VideoDecoder};
+pub use plan::{DatasetSpec, PlanError, PlannedBatch, PlannedRow, epoch_plan};
+pub use row::ManifestError;
+pub use sample_frames::sample_frames;
+pub use train_rows::train_rows;

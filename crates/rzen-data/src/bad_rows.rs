@@ -1,0 +1,202 @@
+//! Loading batches, and keeping count of rows that can't be loaded.
+
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use rzen_core::{Item, LoadedItem, Origin, Sample, Task};
+use serde::{Deserialize, Serialize};
+
+use crate::{LoadError, Loader};
+
+/// A sample whose files have been read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoadedSample {
+    /// Its place in the slice that was asked for.
+    pub place: usize,
+    /// The dataset that the row belongs to.
+    pub dataset: String,
+    /// Decides the temperature.
+    pub task: Task,
+    /// The query.
+    pub query: LoadedItem,
+    /// The candidate that answers the query.
+    pub positive: LoadedItem,
+    /// Candidates that look right and are not.
+    pub hard_negatives: Vec<LoadedItem>,
+    /// Where the row stands.
+    pub origin: Origin,
+}
+
+/// A row that could not be used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BadRow {
+    /// Where the row stands.
+    pub origin: Origin,
+    /// The media file at fault, if it is one.
+    pub file: Option<PathBuf>,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Loads samples in parallel, in order, and tells the bad ones apart.
+///
+/// A row is bad if any of its files is, hard negatives too. It is left out and nothing takes its place:
+/// the batch is smaller, the same way in every run, as long as the files are the same. (Time limits are
+/// the exception: a slow machine may lose a clip that a fast one loads.)
+pub fn load_samples(loader: &Loader, samples: &[&Sample]) -> (Vec<LoadedSample>, Vec<BadRow>) {
+    let results: Vec<_> =
+        samples.par_iter().enumerate().map(|(place, sample)| load_sample(loader, place, sample)).collect();
+    let mut loaded = Vec::with_capacity(samples.len());
+    let mut bad = Vec::new();
+    for result in results {
+        match result {
+            Ok(sample) => loaded.push(sample),
+            Err(row) => bad.push(row),
+        }
+    }
+    (loaded, bad)
+}
+
+fn load_sample(loader: &Loader, place: usize, sample: &Sample) -> Result<LoadedSample, BadRow> {
+    let load = |item: &Item| loader.load(item).map_err(|error| BadRow::new(sample.origin.clone(), &error));
+    Ok(LoadedSample {
+        place,
+        dataset: sample.dataset.clone(),
+        task: sample.task.clone(),
+        query: load(&sample.query)?,
+        positive: load(&sample.positive)?,
+        hard_negatives: sample.hard_negatives.iter().map(load).collect::<Result<_, _>>()?,
+        origin: sample.origin.clone(),
+    })
+}
+
+impl BadRow {
+    /// A row that failed to load.
+    pub fn new(origin: Origin, error: &LoadError) -> Self {
+        BadRow { origin, file: error.path().map(Path::to_owned), message: error.to_string() }
+    }
+}
+
+/// The count of bad rows in a run, kept in `bad_rows.jsonl`.
+///
+/// Each row counts once, however often it comes up, and a resumed run goes on from the file.
+#[derive(Debug)]
+pub struct BadRows {
+    path: PathBuf,
+    limit: usize,
+    seen: HashSet<(String, usize)>,
+}
+
+/// Why the run can't go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadRowsError {
+    /// There are more bad rows than the recipe allows.
+    #[error(
+        "{count} rows could not be loaded, more than the {limit} allowed; the last one is {origin}: {message}. \
+         All are listed in `{}`; mend them or raise the limit in the recipe", path.display()
+    )]
+    TooMany {
+        /// How many so far.
+        count: usize,
+        /// How many are allowed.
+        limit: usize,
+        /// The last one.
+        origin: Origin,
+        /// What is wrong with it.
+        message: String,
+        /// The list.
+        path: PathBuf,
+    },
+    /// The list can't be read or written.
+    #[error("can't keep the list of bad rows `{}`: {source}; check the run folder and the space on its disk", path.display())]
+    List {
+        /// The list.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct ListRow {
+    manifest: String,
+    line: usize,
+    file: Option<String>,
+    message: String,
+}
+
+impl BadRows {
+    /// Starts or continues the list in `folder`, which exists. More than `limit` rows are an error.
+    ///
+    /// # Errors
+    /// [`BadRowsError::List`].
+    pub fn open(folder: &Path, limit: usize) -> Result<Self, BadRowsError> {
+        let path = folder.join("bad_rows.jsonl");
+        let seen = read_list(&path).map_err(|source| BadRowsError::List { path: path.clone(), source })?;
+        Ok(BadRows { path, limit, seen })
+    }
+
+    /// How many rows have been bad so far.
+    pub fn count(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// The list of bad rows; not there as long as there are none.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds the rows that are not in the list yet.
+    ///
+    /// # Errors
+    /// [`BadRowsError::TooMany`] once the limit is passed; the list is complete then.
+    pub fn record(&mut self, rows: &[BadRow]) -> Result<(), BadRowsError> {
+        let mut last = None;
+        for row in rows {
+            let manifest = row.origin.file.display().to_string();
+            if self.seen.insert((manifest.clone(), row.origin.line)) {
+                self.append(manifest, row)
+                    .map_err(|source| BadRowsError::List { path: self.path.clone(), source })?;
+                last = Some(row);
+            }
+        }
+        match last {
+            Some(row) if self.count() > self.limit => Err(BadRowsError::TooMany {
+                count: self.count(),
+                limit: self.limit,
+                origin: row.origin.clone(),
+                message: row.message.clone(),
+                path: self.path.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn append(&self, manifest: String, row: &BadRow) -> std::io::Result<()> {
+        let file = row.file.as_ref().map(|file| file.display().to_string());
+        let row = ListRow { manifest, line: row.origin.line, file, message: row.message.clone() };
+        let mut line = serde_json::to_string(&row)?;
+        line.push('\n');
+        OpenOptions::new().create(true).append(true).open(&self.path)?.write_all(line.as_bytes())
+    }
+}
+
+/// A line that was cut off when a run died is closed and no row; it is counted again when its row comes up.
+fn read_list(path: &Path) -> std::io::Result<HashSet<(String, usize)>> {
+    let list = match fs::read(path) {
+        Ok(list) => list,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(HashSet::new()),
+        Err(error) => return Err(error),
+    };
+    if list.last().is_some_and(|byte| *byte != b'\n') {
+        OpenOptions::new().append(true).open(path)?.write_all(b"\n")?;
+    }
+    let rows =
+        list.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<ListRow>(line).ok());
+    Ok(rows.map(|row| (row.manifest, row.line)).collect())
+}

@@ -1,0 +1,2 @@
+#!/bin/sh
+echo "Invalid data found when processing input" >&2
