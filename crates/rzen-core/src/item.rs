@@ -201,6 +201,8 @@ impl fmt::Display for Origin {
 pub struct Sample {
     /// The dataset that the row belongs to.
     pub dataset: String,
+    /// The evaluation that the row trains for; the dataset's name where the row has none.
+    pub name: String,
     /// Decides the temperature.
     pub task: Task,
     /// The query, with its instruction.

@@ -30,8 +30,7 @@ fn sample(mut row: Row, root: &Path) -> Result<Sample, ManifestError> {
     row.not_empty("dataset", "character", dataset.is_empty())?;
     let task: String = row.required("task")?;
     row.not_empty("task", "character", task.is_empty())?;
-    // Says which evaluation the row is for; nothing here depends on it.
-    row.optional::<String>("name")?;
+    let name: Option<String> = row.optional("name")?;
     let instruction = row.optional("instruction")?;
     let query = row.content("query", root, instruction)?;
     let positive = row.content("positive", root, None)?;
@@ -39,5 +38,6 @@ fn sample(mut row: Row, root: &Path) -> Result<Sample, ManifestError> {
     row.not_empty("negatives", "part in each negative", negatives.iter().any(Vec::is_empty))?;
     let hard_negatives =
         negatives.into_iter().map(|content| Item { content, instruction: None }.under(root)).collect();
-    Ok(Sample { dataset, task: Task(task), query, positive, hard_negatives, origin: row.finish()? })
+    let name = name.unwrap_or_else(|| dataset.clone());
+    Ok(Sample { dataset, name, task: Task(task), query, positive, hard_negatives, origin: row.finish()? })
 }

@@ -1,1 +1,39 @@
 //! Qwen2-VL as an embedding encoder: processor, vision tower, decoder, adapters, checkpoints.
+//!
+//! ```text
+//! LoadedItem ─Processor─► Encoded ─Collator─► EncoderInput ─Qwen2Vl─► [batch, dim], unit length
+//! ```
+//!
+//! The processor works on the host and can fail, item by item; the collator only pads, stacks and
+//! uploads; the model works on tensors alone. The last token's final state, divided by its length in
+//! f32, is the embedding (RzenEmbed §3.1, <https://arxiv.org/abs/2510.27350>).
+#![warn(missing_docs)]
+
+mod adapter;
+mod collate;
+mod config;
+mod decoder;
+mod encoder;
+mod error;
+mod linear;
+mod norm;
+#[path = "processing/mod.rs"]
+mod processor;
+mod rotary;
+mod save;
+mod trace;
+mod vision;
+mod weights;
+
+pub use adapter::{AdapterConfig, all_linear};
+pub use collate::Collator;
+pub use config::{ModelConfig, TextConfig, VisionConfig};
+pub use encoder::{EncoderInput, PatchInput, Qwen2Vl};
+pub use error::ModelError;
+pub use save::Companions;
+pub use trace::Trace;
+pub use weights::{TensorInfo, tensor_table};
+pub use processor::{
+    Encoded, FrameRule, Patches, PositionMode, ProcessError, Processor, ProcessorConfig, SPECIAL_TOKENS, SpecialIds,
+    SpecialTokens, Truncation, fit_picture, load_size, picture_patches, position_ids, resize, smart_resize, train_tokenizer,
+};

@@ -1,3 +1,19 @@
-//! rzen
+//! The program `rzen`: recipes in, models, scores and reports out.
+//!
+//! The library half holds everything but the reading of arguments, so that benches and tests can use it.
+#![warn(missing_docs)]
 
+pub mod batches;
+pub mod device;
+pub mod embedder;
+pub mod evaluate;
+pub mod files;
+pub mod models;
+pub mod pipeline;
+pub mod progress;
+pub mod recipe;
 pub mod report;
+pub mod run_folder;
+pub mod summary;
+pub mod verbs;
+pub mod world;

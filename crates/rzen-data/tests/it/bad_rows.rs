@@ -11,6 +11,7 @@ use crate::made::{Folder, check_message, encode, gradient};
 fn sample(folder: &Folder, line: usize, picture: &str) -> Sample {
     Sample {
         dataset: "d".into(),
+        name: "rows".into(),
         task: Task("t".into()),
         query: Item::text("q"),
         positive: Item::image(folder.path().join(picture)),

@@ -129,6 +129,7 @@ fn rows_that_share_a_key_stay_apart_where_they_can() {
 fn keys_are_those_of_the_contents() {
     let sample = |query: &str, positive: &str| Sample {
         dataset: "d".into(),
+        name: "rows".into(),
         task: Task("t".into()),
         query: Item::text(query),
         positive: Item::image(positive),

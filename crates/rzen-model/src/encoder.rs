@@ -1,0 +1,231 @@
+//! The embedding encoder: pictures and tokens in, unit vectors out.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor};
+use rzen_core::Encode;
+
+use crate::adapter::AdapterConfig;
+use crate::config::ModelConfig;
+use crate::decoder::Decoder;
+use crate::rotary::Rotary;
+use crate::trace::Trace;
+use crate::vision::VisionTower;
+use crate::weights::{TensorFiles, Weights};
+use crate::{Companions, ModelError};
+
+/// Qwen2-VL as an embedding encoder.
+///
+/// Weights are frozen when they are loaded; [`Qwen2Vl::unfreeze_all`] or an adapter made by
+/// [`Qwen2Vl::with_new_adapter`] makes some of them trainable. Fields carry the names of
+/// checkpoint files.
+#[derive(Module, Debug)]
+pub struct Qwen2Vl {
+    /// The vision tower.
+    pub visual: VisionTower,
+    /// The language model.
+    pub model: Decoder,
+    #[module(skip)]
+    pub(crate) config: ModelConfig,
+    #[module(skip)]
+    pub(crate) adapter: Option<AdapterConfig>,
+    #[module(skip)]
+    pub(crate) companions: Arc<Companions>,
+}
+
+impl Qwen2Vl {
+    /// Loads a Hugging Face folder as `dtype`, with the files that belong to it.
+    ///
+    /// # Errors
+    /// Names the file and the tensor or setting that is missing, of another shape, not finite or
+    /// has no place in the model. `lm_head` is ignored.
+    pub fn load(folder: &Path, dtype: FloatDType, device: &Device) -> Result<Self, ModelError> {
+        let config = ModelConfig::load(folder)?;
+        let files = TensorFiles::open_checkpoint(folder)?;
+        let model = Self::build(&config, &mut Weights::from_files(&files, dtype, device))?;
+        let known = crate::save::names(&model);
+        let extra: Vec<String> = files
+            .names()
+            .filter(|name| !known.contains(*name) && !name.starts_with("lm_head."))
+            .map(|name| files.stored_name(name).to_owned())
+            .collect();
+        if !extra.is_empty() {
+            return Err(ModelError::ExtraTensors { folder: folder.to_owned(), names: extra });
+        }
+        Ok(Qwen2Vl { companions: Arc::new(Companions::read(folder)?), ..model })
+    }
+
+    /// A model of this shape with random weights that depend on `seed` alone.
+    pub fn random(config: &ModelConfig, seed: u64, dtype: FloatDType, device: &Device) -> Self {
+        Self::build(config, &mut Weights::from_seed(seed, dtype, device)).expect("a seed has every tensor")
+    }
+
+    fn build(config: &ModelConfig, weights: &mut Weights) -> Result<Self, ModelError> {
+        Ok(Qwen2Vl {
+            visual: VisionTower::load(weights, &config.vision, config.text.hidden_size)?,
+            model: Decoder::load(weights, &config.text)?,
+            config: config.clone(),
+            adapter: None,
+            companions: Arc::default(),
+        })
+    }
+
+    /// The shape of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The adapter that is attached, if any.
+    pub fn adapter(&self) -> Option<&AdapterConfig> {
+        self.adapter.as_ref()
+    }
+
+    /// The same model with other files to write beside its weights (tokenizer, processor).
+    pub fn with_companions(self, companions: Companions) -> Self {
+        Qwen2Vl { companions: Arc::new(companions), ..self }
+    }
+
+    /// The files that are written beside the weights.
+    pub fn companions(&self) -> &Companions {
+        &self.companions
+    }
+
+    /// Makes every weight trainable.
+    pub fn unfreeze_all(self) -> Self {
+        self.set_require_grad(true)
+    }
+
+    /// The element type of the weights.
+    pub fn dtype(&self) -> DType {
+        self.model.embed_tokens.weight.val().dtype()
+    }
+
+    /// Runs the whole model and returns the embeddings with every inner state that `trace` keeps.
+    ///
+    /// The embeddings are those of [`Encode::encode`].
+    pub fn encode_traced(&self, input: &EncoderInput, trace: &mut Trace) -> Tensor<2> {
+        let x = self.inputs_embeds(input, trace);
+        let pooled = match trace.is_on() {
+            true => {
+                let states = self.model.traced(x, &input.tokens, trace);
+                let last = input.tokens.last_like(&states);
+                states.select(0, last)
+            }
+            false => self.model.pooled(x, &input.tokens),
+        };
+        unit_rows(pooled)
+    }
+
+    /// Token rows with picture rows put in: `[batch · seq, hidden_size]`.
+    fn inputs_embeds(&self, input: &EncoderInput, trace: &mut Trace) -> Tensor<2> {
+        let ids = input.tokens.ids_like(&self.model.embed_tokens.weight.val());
+        let words = self.model.embed_tokens.forward(ids);
+        match &input.patches {
+            None => words,
+            Some(patches) => {
+                let pictures = self.visual.forward(patches, trace);
+                let order = input.tokens.order_like(&words);
+                Tensor::cat(vec![words, pictures], 0).select(0, order)
+            }
+        }
+    }
+}
+
+impl Encode for Qwen2Vl {
+    type Input = EncoderInput;
+
+    fn encode(&self, input: EncoderInput) -> Tensor<2> {
+        self.encode_traced(&input, &mut Trace::off())
+    }
+}
+
+/// Divides each row by its length in f32; a row of zeros stays zero.
+fn unit_rows(x: Tensor<2>) -> Tensor<2> {
+    let x = x.cast(FloatDType::F32);
+    let length = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
+    x / length
+}
+
+/// A micro-batch on the device, made by [`Collator`](crate::Collator).
+#[derive(Clone, Debug)]
+pub struct EncoderInput {
+    pub(crate) tokens: TokenInput,
+    pub(crate) patches: Option<PatchInput>,
+}
+
+impl EncoderInput {
+    /// Rows of the batch.
+    pub fn batch(&self) -> usize {
+        self.tokens.batch
+    }
+
+    /// Tokens of a row, padding included.
+    pub fn seq(&self) -> usize {
+        self.tokens.seq
+    }
+}
+
+/// The decoder's side of a micro-batch.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenInput {
+    pub(crate) batch: usize,
+    pub(crate) seq: usize,
+    /// `[batch · seq]`.
+    pub(crate) ids: Tensor<1, Int>,
+    /// `[batch · seq]`: where each token's row stands in token rows followed by picture rows.
+    pub(crate) order: Tensor<1, Int>,
+    /// `[batch]`: where each row's last token stands in `[batch · seq]`.
+    pub(crate) last: Tensor<1, Int>,
+    /// `[batch, 1, 1, seq]`: true on padding.
+    pub(crate) padding: Tensor<4, Bool>,
+    /// A row for each of `[batch · seq]`.
+    pub(crate) rotary: Rotary,
+    /// A row for each of `[batch]`: the last token's.
+    pub(crate) last_rotary: Rotary,
+}
+
+/// Index tensors must stand on the same side of autodiff as the floats that they index.
+fn like<const D: usize>(x: &Tensor<1, Int>, floats: &Tensor<D>) -> Tensor<1, Int> {
+    if floats.is_autodiff() { x.clone().autodiff() } else { x.clone() }
+}
+
+impl TokenInput {
+    pub(crate) fn ids_like<const D: usize>(&self, floats: &Tensor<D>) -> Tensor<1, Int> {
+        like(&self.ids, floats)
+    }
+
+    pub(crate) fn order_like<const D: usize>(&self, floats: &Tensor<D>) -> Tensor<1, Int> {
+        like(&self.order, floats)
+    }
+
+    pub(crate) fn last_like<const D: usize>(&self, floats: &Tensor<D>) -> Tensor<1, Int> {
+        like(&self.last, floats)
+    }
+
+    pub(crate) fn padding_like<const D: usize>(&self, floats: &Tensor<D>) -> Tensor<4, Bool> {
+        if floats.is_autodiff() { self.padding.clone().autodiff() } else { self.padding.clone() }
+    }
+}
+
+/// The vision tower's side of a micro-batch.
+#[derive(Clone, Debug)]
+pub struct PatchInput {
+    /// `[patches, channels · frames · patch · patch]`, one frame only where all are equal.
+    pub(crate) pixels: Tensor<2>,
+    pub(crate) still: bool,
+    /// Runs of equally long windows: how many, and their patches. Patches see their window alone.
+    pub(crate) windows: Vec<(usize, usize)>,
+    pub(crate) rotary: Rotary,
+}
+
+impl PatchInput {
+    pub(crate) fn still(&self) -> bool {
+        self.still
+    }
+
+    pub(crate) fn pixels_like(&self, weight: &Tensor<2>) -> Tensor<2> {
+        if weight.is_autodiff() { self.pixels.clone().autodiff() } else { self.pixels.clone() }
+    }
+}

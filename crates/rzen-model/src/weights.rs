@@ -1,0 +1,343 @@
+//! Where a model's numbers come from: the files of a checkpoint, or a seed.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::module::{Param, ParamId};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use memmap2::Mmap;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::ModelError;
+
+/// A tensor of a checkpoint or adapter, without its numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorInfo {
+    /// Its name as transformers 4.51 has it.
+    pub name: String,
+    /// Its name in the file.
+    pub stored_name: String,
+    /// The file.
+    pub file: PathBuf,
+    /// Element type, as safetensors names it.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its size in the file.
+    pub bytes: usize,
+}
+
+/// The tensors of the checkpoint or the adapter in `folder`.
+///
+/// # Errors
+/// If the folder holds neither, or a file of it is damaged.
+pub fn tensor_table(folder: &Path) -> Result<Vec<TensorInfo>, ModelError> {
+    let adapter = "adapter_model.safetensors";
+    let files = match folder.join(adapter).is_file() {
+        true => TensorFiles::open(folder, &[adapter.to_owned()])?,
+        false => TensorFiles::open_checkpoint(folder)?,
+    };
+    Ok(files.table())
+}
+
+/// The tensors of a folder: `model.safetensors`, the shards of an index, or an adapter's file.
+///
+/// Files are memory-mapped; a tensor's bytes are read when it is asked for.
+pub(crate) struct TensorFiles {
+    folder: PathBuf,
+    tensors: BTreeMap<String, Entry>,
+}
+
+struct Entry {
+    file: Arc<MappedFile>,
+    stored_name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    range: std::ops::Range<usize>,
+}
+
+struct MappedFile {
+    path: PathBuf,
+    bytes: Mmap,
+}
+
+impl TensorFiles {
+    /// Opens the checkpoint in `folder`, single or sharded.
+    pub(crate) fn open_checkpoint(folder: &Path) -> Result<Self, ModelError> {
+        let index = folder.join("model.safetensors.index.json");
+        let files = if index.is_file() {
+            shard_files(&index)?
+        } else if folder.join("model.safetensors").is_file() {
+            vec!["model.safetensors".to_owned()]
+        } else {
+            return Err(ModelError::NoWeights { path: folder.to_owned() });
+        };
+        Self::open(folder, &files)
+    }
+
+    /// Opens the named files of `folder`; tensors are known by their canonical names.
+    pub(crate) fn open(folder: &Path, files: &[String]) -> Result<Self, ModelError> {
+        let mut tensors = BTreeMap::new();
+        for name in files {
+            add_file(&folder.join(name), &mut tensors)?;
+        }
+        Ok(TensorFiles { folder: folder.to_owned(), tensors })
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| entry.shape.as_slice())
+    }
+
+    /// How the file itself names a tensor.
+    pub(crate) fn stored_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.tensors.get(name).map_or(name, |entry| &entry.stored_name)
+    }
+
+    /// What every tensor is, in the order of their names.
+    pub(crate) fn table(&self) -> Vec<TensorInfo> {
+        let info = |(name, entry): (&String, &Entry)| TensorInfo {
+            name: name.clone(),
+            stored_name: entry.stored_name.clone(),
+            file: entry.file.path.clone(),
+            dtype: format!("{:?}", entry.dtype),
+            shape: entry.shape.clone(),
+            bytes: entry.range.len(),
+        };
+        self.tensors.iter().map(info).collect()
+    }
+
+    /// Reads a tensor as `dtype`, whatever it is stored as.
+    pub(crate) fn data(&self, name: &str, expected: &[usize], dtype: FloatDType) -> Result<TensorData, ModelError> {
+        let entry = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor {
+            folder: self.folder.clone(),
+            name: name.to_owned(),
+            expected: expected.to_vec(),
+        })?;
+        if entry.shape.iter().product::<usize>() != expected.iter().product::<usize>() || !same_shape(&entry.shape, expected) {
+            return Err(ModelError::Shape {
+                file: entry.file.path.clone(),
+                name: entry.stored_name.clone(),
+                found: entry.shape.clone(),
+                expected: expected.to_vec(),
+            });
+        }
+        entry.read(expected, dtype)
+    }
+}
+
+/// A patch kernel is `[E, C, T, P, P]` in files and one matrix `[E, C·T·P·P]` here.
+fn same_shape(found: &[usize], expected: &[usize]) -> bool {
+    found == expected || (found.len() == 5 && expected.len() == 2 && found[0] == expected[0])
+}
+
+impl Entry {
+    fn read(&self, shape: &[usize], dtype: FloatDType) -> Result<TensorData, ModelError> {
+        let bytes = &self.file.bytes[self.range.clone()];
+        let wide = |bits: u16| u32::from(bits) << 16;
+        // Widening one value at a time keeps the peak at one tensor, never the whole file.
+        let values: Vec<f32> = match self.dtype {
+            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect(),
+            Dtype::F16 => pairs(bytes).map(|bits| half::f16::from_bits(bits).to_f32()).collect(),
+            Dtype::BF16 => pairs(bytes).map(|bits| f32::from_bits(wide(bits))).collect(),
+            other => {
+                return Err(ModelError::Dtype {
+                    file: self.file.path.clone(),
+                    name: self.stored_name.clone(),
+                    found: format!("{other:?}"),
+                });
+            }
+        };
+        if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+            return Err(ModelError::NotFinite {
+                file: self.file.path.clone(),
+                name: self.stored_name.clone(),
+                found: values[at],
+                at,
+            });
+        }
+        let data = TensorData::new(values, shape.to_vec());
+        Ok(match dtype {
+            FloatDType::F32 => data,
+            other => data.convert_dtype(other.into()),
+        })
+    }
+}
+
+fn pairs(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
+    bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]))
+}
+
+fn shard_files(index: &Path) -> Result<Vec<String>, ModelError> {
+    let text = std::fs::read_to_string(index).map_err(ModelError::io(index))?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(ModelError::json(index))?;
+    let map = value.get("weight_map").and_then(|map| map.as_object()).ok_or_else(|| ModelError::Config {
+        path: index.to_owned(),
+        problem: "`weight_map` is missing".into(),
+    })?;
+    let mut files: Vec<String> = map.values().filter_map(|file| file.as_str().map(str::to_owned)).collect();
+    files.sort();
+    files.dedup();
+    Ok(files)
+}
+
+fn add_file(path: &Path, tensors: &mut BTreeMap<String, Entry>) -> Result<(), ModelError> {
+    let file = File::open(path).map_err(ModelError::io(path))?;
+    // SAFETY: the map is read-only; a checkpoint that another program rewrites while it is being
+    // loaded can't be read correctly in any way.
+    let bytes = unsafe { Mmap::map(&file) }.map_err(ModelError::io(path))?;
+    let invalid = |source| ModelError::Safetensors { path: path.to_owned(), source };
+    let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(invalid)?;
+    SafeTensors::deserialize(&bytes).map_err(invalid)?;
+    let start = header + 8;
+    let file = Arc::new(MappedFile { path: path.to_owned(), bytes });
+    for (name, info) in metadata.tensors() {
+        let (from, to) = info.data_offsets;
+        tensors.insert(
+            canonical_name(&name),
+            Entry {
+                file: file.clone(),
+                stored_name: name.clone(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                range: start + from..start + to,
+            },
+        );
+    }
+    Ok(())
+}
+
+/// A tensor's name in the naming of transformers 4.51: `visual.*`, `model.*`, `lm_head.weight`.
+///
+/// Takes the names of 4.52 (`model.visual.*`, `model.language_model.*`), of older language-model
+/// wrappers (`language_model.model.*`), and any of them behind PEFT's `base_model.model.`.
+pub(crate) fn canonical_name(name: &str) -> String {
+    let name = name.strip_prefix("base_model.model.").unwrap_or(name);
+    let renames =
+        [("model.visual.", "visual."), ("model.language_model.", "model."), ("language_model.model.", "model.")];
+    for (from, to) in renames {
+        if let Some(rest) = name.strip_prefix(from) {
+            return format!("{to}{rest}");
+        }
+    }
+    name.to_owned()
+}
+
+/// How a tensor begins when there is no checkpoint.
+#[derive(Clone, Copy)]
+pub(crate) enum Init {
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+}
+
+/// Hands out a model's parameters one by one, from files or from a seed.
+pub(crate) struct Weights<'a> {
+    source: Source<'a>,
+    dtype: FloatDType,
+    device: Device,
+}
+
+enum Source<'a> {
+    Files(&'a TensorFiles),
+    Seed(u64),
+}
+
+impl<'a> Weights<'a> {
+    pub(crate) fn from_files(files: &'a TensorFiles, dtype: FloatDType, device: &Device) -> Self {
+        Weights { source: Source::Files(files), dtype, device: device.clone() }
+    }
+
+    /// Random numbers that depend on the seed and the tensor's name alone, not on the order.
+    pub(crate) fn from_seed(seed: u64, dtype: FloatDType, device: &Device) -> Self {
+        Weights { source: Source::Seed(seed), dtype, device: device.clone() }
+    }
+
+    /// The parameter `name`, frozen; its id is a function of the name.
+    pub(crate) fn param<const D: usize>(
+        &mut self,
+        name: &str,
+        shape: [usize; D],
+        init: Init,
+    ) -> Result<Param<Tensor<D>>, ModelError> {
+        let data = match &self.source {
+            Source::Files(files) => files.data(name, &shape, self.dtype)?,
+            Source::Seed(seed) => random(*seed, name, &shape, init).convert_dtype(self.dtype.into()),
+        };
+        Ok(param(name, Tensor::from_data(data, (&self.device, DType::from(self.dtype)))))
+    }
+}
+
+/// A frozen parameter whose id is a function of its name, so that it is the same in every process.
+pub(crate) fn param<const D: usize>(name: &str, tensor: Tensor<D>) -> Param<Tensor<D>> {
+    Param::initialized(ParamId::from(name_hash(name)), tensor).set_require_grad(false)
+}
+
+/// FNV-1a: a fixed function, unlike the standard library's hashers.
+fn name_hash(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn random(seed: u64, name: &str, shape: &[usize], init: Init) -> TensorData {
+    let count = shape.iter().product();
+    let values = match init {
+        Init::Zeros => vec![0.0; count],
+        Init::Ones => vec![1.0; count],
+        Init::Normal(deviation) => normals(seed ^ name_hash(name), count, deviation),
+    };
+    TensorData::new(values, shape.to_vec())
+}
+
+/// Box and Muller's transform of a counter-based generator: the same numbers on every platform.
+fn normals(seed: u64, count: usize, deviation: f64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * deviation;
+        let angle = std::f64::consts::TAU * rng.random::<f64>();
+        values.extend([(radius * angle.cos()) as f32, (radius * angle.sin()) as f32]);
+    }
+    values.truncate(count);
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_namings_become_one() {
+        for name in [
+            "model.layers.0.mlp.up_proj.weight",
+            "model.language_model.layers.0.mlp.up_proj.weight",
+            "language_model.model.layers.0.mlp.up_proj.weight",
+            "base_model.model.model.layers.0.mlp.up_proj.weight",
+            "base_model.model.model.language_model.layers.0.mlp.up_proj.weight",
+        ] {
+            assert_eq!(canonical_name(name), "model.layers.0.mlp.up_proj.weight");
+        }
+        for name in ["visual.merger.ln_q.bias", "model.visual.merger.ln_q.bias", "base_model.model.visual.merger.ln_q.bias"] {
+            assert_eq!(canonical_name(name), "visual.merger.ln_q.bias");
+        }
+    }
+
+    #[test]
+    fn random_numbers_depend_on_seed_and_name() {
+        let values = |seed, name| random(seed, name, &[1000], Init::Normal(2.0)).try_to_vec::<f32>().unwrap();
+        assert_eq!(values(1, "a"), values(1, "a"));
+        assert_ne!(values(1, "a"), values(2, "a"));
+        assert_ne!(values(1, "a"), values(1, "b"));
+        let mean_square = values(1, "a").iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / 1000.0;
+        assert!((mean_square - 4.0).abs() < 0.6, "{mean_square}");
+    }
+}

@@ -1,0 +1,159 @@
+//! PEFT adapters: loaded, applied, merged, saved.
+
+use burn::module::Module;
+use burn::tensor::{Device, FloatDType};
+use rzen_core::{Encode, SaveWeights};
+use rzen_model::{AdapterConfig, PositionMode, Qwen2Vl, all_linear};
+use safetensors::SafeTensors;
+
+use crate::case::Case;
+use crate::reference::{Arrays, distance, file};
+use crate::{MODES, model, rows};
+
+/// Every `ADAPTER.CASE.MODE` whose adapter this set has.
+fn golden_embeddings(f: impl Fn(&str, &Case, PositionMode, &crate::reference::Array)) {
+    let Some(path) = file("lora/embeddings.safetensors") else { return };
+    let arrays = Arrays::read(&path);
+    let mut count = 0;
+    for name in arrays.names() {
+        let (head, mode_name) = name.rsplit_once('.').unwrap();
+        let (adapter, case) = head.split_once('.').unwrap();
+        let mode = MODES.iter().find(|(mode, _)| *mode == mode_name).unwrap().1;
+        let Some(case) = Case::open(case) else { continue };
+        f(adapter, &case, mode, &arrays.get(&name));
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
+fn adapter_folder(name: &str) -> Option<std::path::PathBuf> {
+    ["lora", "lora/soup"].iter().map(|place| crate::reference::folder().join(place).join(name)).find(|f| f.is_dir())
+}
+
+#[test]
+fn golden_adapters_apply() {
+    golden_embeddings(|name, case, mode, expected| {
+        let base = model(FloatDType::F32).unwrap();
+        let model = match (name, adapter_folder(name)) {
+            ("base", _) => base,
+            (_, Some(folder)) => base.with_adapter(&folder).unwrap(),
+            (_, None) => return eprintln!("skipped: adapter {name} is not there"),
+        };
+        let embeddings = rows(&model.encode(case.input(&model, mode)).into_data());
+        for (i, embedding) in embeddings.iter().enumerate() {
+            let off = distance(embedding, expected.row(i));
+            assert!(off <= 1e-5, "{name} on {} row {i}: off by {off:e}", case.name);
+        }
+    });
+}
+
+#[test]
+fn golden_newer_module_names_are_the_same_adapter() {
+    let (Some(old), Some(new)) = (file("lora/run_a"), file("lora/run_a_newnames")) else { return };
+    let Some(base) = model(FloatDType::F32) else { return };
+    let case = Case::open("text_en").unwrap();
+    let input = case.input(&base, PositionMode::Sequential);
+    let embeddings = [old, new].map(|folder| {
+        let model = base.clone().with_adapter(&folder).unwrap();
+        rows(&model.encode(input.clone()).into_data())
+    });
+    assert_eq!(embeddings[0], embeddings[1]);
+}
+
+#[test]
+fn golden_merged_weights() {
+    let (Some(run), Some(merged)) = (file("lora/run_a"), file("lora/merged_run_a.safetensors")) else { return };
+    let Some(base) = model(FloatDType::F32) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    base.with_adapter(&run).unwrap().merge_adapter().save_weights(folder.path()).unwrap();
+    let ours = Arrays::read(&folder.path().join("model.safetensors"));
+    let expected = Arrays::read(&merged);
+    for name in expected.names() {
+        let (expected, ours) = (expected.get(&name), ours.get(&name));
+        let off = expected.values.iter().zip(&ours.values).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(off <= 1e-6, "{name}: off by {off:e}");
+    }
+}
+
+#[test]
+fn golden_a_saved_adapter_is_the_loaded_one() {
+    let Some(run) = file("lora/run_rs") else { return };
+    let Some(base) = model(FloatDType::F32) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    base.with_adapter(&run).unwrap().save_weights(folder.path()).unwrap();
+    let bytes = [&run, folder.path()].map(|f| std::fs::read(f.join("adapter_model.safetensors")).unwrap());
+    let [before, after] = [0, 1].map(|i| SafeTensors::deserialize(&bytes[i]).unwrap());
+    assert_eq!(before.len(), after.len());
+    for (name, view) in before.iter() {
+        assert_eq!(after.tensor(name).unwrap().data(), view.data(), "{name}");
+    }
+    assert_eq!(AdapterConfig::load(folder.path()).unwrap(), AdapterConfig::load(&run).unwrap());
+}
+
+#[test]
+fn golden_a_new_adapter_changes_nothing_and_trains_alone() {
+    let Some(base) = model(FloatDType::F32) else { return };
+    let config = AdapterConfig { rank: 3, alpha: 6.0, rank_stabilized: false, targets: all_linear() };
+    let adapted = base.clone().with_new_adapter(&config, 7).unwrap();
+    let case = Case::open("text_en").unwrap();
+    let input = case.input(&base, PositionMode::Sequential);
+    assert_eq!(
+        rows(&base.encode(input.clone()).into_data()),
+        rows(&adapted.encode(input.clone()).into_data())
+    );
+    let model = adapted.train();
+    let gradients = model.encode(input).sum().backward();
+    assert!(model.model.layers[0].self_attn.q_proj.weight.val().grad(&gradients).is_none());
+    let lora = model.model.layers[0].self_attn.q_proj.lora.as_ref().unwrap();
+    assert!(lora.lora_b.val().grad(&gradients).is_some());
+}
+
+#[test]
+fn golden_an_unknown_target_is_named() {
+    let Some(base) = model(FloatDType::F32) else { return };
+    let config =
+        AdapterConfig { rank: 3, alpha: 6.0, rank_stabilized: false, targets: vec!["q_proj".into(), "query".into()] };
+    let error = base.with_new_adapter(&config, 7).unwrap_err().to_string();
+    assert!(error.contains("`query`") && error.contains("q_proj"), "{error}");
+}
+
+fn edited(run: &std::path::Path, edit: impl Fn(&mut serde_json::Value)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(run.join("adapter_model.safetensors"), folder.path().join("adapter_model.safetensors")).unwrap();
+    let mut config = crate::reference::json(&run.join("adapter_config.json"));
+    edit(&mut config);
+    std::fs::write(folder.path().join("adapter_config.json"), config.to_string()).unwrap();
+    folder
+}
+
+#[test]
+fn golden_what_is_not_supported_is_refused_by_name() {
+    let Some(run) = file("lora/run_a") else { return };
+    let cases: [(&str, serde_json::Value); 6] = [
+        ("use_dora", true.into()),
+        ("bias", "all".into()),
+        ("lora_bias", true.into()),
+        ("modules_to_save", serde_json::json!(["lm_head"])),
+        ("rank_pattern", serde_json::json!({"q_proj": 2})),
+        ("peft_type", "LOHA".into()),
+    ];
+    for (key, value) in cases {
+        let folder = edited(&run, |config| config[key] = value.clone());
+        let error = AdapterConfig::load(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains("adapter_config.json"), "{error}");
+    }
+}
+
+#[test]
+fn golden_an_adapter_of_another_model_is_refused() {
+    let Some(run) = file("lora/run_a") else { return };
+    let Some(base) = model(FloatDType::F32) else { return };
+    let folder = edited(&run, |config| config["r"] = 5.into());
+    let error = base.clone().with_adapter(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("lora_A") && error.contains("another base model"), "{error}");
+    let mut shallow = base.config().clone();
+    shallow.text.num_hidden_layers = 1;
+    let shallow = Qwen2Vl::random(&shallow, 1, FloatDType::F32, &Device::flex());
+    let error = shallow.with_adapter(&run).unwrap_err().to_string();
+    assert!(error.contains("layers.1."), "{error}");
+}

@@ -1,0 +1,151 @@
+//! Checkpoints that must be refused, and what the messages say.
+
+use std::path::Path;
+
+use burn::tensor::{Device, FloatDType};
+use rzen_core::SaveWeights;
+use rzen_model::{ModelConfig, Qwen2Vl, TextConfig, VisionConfig};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+fn tiny() -> ModelConfig {
+    ModelConfig {
+        text: TextConfig {
+            hidden_size: 16,
+            intermediate_size: 24,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            num_key_value_heads: 1,
+            vocab_size: 40,
+            rms_norm_eps: 1e-6,
+            rope_theta: 1e4,
+            mrope_section: [2, 1, 1],
+        },
+        vision: VisionConfig {
+            depth: 1,
+            embed_dim: 16,
+            num_heads: 2,
+            mlp_ratio: 2.0,
+            in_channels: 3,
+            patch_size: 14,
+            spatial_merge_size: 2,
+            temporal_patch_size: 2,
+        },
+        tie_word_embeddings: true,
+        token_ids: Default::default(),
+    }
+}
+
+fn saved() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    Qwen2Vl::random(&tiny(), 3, FloatDType::F32, &Device::flex()).save_weights(folder.path()).unwrap();
+    folder
+}
+
+fn refusal(folder: &Path) -> String {
+    Qwen2Vl::load(folder, FloatDType::F32, &Device::flex()).unwrap_err().to_string()
+}
+
+/// Rewrites the weights, each tensor as `edit` returns it.
+fn edit(folder: &Path, edit: impl Fn(&str, Vec<usize>, Vec<u8>) -> Option<(String, Vec<usize>, Vec<u8>)>) {
+    let path = folder.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let tensors: Vec<_> = SafeTensors::deserialize(&bytes)
+        .unwrap()
+        .iter()
+        .filter_map(|(name, view)| edit(name, view.shape().to_vec(), view.data().to_vec()))
+        .collect();
+    let views = tensors
+        .iter()
+        .map(|(name, shape, data)| (name.clone(), TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
+    safetensors::serialize_to_file(views, None, &path).unwrap();
+}
+
+#[test]
+fn a_whole_checkpoint_loads() {
+    Qwen2Vl::load(saved().path(), FloatDType::F32, &Device::flex()).unwrap();
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    let folder = saved();
+    edit(folder.path(), |name, shape, data| (name != "model.norm.weight").then(|| (name.into(), shape, data)));
+    let error = refusal(folder.path());
+    assert!(error.contains("`model.norm.weight` [16] is missing"), "{error}");
+}
+
+#[test]
+fn an_extra_tensor_is_named() {
+    let folder = saved();
+    edit(folder.path(), |name, shape, data| {
+        Some((if name == "model.norm.weight" { "model.norm.gain".into() } else { name.into() }, shape, data))
+    });
+    let error = refusal(folder.path());
+    assert!(error.contains("model.norm.weight"), "{error}");
+    let folder = saved();
+    edit(folder.path(), |name, shape, data| Some((name.into(), shape, data)));
+    let path = folder.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut views: Vec<(String, TensorView)> = tensors.iter().map(|(name, view)| (name.to_owned(), view)).collect();
+    views.push(("model.layers.9.extra".into(), TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap()));
+    safetensors::serialize_to_file(views, None, &folder.path().join("other")).unwrap();
+    std::fs::rename(folder.path().join("other"), &path).unwrap();
+    let error = refusal(folder.path());
+    assert!(error.contains("no place") && error.contains("model.layers.9.extra"), "{error}");
+}
+
+#[test]
+fn a_misshapen_tensor_is_named_with_both_shapes() {
+    let folder = saved();
+    edit(folder.path(), |name, shape, data| match name {
+        "model.norm.weight" => Some((name.into(), vec![8], data[..32].to_vec())),
+        _ => Some((name.into(), shape, data)),
+    });
+    let error = refusal(folder.path());
+    assert!(error.contains("`model.norm.weight` is [8], expected [16]"), "{error}");
+}
+
+#[test]
+fn nan_in_a_tensor_is_named() {
+    let folder = saved();
+    edit(folder.path(), |name, shape, mut data| {
+        if name == "visual.merger.ln_q.bias" {
+            data[8..12].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+        Some((name.into(), shape, data))
+    });
+    let error = refusal(folder.path());
+    assert!(error.contains("visual.merger.ln_q.bias") && error.contains("NaN at element 2"), "{error}");
+}
+
+#[test]
+fn a_file_cut_off_anywhere_is_refused() {
+    let folder = saved();
+    let path = folder.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    for length in [0, 4, 8, 100, 4096, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..length]).unwrap();
+        let error = refusal(folder.path());
+        assert!(error.contains("model.safetensors"), "{length} bytes: {error}");
+    }
+}
+
+#[test]
+fn a_folder_without_weights_says_what_it_should_hold() {
+    let folder = saved();
+    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    assert!(refusal(folder.path()).contains("model.safetensors.index.json"));
+    std::fs::remove_file(folder.path().join("config.json")).unwrap();
+    assert!(refusal(folder.path()).contains("config.json"));
+}
+
+#[test]
+fn a_configuration_for_another_shape_is_refused() {
+    let folder = saved();
+    let mut config = tiny();
+    config.text.vocab_size = 50;
+    std::fs::write(folder.path().join("config.json"), config.to_json("float32").to_string()).unwrap();
+    let error = refusal(folder.path());
+    assert!(error.contains("embed_tokens") && error.contains("[40, 16], expected [50, 16]"), "{error}");
+}

@@ -1,0 +1,216 @@
+//! A golden batch: its tokens and pictures as the encoder takes them, its states to compare with.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use rzen_model::{
+    Collator, Encoded, EncoderInput, Patches, PositionMode, ProcessorConfig, Qwen2Vl, SpecialIds, picture_patches,
+};
+use serde_json::Value;
+
+use crate::reference::{Array, Arrays, distance, folder, json};
+
+pub struct Case {
+    pub name: String,
+    pub arrays: Arrays,
+    items: Vec<Encoded>,
+    lengths: Vec<usize>,
+    /// Pictures came through a JPEG decoder, which may differ by a level or two.
+    lossy: bool,
+}
+
+/// Every case of this set whose pictures can be had.
+pub fn cases() -> Vec<Case> {
+    let mut names: Vec<String> = std::fs::read_dir(folder().join("cases"))
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".json").map(str::to_owned))
+        .collect();
+    names.sort();
+    let cases: Vec<Case> = names.iter().filter_map(|name| Case::open(name)).collect();
+    assert!(!cases.is_empty());
+    cases
+}
+
+impl Case {
+    pub fn open(name: &str) -> Option<Case> {
+        let path = folder().join("cases").join(format!("{name}.safetensors"));
+        if !path.is_file() {
+            eprintln!("skipped: cases/{name}.safetensors is not there");
+            return None;
+        }
+        let (meta, arrays) = (json(&path.with_extension("json")), Arrays::read(&path));
+        let pictures = pictures(&meta, &arrays)?;
+        let (ids, mask) = (arrays.get("input_ids"), arrays.get("attention_mask"));
+        let lengths: Vec<usize> = (0..mask.shape[0]).map(|i| mask.row(i).iter().sum::<f64>() as usize).collect();
+        let pad = image_pad();
+        let mut pictures = pictures.into_iter().peekable();
+        let items = lengths.iter().enumerate().map(|(i, length)| {
+            let input_ids: Vec<u32> = ids.row(i)[..*length].iter().map(|id| *id as u32).collect();
+            let mut tokens = input_ids.iter().filter(|id| **id == pad).count();
+            let mut own = Vec::new();
+            while tokens > 0 {
+                let picture: Patches = pictures.next().expect("a picture for each picture token");
+                tokens -= picture.grid_thw.iter().product::<usize>() / 4;
+                own.push(picture);
+            }
+            Encoded { input_ids, pictures: own }
+        });
+        let items = items.collect();
+        let lossy = files(&meta).iter().any(|file| !file.ends_with(".png"));
+        Some(Case { name: name.to_owned(), arrays, items, lengths, lossy })
+    }
+
+    pub fn items(&self) -> &[Encoded] {
+        &self.items
+    }
+
+    pub fn input(&self, model: &Qwen2Vl, mode: PositionMode) -> EncoderInput {
+        let items: Vec<&Encoded> = self.items.iter().collect();
+        collator(model, mode).collate(&items)
+    }
+
+    pub fn is_lossy(&self) -> bool {
+        self.lossy
+    }
+
+    pub fn embedding_tolerance(&self) -> f64 {
+        if self.lossy { 2e-2 } else { 1e-5 }
+    }
+
+    /// Compares a traced state with the reference where it has it; returns how many rows it had.
+    pub fn compare_state(&self, mode: &str, state: &str, rows: &[Vec<f32>]) -> usize {
+        let tolerance = match (self.lossy, state) {
+            (true, _) => return 0,
+            (_, "vision_output") => 5e-5,
+            _ => 2e-4,
+        };
+        let mut count = 0;
+        for (place, row, expected) in self.expected_rows(mode, state) {
+            let off = distance(&rows[row], &expected);
+            assert!(off <= tolerance, "{} {mode} {state} row {place}: off by {off:e}", self.name);
+            count += 1;
+        }
+        count
+    }
+
+    /// (what to call it, row of ours, the reference's row) for each row that is stored.
+    fn expected_rows(&self, mode: &str, state: &str) -> Vec<(String, usize, Vec<f64>)> {
+        // Ours stands in the tower's order of pictures, which is the reference's only where the
+        // pictures come sorted by size and none occurs twice.
+        if state.starts_with("vision_") && !self.in_tower_order() {
+            return Vec::new();
+        }
+        let stored = |name: &str| self.arrays.find(name);
+        let numbered = |array: Array, rows: Vec<usize>| -> Vec<(String, usize, Vec<f64>)> {
+            rows.iter().enumerate().map(|(i, row)| (row.to_string(), *row, array.row(i).to_vec())).collect()
+        };
+        if state.starts_with("vision_") {
+            if let Some(array) = stored(state) {
+                let count = array.shape[0];
+                return numbered(array, (0..count).collect());
+            }
+            let (array, index) = match state {
+                "vision_output" => (stored("vision_output_rows"), stored("vision_output_rows_index")),
+                _ => (stored(&format!("pixel_rows.{state}")), stored("pixel_rows_index")),
+            };
+            let (Some(array), Some(index)) = (array, index) else { return Vec::new() };
+            return numbered(array, index.ints().iter().map(|i| *i as usize).collect());
+        }
+        let (whole, sampled) = match state {
+            "inputs_embeds" => ("inputs_embeds".to_owned(), "rows.inputs_embeds".to_owned()),
+            _ => (format!("{mode}.{state}"), format!("{mode}.rows.{state}")),
+        };
+        let seq = self.lengths.iter().max().unwrap();
+        let (array, tokens) = match (stored(&whole), stored(&sampled)) {
+            (Some(array), _) => (array, (0..*seq).collect()),
+            (_, Some(array)) => (array, self.arrays.get("token_rows_index").ints().iter().map(|t| *t as usize).collect()),
+            _ => return Vec::new(),
+        };
+        let tokens: Vec<usize> = tokens;
+        let mut rows = Vec::new();
+        for (b, length) in self.lengths.iter().enumerate() {
+            for (i, t) in tokens.iter().enumerate().filter(|(_, t)| **t < *length) {
+                rows.push((format!("{b},{t}"), b * seq + t, array.row(b * tokens.len() + i).to_vec()));
+            }
+        }
+        rows
+    }
+
+    fn in_tower_order(&self) -> bool {
+        let sizes: Vec<_> = self
+            .items
+            .iter()
+            .flat_map(|item| &item.pictures)
+            .map(|p| (p.grid_thw[1] * p.grid_thw[2], p.grid_thw, p.rows.len()))
+            .collect();
+        let distinct = |a: usize, b: usize| {
+            let pictures: Vec<&Patches> = self.items.iter().flat_map(|item| &item.pictures).collect();
+            pictures[a].rows != pictures[b].rows
+        };
+        sizes.is_sorted() && (0..sizes.len()).all(|b| (0..b).all(|a| distinct(a, b)))
+    }
+}
+
+pub fn collator(model: &Qwen2Vl, mode: PositionMode) -> Collator {
+    Collator::new(model.config(), &special_ids(), mode, &Device::flex())
+}
+
+fn config_id(key: &str) -> u32 {
+    json(&folder().join("model/config.json"))[key].as_u64().unwrap() as u32
+}
+
+fn image_pad() -> u32 {
+    config_id("image_token_id")
+}
+
+/// As the reference's configuration has them: the small tokenizer is not in every set.
+pub fn special_ids() -> SpecialIds {
+    SpecialIds {
+        endoftext: config_id("bos_token_id"),
+        im_start: config_id("bos_token_id") + 1,
+        im_end: config_id("eos_token_id"),
+        vision_start: config_id("vision_start_token_id"),
+        vision_end: config_id("vision_end_token_id"),
+        image_pad: image_pad(),
+        video_pad: config_id("video_token_id"),
+    }
+}
+
+fn files(meta: &Value) -> Vec<String> {
+    let pictures = meta["pictures"].as_array().cloned().unwrap_or_default();
+    pictures.iter().map(|picture| picture["file"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The patches of every picture: stored, or made from the file by our own pipeline.
+fn pictures(meta: &Value, arrays: &Arrays) -> Option<Vec<Patches>> {
+    let Some(grids) = arrays.find("image_grid_thw") else { return Some(Vec::new()) };
+    let grids: Vec<[usize; 3]> =
+        (0..grids.shape[0]).map(|i| [0, 1, 2].map(|axis| grids.row(i)[axis] as usize)).collect();
+    let Some(pixels) = arrays.find("pixel_values") else {
+        let limits = &meta["limits"];
+        let is_list = meta["images"].as_array().is_some_and(|images| images.iter().any(Value::is_array));
+        let limits = &limits[if is_list { "frame_tokens" } else { "image_tokens" }];
+        let tokens = [0, 1].map(|i| limits[i].as_u64().unwrap() as usize);
+        return files(meta).iter().map(|file| from_file(&folder().join(file), tokens)).collect();
+    };
+    let mut start = 0;
+    let cut = grids.iter().map(|grid| {
+        let width = pixels.shape[1];
+        let count = grid.iter().product::<usize>();
+        let rows = pixels.values[start * width..(start + count) * width].iter().map(|x| *x as f32).collect();
+        start += count;
+        Patches { grid_thw: *grid, rows }
+    });
+    Some(cut.collect())
+}
+
+fn from_file(path: &Path, tokens: [usize; 2]) -> Option<Patches> {
+    if !path.is_file() {
+        eprintln!("skipped: {} is not there", path.display());
+        return None;
+    }
+    let image = image::ImageReader::open(path).unwrap().with_guessed_format().unwrap().decode().unwrap();
+    let rgb = image.to_rgb8();
+    let picture = rzen_core::Picture::new(rgb.width(), rgb.height(), rgb.into_raw());
+    Some(picture_patches(&ProcessorConfig::default(), &picture, tokens))
+}

@@ -1,0 +1,81 @@
+//! The network against the reference: every layer, every embedding, every file layout.
+
+mod adapters;
+mod bad_files;
+mod case;
+mod invariants;
+mod layouts;
+mod reference;
+
+use burn::tensor::{Device, FloatDType};
+use rzen_core::Encode;
+use rzen_model::{PositionMode, Qwen2Vl, Trace};
+
+use case::cases;
+use reference::{cosine, distance, file};
+
+const MODES: [(&str, PositionMode); 2] = [("sequential", PositionMode::Sequential), ("mrope", PositionMode::Mrope)];
+
+fn model(dtype: FloatDType) -> Option<Qwen2Vl> {
+    let folder = file("model")?;
+    Some(Qwen2Vl::load(&folder, dtype, &Device::flex()).unwrap())
+}
+
+fn rows(data: &burn::tensor::TensorData) -> Vec<Vec<f32>> {
+    let width = *data.shape().as_slice().last().unwrap();
+    data.clone().try_to_vec::<f32>().unwrap().chunks(width).map(<[f32]>::to_vec).collect()
+}
+
+#[test]
+fn golden_embeddings() {
+    let Some(model) = model(FloatDType::F32) else { return };
+    for case in cases() {
+        for (name, mode) in MODES {
+            let embeddings = rows(&model.encode(case.input(&model, mode)).into_data());
+            let expected = case.arrays.get(&format!("{name}.embedding"));
+            for (i, embedding) in embeddings.iter().enumerate() {
+                let off = distance(embedding, expected.row(i));
+                assert!(off <= case.embedding_tolerance(), "{} {name} row {i}: off by {off:e}", case.name);
+                let length: f32 = embedding.iter().map(|x| x * x).sum();
+                assert!((length - 1.0).abs() < 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn golden_every_layer() {
+    let Some(model) = model(FloatDType::F32) else { return };
+    for case in cases() {
+        for (name, mode) in MODES {
+            let mut trace = Trace::on();
+            let embeddings = rows(&model.encode_traced(&case.input(&model, mode), &mut trace).into_data());
+            let expected = case.arrays.get(&format!("{name}.embedding"));
+            for (i, embedding) in embeddings.iter().enumerate() {
+                assert!(distance(embedding, expected.row(i)) <= case.embedding_tolerance(), "{} row {i}", case.name);
+            }
+            let mut compared = 0;
+            for (state, data) in trace.states() {
+                compared += case.compare_state(name, state, &rows(data));
+            }
+            assert!(compared > 0 || case.is_lossy(), "{}: no state was compared", case.name);
+        }
+    }
+}
+
+#[test]
+fn golden_bf16() {
+    let Some(model) = model(FloatDType::BF16) else { return };
+    for case in cases() {
+        for (name, mode) in MODES {
+            let embeddings = rows(&model.encode(case.input(&model, mode)).into_data());
+            for reference in ["embedding", "embedding_bf16"] {
+                let expected = case.arrays.get(&format!("{name}.{reference}"));
+                for (i, embedding) in embeddings.iter().enumerate() {
+                    let cosine = cosine(embedding, expected.row(i));
+                    assert!(cosine >= 0.999, "{} {name}.{reference} row {i}: cosine {cosine}", case.name);
+                }
+            }
+        }
+    }
+}

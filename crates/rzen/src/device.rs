@@ -1,0 +1,113 @@
+//! The device that `--device` names.
+
+use anyhow::{Result, bail};
+use burn::tensor::Device;
+use burn::tensor::FloatDType;
+
+/// What was compiled in, as `--device` takes it.
+pub fn available() -> Vec<&'static str> {
+    let kinds = [
+        ("cpu", cfg!(feature = "cpu")),
+        ("wgpu", cfg!(any(feature = "wgpu", feature = "vulkan", feature = "metal"))),
+        ("cuda", cfg!(feature = "cuda")),
+    ];
+    kinds.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect()
+}
+
+/// Opens `cpu`, `wgpu`, `wgpu:N`, `cuda` or `cuda:N`.
+///
+/// # Errors
+/// If the name is unknown or its backend was not compiled in; says what is.
+pub fn open(name: &str) -> Result<Device> {
+    let (kind, index) = match name.split_once(':') {
+        None => (name, 0),
+        Some((kind, index)) => match index.parse() {
+            Ok(index) => (kind, index),
+            Err(_) => bail!("device `{name}`: `{index}` is no number; write for example `{kind}:0`"),
+        },
+    };
+    match kind {
+        "cpu" if index == 0 => cpu(),
+        "wgpu" => wgpu(name.contains(':').then_some(index)),
+        "cuda" => cuda(index),
+        _ => bail!("device `{name}` is unknown; this program has {}", available().join(", ")),
+    }
+}
+
+/// Whether a device is the CPU.
+pub fn is_cpu(device: &Device) -> bool {
+    #[cfg(feature = "cpu")]
+    return *device == Device::flex();
+    #[cfg(not(feature = "cpu"))]
+    return { let _ = device; false };
+}
+
+/// The element type that `--dtype` names.
+///
+/// # Errors
+/// If it is none of `f32`, `bf16`, `f16`.
+pub fn dtype(name: &str) -> Result<FloatDType> {
+    match name {
+        "f32" => Ok(FloatDType::F32),
+        "bf16" => Ok(FloatDType::BF16),
+        "f16" => Ok(FloatDType::F16),
+        _ => bail!("dtype `{name}` is unknown; give f32, bf16 or f16"),
+    }
+}
+
+#[allow(dead_code, reason = "only programs that lack a backend refuse it")]
+fn missing(kind: &str) -> Result<Device> {
+    bail!(
+        "this program was built without `{kind}` and has {}; build it with `--features {kind}`, or run \
+         `cargo xtask VERB --backend {kind}`",
+        available().join(", ")
+    )
+}
+
+#[cfg(feature = "cpu")]
+fn cpu() -> Result<Device> {
+    Ok(Device::flex())
+}
+
+#[cfg(not(feature = "cpu"))]
+fn cpu() -> Result<Device> {
+    missing("cpu")
+}
+
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
+fn wgpu(index: Option<usize>) -> Result<Device> {
+    use burn::tensor::DeviceKind;
+    Ok(Device::wgpu(index.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu)))
+}
+
+#[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "metal")))]
+fn wgpu(_index: Option<usize>) -> Result<Device> {
+    missing("wgpu")
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(index: usize) -> Result<Device> {
+    let found = Device::enumerate(burn::tensor::DeviceType::Cuda).len();
+    if index >= found {
+        bail!("device `cuda:{index}`: {found} CUDA devices were found; is the driver installed?");
+    }
+    Ok(Device::cuda(index))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_index: usize) -> Result<Device> {
+    missing("cuda")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_devices_list_what_there_is() {
+        let error = open("tpu").unwrap_err().to_string();
+        assert!(error.contains("`tpu`") && error.contains("cpu"), "{error}");
+        assert!(open("cuda:x").unwrap_err().to_string().contains("`x`"));
+        assert!(dtype("int8").unwrap_err().to_string().contains("bf16"));
+    }
+}

@@ -1,0 +1,79 @@
+//! Opening a model: its folder, an adapter on it, and everything that turns items into its input.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use burn::tensor::{Device, FloatDType};
+use rzen_data::{LoadOptions, Loader};
+use rzen_model::{Collator, Processor, ProcessorConfig, Qwen2Vl};
+
+use crate::batches::Reader;
+use crate::embedder::{EmbedSettings, LocalEmbedder};
+
+/// A model with its processor.
+pub struct Opened {
+    /// The network, frozen.
+    pub model: Qwen2Vl,
+    /// What turns items into its input.
+    pub processor: Processor,
+    /// Where it computes.
+    pub device: Device,
+}
+
+/// Opens a Hugging Face folder, and a PEFT adapter on it. An adapter's own processor settings go first.
+///
+/// # Errors
+/// Names the folder, the file and what is wrong with it.
+pub fn open(folder: &Path, adapter: Option<&Path>, dtype: FloatDType, device: &Device) -> Result<Opened> {
+    let model = Qwen2Vl::load(folder, dtype, device).with_context(|| format!("model {}", folder.display()))?;
+    let model = match adapter {
+        Some(adapter) => {
+            model.with_adapter(adapter).with_context(|| format!("adapter {}", adapter.display()))?
+        }
+        None => model,
+    };
+    let settings = adapter.filter(|adapter| adapter.join("processor.json").is_file()).unwrap_or(folder);
+    let config = ProcessorConfig::load(settings)?;
+    let processor = Processor::load_with(folder, config)?;
+    Ok(Opened { model, processor, device: device.clone() })
+}
+
+impl Opened {
+    /// What reads files as this model wants them, relative paths counted from `root`.
+    pub fn loader(&self, root: PathBuf) -> Loader {
+        let config = self.processor.config();
+        Loader::new(LoadOptions {
+            root,
+            num_frames: config.num_frames,
+            exif_orientation: config.exif_orientation,
+            ..LoadOptions::default()
+        })
+    }
+
+    /// What makes micro-batches for this model.
+    pub fn collator(&self) -> Collator {
+        let special = self.processor.special();
+        Collator::new(self.model.config(), special, self.processor.config().positions, &self.device)
+    }
+
+    /// What reads training rows for this model.
+    pub fn reader(self) -> Reader {
+        Reader { loader: Arc::new(self.loader(PathBuf::new())), processor: Arc::new(self.processor) }
+    }
+
+    /// The model as an embedder of items whose relative paths count from `root`.
+    pub fn embedder(self, root: PathBuf, batch_size: usize) -> LocalEmbedder {
+        let settings = EmbedSettings { batch_size, threads: threads(&self.device) };
+        let (loader, collator) = (self.loader(root), self.collator());
+        LocalEmbedder::new(self.model, loader, self.processor, collator, settings)
+    }
+}
+
+/// Batches worth computing side by side: a CPU runs many operations on one thread each, a GPU on all.
+pub fn threads(device: &Device) -> usize {
+    match crate::device::is_cpu(device) {
+        true => std::thread::available_parallelism().map_or(1, usize::from),
+        false => 1,
+    }
+}

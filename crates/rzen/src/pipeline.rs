@@ -1,0 +1,285 @@
+//! A whole training: start, stages, soup, scores, report.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::{Device, FloatDType};
+use rzen_core::SaveWeights;
+use rzen_loss::InfoNce;
+use rzen_model::{Companions, Processor, Qwen2Vl, train_tokenizer};
+use rzen_train::{Checkpoint, Contrastive, RunFolder, StageConfig, latest, train_stage};
+use serde_json::json;
+
+use crate::batches::{BatchSource, SourceSettings, StageData};
+use crate::evaluate::{Benchmark, Scores};
+use crate::files::whole_folder;
+use crate::models::{self, Opened};
+use crate::progress::StageProgress;
+use crate::recipe::{Recipe, Stage, Start, Train, scratch_config};
+use crate::run_folder::Run;
+use crate::verbs::soup::{SoupOptions, make_soup};
+use crate::{summary, world};
+
+/// What a training needs to know.
+pub struct Job<'a> {
+    /// What is to be done.
+    pub recipe: &'a Recipe,
+    /// Where it is written.
+    pub run: &'a Run,
+    /// Where it computes.
+    pub device: &'a Device,
+    /// As the user named it.
+    pub device_name: &'a str,
+    /// Set when the user wants it to end.
+    pub stop: &'a AtomicBool,
+}
+
+/// The scores of one column of the results.
+pub struct Column {
+    /// `start`, a stage, or `soup`.
+    pub name: String,
+    /// What it scored.
+    pub scores: Scores,
+}
+
+/// Trains by the recipe; what the run folder holds already is not done again.
+///
+/// # Errors
+/// Names the row, file or step that is wrong, or where the run was stopped.
+pub fn train(job: &Job, name: &str) -> Result<()> {
+    let started = Instant::now();
+    let corpus = corpus(job)?;
+    let benchmark = Benchmark::load(&corpus, job.recipe.evaluation.tasks.as_deref())?;
+    let start = start_model(job, &corpus)?;
+    for stage in &job.recipe.stages {
+        train_one(job, stage, &start, &corpus)?;
+    }
+    let soup = match &job.recipe.soup {
+        Some(soup) => Some(soup_adapters(job, soup, &start)?),
+        None => None,
+    };
+    let columns = measure(job, &benchmark, &start, soup.as_deref())?;
+    println!("{}", summary::table(&columns));
+    let report = summary::write_report(job, name, &benchmark, &columns, started.elapsed())?;
+    println!("report: {}", report.display());
+    Ok(())
+}
+
+/// The corpus folder, drawn first where the recipe asks for a world.
+fn corpus(job: &Job) -> Result<PathBuf> {
+    match (&job.recipe.data.world, &job.recipe.data.folder) {
+        (Some(config), _) => {
+            let folder = job.run.join("world");
+            let drawn = world::draw_world(config, &folder)?;
+            eprintln!(
+                "world: {} pictures, {} clips, {} documents in {}",
+                drawn.pictures,
+                drawn.clips,
+                drawn.documents,
+                folder.display()
+            );
+            Ok(folder)
+        }
+        (None, Some(folder)) => Ok(folder.clone()),
+        (None, None) => bail!("the recipe names no data; give --data DIR, or [data] with `folder` or `world`"),
+    }
+}
+
+/// The folder of the model that training starts from, made where it is to be random.
+fn start_model(job: &Job, corpus: &Path) -> Result<PathBuf> {
+    let Start::Scratch { vocab_size, text, vision } = &job.recipe.model else {
+        let Start::Checkpoint { folder } = &job.recipe.model else { unreachable!("a start is one of two") };
+        return Ok(folder.clone());
+    };
+    let folder = job.run.join("start");
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let texts = training_texts(job.recipe, corpus)?;
+    let tokenizer = train_tokenizer(texts.into_iter(), *vocab_size)?;
+    let processor = Processor::new(job.recipe.processor.clone(), &tokenizer)?;
+    let special = processor.special();
+    let ids = BTreeMap::from([
+        ("bos_token_id".to_owned(), u64::from(special.endoftext)),
+        ("eos_token_id".to_owned(), u64::from(special.im_end)),
+        ("vision_start_token_id".to_owned(), u64::from(special.vision_start)),
+        ("vision_end_token_id".to_owned(), u64::from(special.vision_end)),
+        ("image_token_id".to_owned(), u64::from(special.image_pad)),
+        ("video_token_id".to_owned(), u64::from(special.video_pad)),
+    ]);
+    let config = scratch_config(*vocab_size, text, vision, processor.config(), ids)?;
+    let companions = Companions::default()
+        .with("tokenizer.json", tokenizer.to_string(true).map_err(anyhow::Error::from_boxed)?.into_bytes())
+        .with("processor.json", job.recipe.processor.to_json().into_bytes());
+    let model = Qwen2Vl::random(&config, job.recipe.seed, FloatDType::F32, job.device).with_companions(companions);
+    save(&model, &folder)?;
+    Ok(folder)
+}
+
+/// Every text of the training rows, instructions and system prompt included.
+fn training_texts(recipe: &Recipe, corpus: &Path) -> Result<Vec<String>> {
+    let mut texts = vec![recipe.processor.system_prompt.clone()];
+    let mut seen = std::collections::BTreeSet::new();
+    for row in recipe.stages.iter().flat_map(|stage| &stage.datasets) {
+        if seen.insert(&row.dataset) {
+            texts.extend(crate::batches::texts(&corpus.join(&row.dataset).join("train.jsonl"), corpus)?);
+        }
+    }
+    Ok(texts)
+}
+
+fn save(model: &Qwen2Vl, folder: &Path) -> Result<()> {
+    whole_folder(folder, |part| model.save_weights(part).map_err(anyhow::Error::from_boxed))
+}
+
+/// What a stage leaves: `model/`, or `adapter/` on what it started from.
+fn result_folder(run: &Run, stage: &Stage) -> PathBuf {
+    match stage.train {
+        Train::Full => run.join(&stage.name).join("model"),
+        Train::Lora(_) => run.join(&stage.name).join("adapter"),
+    }
+}
+
+/// Opens the weights that `stage` (or the start, for `None`) left, adapters attached.
+fn open_result(job: &Job, stage: Option<&Stage>, start: &Path) -> Result<Opened> {
+    let Some(stage) = stage else { return models::open(start, None, FloatDType::F32, job.device) };
+    let folder = result_folder(job.run, stage);
+    match stage.train {
+        Train::Full => models::open(&folder, None, FloatDType::F32, job.device),
+        Train::Lora(_) => {
+            let base = open_base(job, stage, start)?;
+            Ok(Opened { model: base.model.with_adapter(&folder)?, ..base })
+        }
+    }
+}
+
+/// Opens what `stage` starts from, adapters merged.
+fn open_base(job: &Job, stage: &Stage, start: &Path) -> Result<Opened> {
+    let base = open_result(job, job.recipe.base_of(stage)?, start)?;
+    Ok(Opened { model: base.model.merge_adapter(), ..base })
+}
+
+fn train_one(job: &Job, stage: &Stage, start: &Path, corpus: &Path) -> Result<()> {
+    let result = result_folder(job.run, stage);
+    if result.is_dir() {
+        eprintln!("{}: done before", stage.name);
+        return Ok(());
+    }
+    let run = RunFolder {
+        path: job.run.join(&stage.name),
+        stage: stage.name.clone(),
+        seed: job.recipe.seed,
+        settings: json!({ "model": job.recipe.model, "stage": stage_settings(stage) }),
+    };
+    std::fs::create_dir_all(&run.path).with_context(|| run.path.display().to_string())?;
+    let resume = latest(&run.path)?;
+    for problem in &resume.skipped {
+        eprintln!("left alone: {problem}");
+    }
+    let data = Arc::new(StageData::load(stage, corpus, job.recipe.seed)?);
+    let config = StageConfig { steps: data.steps(), ..stage.training.clone() };
+    let base = open_base(job, stage, start)?;
+    let model = trainable(job, stage, base.model.clone(), &data, resume.checkpoint.as_ref())?;
+    let first_step = resume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
+    eprintln!("{}: {} rows, {} steps of {}, from {first_step}", stage.name, data.num_rows(), config.steps, stage.batch_size);
+    let settings = SourceSettings {
+        run: &run.path,
+        first_step,
+        micro_batch_size: stage.micro_batch_size,
+        prefetch: job.recipe.data.prefetch,
+        bad_row_limit: job.recipe.data.bad_row_limit,
+    };
+    let collator = base.collator();
+    let mut source = BatchSource::start(data, base.reader(), collator, job.device, settings)?;
+    let mut progress = StageProgress::new(&stage.name, first_step, config.steps);
+    let trained =
+        train_stage(model, &config, &mut |step| source.batch(step), &run, resume.checkpoint, &mut progress, job.stop)?;
+    progress.finish();
+    trained.objective.save_weights(&run.path).map_err(anyhow::Error::from_boxed)?;
+    save(&trained.encoder, &result)?;
+    if job.stop.load(Ordering::SeqCst) {
+        bail!("stopped after stage `{}`; give the same command again to go on", stage.name);
+    }
+    Ok(())
+}
+
+/// What decides a stage's numbers besides its training settings, which the checkpoint holds itself.
+fn stage_settings(stage: &Stage) -> serde_json::Value {
+    let mut settings = json!(stage);
+    if let Some(settings) = settings.as_object_mut() {
+        settings.remove("training");
+    }
+    settings
+}
+
+/// The model and objective of a stage, with the weights of the checkpoint that it resumes from.
+fn trainable(
+    job: &Job,
+    stage: &Stage,
+    base: Qwen2Vl,
+    data: &StageData,
+    resume: Option<&Checkpoint>,
+) -> Result<Contrastive<Qwen2Vl, InfoNce>> {
+    let objective = stage.objective.config(data.tasks().to_vec()).init(job.device)?;
+    let Some(checkpoint) = resume else {
+        let encoder = match &stage.train {
+            Train::Full => base.unfreeze_all(),
+            Train::Lora(adapter) => base.with_new_adapter(adapter, job.recipe.seed)?,
+        };
+        return Ok(Contrastive { encoder, objective });
+    };
+    let encoder = match &stage.train {
+        Train::Full => Qwen2Vl::load(&checkpoint.encoder(), FloatDType::F32, job.device)?.unfreeze_all(),
+        Train::Lora(_) => base.with_adapter(&checkpoint.encoder())?.train_adapter_only(),
+    };
+    Ok(Contrastive { encoder, objective: objective.load_weights(&checkpoint.objective())? })
+}
+
+/// Makes `soup/adapter` and `soup/model`; returns the model's folder.
+fn soup_adapters(job: &Job, soup: &crate::recipe::Soup, start: &Path) -> Result<PathBuf> {
+    let model = job.run.join("soup/model");
+    if model.is_dir() {
+        return Ok(model);
+    }
+    let stages: Vec<&Stage> =
+        soup.ingredients.iter().filter_map(|name| job.recipe.stages.iter().find(|stage| stage.name == *name)).collect();
+    let adapters: Vec<PathBuf> = stages.iter().map(|stage| result_folder(job.run, stage)).collect();
+    let options = SoupOptions { method: soup.method.clone(), rank: soup.rank, density: 0.5, overwrite: true };
+    let folder = job.run.join("soup/adapter");
+    let report = make_soup(&adapters, soup.weights.as_deref(), &options, &folder)?;
+    println!("soup: relative error {report:.2e}");
+    let base = open_base(job, stages[0], start)?;
+    save(&base.model.with_adapter(&folder)?.merge_adapter(), &model)?;
+    Ok(model)
+}
+
+/// Scores the start, each stage and the soup.
+fn measure(job: &Job, benchmark: &Benchmark, start: &Path, soup: Option<&Path>) -> Result<Vec<Column>> {
+    let mut columns = Vec::new();
+    let mut column = |name: &str, opened: Opened| -> Result<()> {
+        if job.stop.load(Ordering::SeqCst) {
+            bail!("stopped before measuring `{name}`; give the same command again to go on");
+        }
+        let batch_size = job.recipe.evaluation.batch_size;
+        let scores = benchmark.run(&opened.embedder(PathBuf::new(), batch_size), &format!("measure {name}"), batch_size)?;
+        let results = job.run.join("results");
+        std::fs::create_dir_all(&results).with_context(|| results.display().to_string())?;
+        scores.results.save(&results.join(format!("{name}.json")))?;
+        columns.push(Column { name: name.to_owned(), scores });
+        Ok(())
+    };
+    if job.recipe.evaluation.start {
+        column("start", open_result(job, None, start)?)?;
+    }
+    for stage in &job.recipe.stages {
+        column(&stage.name, open_result(job, Some(stage), start)?)?;
+    }
+    if let Some(folder) = soup {
+        column("soup", models::open(folder, None, FloatDType::F32, job.device)?)?;
+    }
+    Ok(columns)
+}

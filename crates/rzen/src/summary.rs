@@ -1,0 +1,215 @@
+//! What a training came to: one table of all models, and the report.
+
+use std::io::Cursor;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use image::{DynamicImage, ImageFormat, RgbImage};
+use rzen_core::{Item, Media, Picture};
+use rzen_data::Loader;
+use rzen_eval::{Metric, RankTask, TaskScore, paired_bootstrap};
+
+use crate::evaluate::Benchmark;
+use crate::pipeline::{Column, Job};
+use crate::report::{Example, Found, ReportInput, ReportPart, TaskRow, read_curves, write_report as write_html};
+
+/// The headline metric of each task, a column for each model, with the mean and the mean of hit@1.
+pub fn table(columns: &[Column]) -> String {
+    let Some(first) = columns.first() else { return String::new() };
+    let mut rows: Vec<Vec<String>> = vec![vec!["task".into(), "metric".into(), "chance".into()]];
+    rows[0].extend(columns.iter().map(|column| column.name.clone()));
+    for (i, task) in first.scores.scores.iter().enumerate() {
+        let mut row = vec![task.task.clone(), task.metric.to_string(), number(task.chance)];
+        row.extend(columns.iter().map(|column| number(column.scores.scores[i].headline())));
+        rows.push(row);
+    }
+    let means: [(&str, fn(&Column) -> Option<f64>); 2] = [
+        ("mean", |column| column.scores.results.mean()),
+        ("mean of hit_rate@1", |column| column.scores.results.mean_of(Metric::HIT_AT_1)),
+    ];
+    for (name, mean) in means {
+        let mut row = vec![name.to_owned(), String::new(), String::new()];
+        row.extend(columns.iter().map(|column| mean(column).map_or(String::new(), number)));
+        rows.push(row);
+    }
+    aligned(&rows)
+}
+
+fn number(x: f64) -> String {
+    format!("{x:.3}")
+}
+
+/// Names to the left, numbers to the right.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    let line = |row: &Vec<String>| -> String {
+        let cells = row.iter().zip(&widths).enumerate().map(|(i, (cell, width))| match i {
+            0 | 1 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Writes `report.html` into the run.
+///
+/// # Errors
+/// If the metrics can't be read or the page can't be written.
+pub fn write_report(
+    job: &Job,
+    name: &str,
+    benchmark: &Benchmark,
+    columns: &[Column],
+    duration: Duration,
+) -> Result<PathBuf> {
+    let mut runs = Vec::new();
+    for stage in &job.recipe.stages {
+        runs.extend(read_curves(&job.run.join(&stage.name).join("metrics.jsonl"))?);
+    }
+    let input = ReportInput {
+        title: format!("rzen: {name}"),
+        summary: facts(job, name, duration),
+        runs,
+        columns: columns.iter().map(|column| column.name.clone()).collect(),
+        table: task_rows(columns),
+        examples: columns.last().map_or(Vec::new(), |column| examples(benchmark, column)),
+        notes: notes(columns),
+    };
+    let path = job.run.join("report.html");
+    write_html(&input, &path)?;
+    Ok(path)
+}
+
+fn facts(job: &Job, name: &str, duration: Duration) -> Vec<(String, String)> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let stages: Vec<&str> = job.recipe.stages.iter().map(|stage| stage.name.as_str()).collect();
+    let minutes = format!("{:.1} minutes for this command", duration.as_secs_f64() / 60.0);
+    let rows = [
+        ("recipe", format!("{name} (recipe.toml in the run's folder)")),
+        ("seed", job.recipe.seed.to_string()),
+        ("stages", stages.join(", ")),
+        ("device", format!("{}, {cores} cores", job.device_name)),
+        ("time", minutes),
+        ("program", format!("rzen {}", env!("CARGO_PKG_VERSION"))),
+    ];
+    rows.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+fn task_rows(columns: &[Column]) -> Vec<TaskRow> {
+    let Some(first) = columns.first() else { return Vec::new() };
+    let row = |(i, task): (usize, &TaskScore)| TaskRow {
+        task: task.task.clone(),
+        kind: task.kind.0.clone(),
+        metric: task.metric.to_string(),
+        values: columns.iter().map(|column| column.scores.scores[i].headline()).collect(),
+        chance: Some(task.chance),
+    };
+    first.scores.scores.iter().enumerate().map(row).collect()
+}
+
+/// Says for each earlier model whether the last one is better for sure, query by query.
+fn notes(columns: &[Column]) -> Vec<String> {
+    let Some((last, others)) = columns.split_last() else { return Vec::new() };
+    let values = |column: &Column| -> Vec<f64> {
+        column.scores.scores.iter().flat_map(TaskScore::per_query_values).collect()
+    };
+    let compare = |other: &Column| -> Option<String> {
+        let difference = paired_bootstrap(&values(last), &values(other), 2000, 1).ok()?;
+        Some(format!(
+            "{} against {}: {:+.3} over all queries, 95 % interval {:+.3} to {:+.3} (paired bootstrap).",
+            last.name, other.name, difference.mean_difference, difference.low, difference.high
+        ))
+    };
+    others.iter().filter_map(compare).collect()
+}
+
+/// A few queries of each task that were answered, and a few that were not.
+fn examples(benchmark: &Benchmark, column: &Column) -> Vec<Example> {
+    let loader = Loader::default();
+    let mut examples = Vec::new();
+    for (task, score) in benchmark.tasks.iter().zip(&column.scores.scores) {
+        for correct in [true, false] {
+            let picks = (0..score.per_query.len()).filter(|&i| is_right(task, score, i) == correct).take(EXAMPLES);
+            examples.extend(picks.map(|i| example(&loader, task, score, i)));
+        }
+    }
+    examples
+}
+
+/// Examples of each task, right and wrong.
+const EXAMPLES: usize = 2;
+
+fn relevant(task: &RankTask, query: usize, candidate: usize) -> bool {
+    task.queries[query].relevant.iter().any(|(place, grade)| *place == candidate && *grade > 0.0)
+}
+
+fn is_right(task: &RankTask, score: &TaskScore, i: usize) -> bool {
+    let top = &score.per_query[i].top;
+    top.ranked.first().is_some_and(|(candidate, _)| relevant(task, top.query, *candidate))
+}
+
+fn example(loader: &Loader, task: &RankTask, score: &TaskScore, i: usize) -> Example {
+    let top = &score.per_query[i].top;
+    let query = &task.queries[top.query];
+    let found = |candidate: usize, score: f32| Found {
+        parts: parts(loader, &task.pool[candidate].1),
+        score,
+        relevant: relevant(task, top.query, candidate),
+    };
+    let ranked: Vec<Found> = top.ranked.iter().map(|(candidate, score)| found(*candidate, *score)).collect();
+    let missed = ranked.iter().all(|found| !found.relevant);
+    let answer = query.relevant.iter().find(|(_, grade)| *grade > 0.0).filter(|_| missed);
+    Example {
+        task: task.name.clone(),
+        kind: task.kind.0.clone(),
+        instruction: query.item.instruction.clone(),
+        query: parts(loader, &query.item),
+        found: ranked,
+        correct: is_right(task, score, i),
+        answer: answer.map(|(candidate, _)| found(*candidate, f32::NAN)),
+        rank: top.first_relevant_rank,
+    }
+}
+
+/// The content of an item as it is shown: texts, and thumbnails of what is seen.
+fn parts(loader: &Loader, item: &Item) -> Vec<ReportPart> {
+    let shown = item.content.iter().map(|part| match loader.load_part(part) {
+        Ok(Media::Text(text)) => ReportPart::Text(text),
+        Ok(Media::Image(picture)) => thumbnail(&picture),
+        Ok(Media::Frames(frames)) => {
+            let step = frames.len().div_ceil(4).max(1);
+            ReportPart::Frames(frames.iter().step_by(step).map(thumbnail).collect())
+        }
+        Err(error) => ReportPart::Text(error.to_string()),
+    });
+    shown.collect()
+}
+
+/// Longest side of a thumbnail in pixels.
+const THUMBNAIL: u32 = 160;
+
+fn thumbnail(picture: &Picture) -> ReportPart {
+    let rgb = RgbImage::from_raw(picture.width(), picture.height(), picture.rgb().to_vec());
+    let image = DynamicImage::from(rgb.expect("a picture holds all of its pixels"));
+    let small = match picture.width().max(picture.height()) > THUMBNAIL {
+        true => image.thumbnail(THUMBNAIL, THUMBNAIL),
+        false => image,
+    };
+    let mut bytes = Cursor::new(Vec::new());
+    small.write_to(&mut bytes, ImageFormat::Jpeg).expect("an RGB picture becomes a JPEG in memory");
+    ReportPart::Image { bytes: bytes.into_inner(), media_type: "image/jpeg" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_align() {
+        let rows = [["task", "metric", "x"], ["a longer name", "m", "0.125"]].map(|row| row.map(String::from).to_vec());
+        assert_eq!(aligned(&rows), "task           metric      x\na longer name  m       0.125");
+    }
+}

@@ -1,0 +1,8 @@
+//! What the program does, one module for each verb.
+
+pub mod embed;
+pub mod eval;
+pub mod inspect;
+pub mod model_options;
+pub mod soup;
+pub mod train;

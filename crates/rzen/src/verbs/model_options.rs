@@ -1,0 +1,118 @@
+//! Options of every verb that runs a model.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::Result;
+use burn::tensor::DType;
+use rzen_model::{PositionMode, Processor, SpecialTokens};
+
+use crate::models::{self, Opened};
+
+/// The model and how it is run; what is not given is as the checkpoint's `processor.json` says.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ModelOptions {
+    /// Folder of a checkpoint in the Hugging Face layout
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Folder of a PEFT adapter to put on it
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// Positions of picture tokens: sequential (as released) or mrope
+    #[arg(long, value_name = "MODE")]
+    pub positions: Option<String>,
+    /// Least and most tokens of a picture, for example 256..1280
+    #[arg(long, value_name = "MIN..MAX")]
+    pub image_tokens: Option<Range>,
+    /// Least and most tokens of a frame of a clip, for example 160..180
+    #[arg(long, value_name = "MIN..MAX")]
+    pub frame_tokens: Option<Range>,
+    /// Frames taken from a clip
+    #[arg(long, value_name = "N")]
+    pub num_frames: Option<usize>,
+    /// Most tokens of an item
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+    /// Read control tokens inside texts, as the released code does, instead of taking them as plain text
+    #[arg(long)]
+    pub parse_special_tokens: bool,
+    /// Turn pictures upright by their EXIF tag
+    #[arg(long)]
+    pub exif_orientation: bool,
+    /// Element type of the weights: f32, bf16 or f16
+    #[arg(long, default_value = "f32")]
+    pub dtype: String,
+    /// Items in a batch
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    pub batch_size: usize,
+    /// Device: cpu, wgpu or cuda, with :N for another than the first
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+}
+
+/// Two numbers with `..` between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range(pub [usize; 2]);
+
+impl FromStr for Range {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no range; write for example 256..1280");
+        let (low, high) = text.split_once("..").ok_or_else(wrong)?;
+        let (low, high) = (low.parse().map_err(|_| wrong())?, high.parse().map_err(|_| wrong())?);
+        match 0 < low && low <= high {
+            true => Ok(Range([low, high])),
+            false => Err(format!("`{text}`: the first number is above 0 and at most the second")),
+        }
+    }
+}
+
+impl ModelOptions {
+    /// Opens the model with these options over its own settings.
+    ///
+    /// # Errors
+    /// Names the option, or the file of the model, that is wrong.
+    pub fn open(&self) -> Result<Opened> {
+        anyhow::ensure!(self.batch_size > 0, "--batch-size is 0, expected 1 or more");
+        let device = crate::device::open(&self.device)?;
+        let dtype = crate::device::dtype(&self.dtype)?;
+        let opened = models::open(&self.model, self.adapter.as_deref(), dtype, &device)?;
+        debug_assert_eq!(opened.model.dtype(), DType::from(dtype));
+        let mut config = opened.processor.config().clone();
+        if let Some(mode) = &self.positions {
+            config.positions = match mode.as_str() {
+                "sequential" => PositionMode::Sequential,
+                "mrope" => PositionMode::Mrope,
+                _ => anyhow::bail!("--positions {mode}: give sequential or mrope"),
+            };
+        }
+        if let Some(Range(range)) = self.image_tokens {
+            config.image_tokens = range;
+        }
+        if let Some(Range(range)) = self.frame_tokens {
+            config.frame_tokens = range;
+        }
+        config.num_frames = self.num_frames.unwrap_or(config.num_frames);
+        config.max_length = self.max_length.unwrap_or(config.max_length);
+        config.exif_orientation |= self.exif_orientation;
+        if self.parse_special_tokens {
+            config.special_tokens = SpecialTokens::Parse;
+        }
+        let processor = Processor::load_with(&self.model, config)?;
+        Ok(Opened { processor, ..opened })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        assert_eq!("4..16".parse(), Ok(Range([4, 16])));
+        for wrong in ["4", "4..", "16..4", "0..4", "a..b"] {
+            assert!(wrong.parse::<Range>().unwrap_err().contains(wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! `rzen soup`: several adapters to one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail, ensure};
+use rzen_merge::{Existing, Ingredient, Method, Soup, merge_into_base, soup_adapters};
+
+/// Combine adapters of one base model into one adapter or one model
+///
+/// `exact` is the weighted sum of the updates themselves (ranks add up); `svd` cuts that sum back to --rank;
+/// `mean-ab` averages the factors, which is not the mean of the updates. The report says how far the result is
+/// from the exact sum.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  rzen soup --adapter runs/world/adapter_a/adapter --adapter runs/world/adapter_b/adapter \
+                  --base runs/world/stage_1/model --output soup")]
+pub struct Args {
+    /// Folder of a PEFT adapter; give two or more
+    #[arg(long = "adapter", required = true, value_name = "DIR")]
+    adapters: Vec<PathBuf>,
+    /// Weights of the adapters, separated by commas; default equal shares
+    #[arg(long, value_delimiter = ',', value_name = "W,W,…")]
+    weights: Option<Vec<f64>>,
+    /// exact, svd, mean-ab, linear, ties or magnitude-prune
+    #[arg(long, default_value = "exact")]
+    method: String,
+    /// Rank that `svd` cuts to
+    #[arg(long)]
+    rank: Option<usize>,
+    /// Share of numbers that ties and magnitude-prune keep
+    #[arg(long, default_value_t = 0.5)]
+    density: f64,
+    /// Merge the soup into this checkpoint; --output is a model then
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
+    /// Where the result goes
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Replace what is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// How adapters are combined.
+pub struct SoupOptions {
+    /// The name of the method, as `--method` takes it.
+    pub method: String,
+    /// Rank that `svd` cuts to.
+    pub rank: Option<usize>,
+    /// Share of numbers that the pruning methods keep.
+    pub density: f64,
+    /// Whether what is there is replaced.
+    pub overwrite: bool,
+}
+
+impl SoupOptions {
+    fn method(&self) -> Result<Method> {
+        match self.method.as_str() {
+            "exact" => Ok(Method::Exact),
+            "svd" => Ok(Method::Svd { rank: self.rank }),
+            "mean-ab" => Ok(Method::MeanAb),
+            "linear" => Ok(Method::Linear),
+            "ties" => Ok(Method::Ties { density: self.density }),
+            "magnitude-prune" => Ok(Method::MagnitudePrune { density: self.density }),
+            other => bail!("soup method `{other}` is unknown; give exact, svd, mean-ab, linear, ties or magnitude-prune"),
+        }
+    }
+
+    fn existing(&self) -> Existing {
+        if self.overwrite { Existing::Replace } else { Existing::Refuse }
+    }
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Names the adapter, module or option that is wrong. No output is left then.
+pub fn run(args: &Args) -> Result<()> {
+    let options = SoupOptions {
+        method: args.method.clone(),
+        rank: args.rank,
+        density: args.density,
+        overwrite: args.overwrite,
+    };
+    let soup = combine(&args.adapters, args.weights.as_deref(), &options)?;
+    match &args.base {
+        Some(base) => merge_into_base(base, &soup.adapter, &args.output, options.existing())?,
+        None => soup.adapter.save(&args.output, options.existing())?,
+    }
+    for (module, error) in worst(&soup, 3) {
+        println!("{module:<40} relative error {error:.2e}");
+    }
+    println!("all modules {:<28} relative error {:.2e}", "", soup.report.relative_error);
+    println!("{}", args.output.display());
+    Ok(())
+}
+
+/// Combines adapters into the adapter folder `output`; returns the relative error against the exact sum.
+///
+/// # Errors
+/// Names the adapter, module or option that is wrong. No output is left then.
+pub fn make_soup(adapters: &[PathBuf], weights: Option<&[f64]>, options: &SoupOptions, output: &Path) -> Result<f64> {
+    let soup = combine(adapters, weights, options)?;
+    soup.adapter.save(output, options.existing())?;
+    Ok(soup.report.relative_error)
+}
+
+fn combine(adapters: &[PathBuf], weights: Option<&[f64]>, options: &SoupOptions) -> Result<Soup> {
+    let ingredients = match weights {
+        None => Ingredient::uniform(adapters.to_vec()),
+        Some(weights) => {
+            ensure!(
+                weights.len() == adapters.len(),
+                "{} weights for {} adapters; give one for each",
+                weights.len(),
+                adapters.len()
+            );
+            let pairs = adapters.iter().zip(weights);
+            pairs.map(|(path, weight)| Ingredient { path: path.clone(), weight: *weight }).collect()
+        }
+    };
+    Ok(soup_adapters(&ingredients, options.method()?)?)
+}
+
+/// The modules that the result is furthest off in, where it is off at all.
+fn worst(soup: &Soup, count: usize) -> Vec<(&str, f64)> {
+    let modules = soup.report.per_module.iter().map(|(module, error)| (module.as_str(), *error));
+    let mut modules: Vec<(&str, f64)> = modules.filter(|(_, error)| *error > 0.0).collect();
+    modules.sort_by(|a, b| b.1.total_cmp(&a.1));
+    modules.truncate(count);
+    modules
+}
