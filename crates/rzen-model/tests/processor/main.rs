@@ -121,7 +121,9 @@ fn golden_sizes() {
 fn check(row: &Value, key: &str, (height, width): (u32, u32)) {
     match row.get(key) {
         Some(Value::Array(size)) => {
-            assert_eq!(size, &[Value::from(height), Value::from(width)], "{key} of {row}");
+            // 4.51 rounds some sides down to 0 and fails later on; from 4.57 on such a side is one token.
+            let size: Vec<u64> = size.iter().map(|side| side.as_u64().unwrap().max(28)).collect();
+            assert_eq!(size, [height, width].map(u64::from), "{key} of {row}");
         }
         Some(Value::String(_)) => assert!(height >= 28 && width >= 28, "{key} of {row}"),
         _ => {}

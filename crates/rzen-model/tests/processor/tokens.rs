@@ -70,7 +70,8 @@ fn golden_token_ids() {
 fn golden_tokenizer_cases() {
     let Some(path) = file("tokenizer_cases.json") else { return };
     for (folder, key) in [("tokenizer", "full"), ("model", "small")] {
-        let Some(processor) = processor(folder, ProcessorConfig::default()) else { continue };
+        let config = ProcessorConfig { special_tokens: SpecialTokens::Parse, ..ProcessorConfig::default() };
+        let Some(processor) = processor(folder, config) else { continue };
         for case in json(&path).as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
             let ids: Vec<Value> = processor.tokenizer().encode(text, false).unwrap().get_ids().iter().map(|id| (*id).into()).collect();
