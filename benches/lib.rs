@@ -1,1 +1,2 @@
-//! Criterion benches of the workspace; see `benches/`.
+//! Criterion benches of the workspace; see `benches/`. Nothing depends on this crate.
+#![warn(missing_docs)]

@@ -32,8 +32,19 @@ pub struct AdapterConfig {
 /// The linear layers of both towers, as PEFT names targets.
 pub fn all_linear() -> Vec<String> {
     let names = [
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "attn.qkv", "attn.proj",
-        "mlp.fc1", "mlp.fc2", "merger.mlp.0", "merger.mlp.2",
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+        "attn.qkv",
+        "attn.proj",
+        "mlp.fc1",
+        "mlp.fc2",
+        "merger.mlp.0",
+        "merger.mlp.2",
     ];
     names.map(str::to_owned).to_vec()
 }
@@ -48,7 +59,9 @@ impl AdapterConfig {
     }
 
     fn targets(&self, module: &str) -> bool {
-        let ends = |target: &String| module.strip_suffix(target).is_some_and(|head| head.is_empty() || head.ends_with('.'));
+        let ends = |target: &String| {
+            module.strip_suffix(target).is_some_and(|head| head.is_empty() || head.ends_with('.'))
+        };
         self.targets.iter().any(ends)
     }
 
@@ -67,13 +80,18 @@ impl AdapterConfig {
         let problem = |problem: &str| ModelError::Config { path: path.clone(), problem: problem.into() };
         let rank = json.get("r").and_then(Value::as_u64).filter(|r| *r > 0);
         let targets = match json.get("target_modules") {
-            Some(Value::Array(names)) => names.iter().filter_map(|n| n.as_str().map(canonical_target)).collect(),
+            Some(Value::Array(names)) => {
+                names.iter().filter_map(|n| n.as_str().map(canonical_target)).collect()
+            }
             Some(Value::String(name)) if name == "all-linear" => all_linear(),
             _ => return Err(problem("`target_modules` is not a list of names; patterns are not supported")),
         };
         Ok(AdapterConfig {
             rank: rank.ok_or_else(|| problem("`r` is missing or not a whole number above 0"))? as usize,
-            alpha: json.get("lora_alpha").and_then(Value::as_f64).ok_or_else(|| problem("`lora_alpha` is missing"))?,
+            alpha: json
+                .get("lora_alpha")
+                .and_then(Value::as_f64)
+                .ok_or_else(|| problem("`lora_alpha` is missing"))?,
             rank_stabilized: json.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
             targets,
         })
@@ -124,10 +142,26 @@ fn unsupported(json: &Map<String, Value>) -> Option<String> {
         return Some(format!("`bias` {bias}"));
     }
     let keys = [
-        "use_dora", "lora_bias", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern",
-        "layers_to_transform", "layer_replication", "trainable_token_indices", "target_parameters", "use_qalora",
-        "alora_invocation_tokens", "arrow_config", "corda_config", "eva_config", "use_bdlora", "kasa_config",
-        "velora_config", "exclude_modules", "megatron_config",
+        "use_dora",
+        "lora_bias",
+        "fan_in_fan_out",
+        "modules_to_save",
+        "rank_pattern",
+        "alpha_pattern",
+        "layers_to_transform",
+        "layer_replication",
+        "trainable_token_indices",
+        "target_parameters",
+        "use_qalora",
+        "alora_invocation_tokens",
+        "arrow_config",
+        "corda_config",
+        "eva_config",
+        "use_bdlora",
+        "kasa_config",
+        "velora_config",
+        "exclude_modules",
+        "megatron_config",
     ];
     let found = keys.iter().find(|key| json.get(**key).is_some_and(set))?;
     Some(format!("`{found}` {}", json[*found]))
@@ -149,12 +183,18 @@ impl Qwen2Vl {
             if !config.targets(name) {
                 return Ok(None);
             }
-            unused.retain(|target| !(AdapterConfig { targets: vec![(*target).clone()], ..config.clone() }).targets(name));
+            unused.retain(|target| {
+                !(AdapterConfig { targets: vec![(*target).clone()], ..config.clone() }).targets(name)
+            });
             // As PEFT's default: uniform of this variance.
             let init = Init::Normal((3.0 * input as f64).sqrt().recip());
             Ok(Some(Lora {
                 lora_a: weights.param(&format!("{name}.lora_A.weight"), [config.rank, input], init)?,
-                lora_b: weights.param(&format!("{name}.lora_B.weight"), [output, config.rank], Init::Zeros)?,
+                lora_b: weights.param(
+                    &format!("{name}.lora_B.weight"),
+                    [output, config.rank],
+                    Init::Zeros,
+                )?,
                 scale: config.scale(),
             }))
         })?;
@@ -184,7 +224,8 @@ impl Qwen2Vl {
             }
             let factor = |name: &str, expected: [usize; 2]| -> Result<Param<Tensor<2>>, ModelError> {
                 if let Some(found) = files.shape(name).filter(|found| **found != expected) {
-                    let problem = format!("`{}` is {found:?}, expected {expected:?}", files.stored_name(name));
+                    let problem =
+                        format!("`{}` is {found:?}, expected {expected:?}", files.stored_name(name));
                     return Err(ModelError::AdapterMismatch { folder: folder.to_owned(), problem });
                 }
                 let data = files.data(name, &expected, FloatDType::F32)?;
@@ -202,7 +243,10 @@ impl Qwen2Vl {
         match extra.first() {
             Some(name) => {
                 let name = files.stored_name(name);
-                let problem = format!("{} of its tensors stand beside no linear layer of this model, first `{name}`", extra.len());
+                let problem = format!(
+                    "{} of its tensors stand beside no linear layer of this model, first `{name}`",
+                    extra.len()
+                );
                 Err(ModelError::AdapterMismatch { folder: folder.to_owned(), problem })
             }
             None => Ok(model),
@@ -256,16 +300,27 @@ impl Qwen2Vl {
             f(&format!("{block}.mlp.fc1"), &mut mlp.fc1)?;
             f(&format!("{block}.mlp.fc2"), &mut mlp.fc2)?;
         }
-        let [first, second] = self.visual.merger.mlp.as_mut_slice() else { unreachable!("the merger has two layers") };
+        let [first, second] = self.visual.merger.mlp.as_mut_slice() else {
+            unreachable!("the merger has two layers")
+        };
         f("visual.merger.mlp.0", first)?;
         f("visual.merger.mlp.2", second)?;
         for (i, layer) in self.model.layers.iter_mut().enumerate() {
             let (attn, mlp) = (&mut layer.self_attn, &mut layer.mlp);
-            let parts = [("q_proj", &mut attn.q_proj), ("k_proj", &mut attn.k_proj), ("v_proj", &mut attn.v_proj), ("o_proj", &mut attn.o_proj)];
+            let parts = [
+                ("q_proj", &mut attn.q_proj),
+                ("k_proj", &mut attn.k_proj),
+                ("v_proj", &mut attn.v_proj),
+                ("o_proj", &mut attn.o_proj),
+            ];
             for (part, linear) in parts {
                 f(&format!("model.layers.{i}.self_attn.{part}"), linear)?;
             }
-            let parts = [("gate_proj", &mut mlp.gate_proj), ("up_proj", &mut mlp.up_proj), ("down_proj", &mut mlp.down_proj)];
+            let parts = [
+                ("gate_proj", &mut mlp.gate_proj),
+                ("up_proj", &mut mlp.up_proj),
+                ("down_proj", &mut mlp.down_proj),
+            ];
             for (part, linear) in parts {
                 f(&format!("model.layers.{i}.mlp.{part}"), linear)?;
             }

@@ -47,13 +47,17 @@ impl Collator {
             self.add_item(&mut rows, b, item, picture_rows, seq);
         }
         let tokens = self.upload_tokens(rows, items.len(), seq);
-        EncoderInput { tokens, patches: (!pictures.distinct.is_empty()).then(|| self.upload_patches(&pictures)) }
+        EncoderInput {
+            tokens,
+            patches: (!pictures.distinct.is_empty()).then(|| self.upload_patches(&pictures)),
+        }
     }
 
     fn add_item(&self, rows: &mut TokenRows, b: usize, item: &Encoded, picture_rows: Vec<usize>, seq: usize) {
         let grids: Vec<[usize; 3]> = item.pictures.iter().map(|picture| picture.grid_thw).collect();
         let merge = self.config.vision.spatial_merge_size;
-        let [time, height, width] = position_ids(self.positions, &item.input_ids, &grids, &self.special, merge);
+        let [time, height, width] =
+            position_ids(self.positions, &item.input_ids, &grids, &self.special, merge);
         let length = item.input_ids.len();
         let mut picture_rows = picture_rows.into_iter();
         for t in 0..seq {

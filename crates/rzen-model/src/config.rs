@@ -153,7 +153,11 @@ impl ModelConfig {
             false => Err(format!("{what}: {whole} is not a multiple of {part}")),
         };
         divides(text.num_attention_heads, text.hidden_size, "`hidden_size` over `num_attention_heads`")?;
-        divides(text.num_key_value_heads, text.num_attention_heads, "`num_attention_heads` over `num_key_value_heads`")?;
+        divides(
+            text.num_key_value_heads,
+            text.num_attention_heads,
+            "`num_attention_heads` over `num_key_value_heads`",
+        )?;
         divides(2, text.head_dim(), "numbers in a head of the decoder")?;
         divides(vision.num_heads, vision.embed_dim, "`vision_config.embed_dim` over `num_heads`")?;
         divides(4, vision.head_dim(), "numbers in a head of the vision tower")?;
@@ -166,9 +170,10 @@ impl ModelConfig {
             ));
         }
         match merger_size {
-            Some(size) if size as usize != text.hidden_size => {
-                Err(format!("`vision_config.hidden_size` is {size}, expected the decoder's {}", text.hidden_size))
-            }
+            Some(size) if size as usize != text.hidden_size => Err(format!(
+                "`vision_config.hidden_size` is {size}, expected the decoder's {}",
+                text.hidden_size
+            )),
             _ => Ok(()),
         }
     }

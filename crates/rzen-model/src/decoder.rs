@@ -193,7 +193,12 @@ impl DecoderAttention {
             return x;
         }
         let [batch, heads, seq, size] = x.dims();
-        x.unsqueeze_dim::<5>(2).expand([batch, heads, times, seq, size]).reshape([batch, heads * times, seq, size])
+        x.unsqueeze_dim::<5>(2).expand([batch, heads, times, seq, size]).reshape([
+            batch,
+            heads * times,
+            seq,
+            size,
+        ])
     }
 
     fn merge(&self, x: Tensor<4>) -> Tensor<2> {

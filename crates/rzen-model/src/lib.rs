@@ -17,7 +17,6 @@ mod encoder;
 mod error;
 mod linear;
 mod norm;
-#[path = "processing/mod.rs"]
 mod processor;
 mod rotary;
 mod save;
@@ -30,10 +29,11 @@ pub use collate::Collator;
 pub use config::{ModelConfig, TextConfig, VisionConfig};
 pub use encoder::{EncoderInput, PatchInput, Qwen2Vl};
 pub use error::ModelError;
+pub use processor::{
+    Encoded, FrameRule, Patches, PositionMode, ProcessError, Processor, ProcessorConfig, SPECIAL_TOKENS,
+    SpecialIds, SpecialTokens, Truncation, fit_picture, load_size, picture_patches, position_ids, resize,
+    smart_resize, train_tokenizer,
+};
 pub use save::Companions;
 pub use trace::Trace;
 pub use weights::{TensorInfo, tensor_table};
-pub use processor::{
-    Encoded, FrameRule, Patches, PositionMode, ProcessError, Processor, ProcessorConfig, SPECIAL_TOKENS, SpecialIds,
-    SpecialTokens, Truncation, fit_picture, load_size, picture_patches, position_ids, resize, smart_resize, train_tokenizer,
-};

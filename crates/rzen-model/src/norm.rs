@@ -51,7 +51,12 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    pub(crate) fn load(weights: &mut Weights, name: &str, size: usize, epsilon: f64) -> Result<Self, ModelError> {
+    pub(crate) fn load(
+        weights: &mut Weights,
+        name: &str,
+        size: usize,
+        epsilon: f64,
+    ) -> Result<Self, ModelError> {
         Ok(RmsNorm { weight: weights.param(&format!("{name}.weight"), [size], Init::Ones)?, epsilon })
     }
 

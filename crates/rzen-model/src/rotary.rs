@@ -14,7 +14,8 @@ pub struct Rotary {
 impl Rotary {
     fn from_angles(angles: &[f32], half: usize, device: &Device) -> Self {
         let table = |f: fn(f32) -> f32| {
-            let data = TensorData::new(angles.iter().map(|a| f(*a)).collect(), vec![angles.len() / half, half]);
+            let data =
+                TensorData::new(angles.iter().map(|a| f(*a)).collect(), vec![angles.len() / half, half]);
             Tensor::from_data(data, (device, DType::F32))
         };
         Rotary { cos: table(f32::cos), sin: table(f32::sin) }
@@ -24,7 +25,13 @@ impl Rotary {
     ///
     /// Frequency `i` of `head_dim / 2` follows time, height or width as `section` shares them out
     /// (M-RoPE); three equal positions make it ordinary rotary embedding.
-    pub fn decoder(positions: &[[i64; 3]], head_dim: usize, theta: f64, section: [usize; 3], device: &Device) -> Self {
+    pub fn decoder(
+        positions: &[[i64; 3]],
+        head_dim: usize,
+        theta: f64,
+        section: [usize; 3],
+        device: &Device,
+    ) -> Self {
         let frequencies = frequencies(head_dim / 2, theta);
         let axis = |i: usize| usize::from(i >= section[0]) + usize::from(i >= section[0] + section[1]);
         let angles: Vec<f32> = positions
@@ -41,7 +48,9 @@ impl Rotary {
         let frequencies = frequencies(head_dim / 4, 10_000.0);
         let mut angles = Vec::new();
         for &[time, height, width] in grids {
-            for (row, column) in std::iter::repeat_n((), time).flat_map(|()| merge_order(height, width, merge)) {
+            for (row, column) in
+                std::iter::repeat_n((), time).flat_map(|()| merge_order(height, width, merge))
+            {
                 angles.extend(frequencies.iter().map(|f| row as f32 * f));
                 angles.extend(frequencies.iter().map(|f| column as f32 * f));
             }
@@ -61,10 +70,7 @@ impl Rotary {
         let first = x.clone().slice([0..rows, 0..heads, 0..size / 2]);
         let second = x.slice([0..rows, 0..heads, size / 2..size]);
         Tensor::cat(
-            vec![
-                first.clone() * cos.clone() - second.clone() * sin.clone(),
-                second * cos + first * sin,
-            ],
+            vec![first.clone() * cos.clone() - second.clone() * sin.clone(), second * cos + first * sin],
             2,
         )
     }
@@ -77,7 +83,8 @@ fn frequencies(count: usize, theta: f64) -> Vec<f32> {
 
 /// Row and column of each patch of one frame, block by block.
 fn merge_order(height: usize, width: usize, merge: usize) -> impl Iterator<Item = (usize, usize)> {
-    let blocks = (0..height / merge).flat_map(move |i| (0..width / merge).map(move |j| (i * merge, j * merge)));
+    let blocks =
+        (0..height / merge).flat_map(move |i| (0..width / merge).map(move |j| (i * merge, j * merge)));
     blocks.flat_map(move |(i, j)| (0..merge).flat_map(move |y| (0..merge).map(move |x| (i + y, j + x))))
 }
 

@@ -124,7 +124,10 @@ fn model_tensors(model: &Qwen2Vl) -> Vec<(String, Stored)> {
 fn adapter_tensors(model: &Qwen2Vl) -> Vec<(String, Stored)> {
     let mut tensors = collect(model);
     tensors.retain(|(name, _)| name.contains(".lora."));
-    tensors.into_iter().map(|(name, stored)| (format!("base_model.model.{}", peft_name(&name)), stored)).collect()
+    tensors
+        .into_iter()
+        .map(|(name, stored)| (format!("base_model.model.{}", peft_name(&name)), stored))
+        .collect()
 }
 
 /// `…q_proj.lora.lora_a` here is `…q_proj.lora_A.weight` in files.

@@ -26,7 +26,11 @@ pub struct VisionTower {
 }
 
 impl VisionTower {
-    pub(crate) fn load(weights: &mut Weights, config: &VisionConfig, hidden_size: usize) -> Result<Self, ModelError> {
+    pub(crate) fn load(
+        weights: &mut Weights,
+        config: &VisionConfig,
+        hidden_size: usize,
+    ) -> Result<Self, ModelError> {
         let blocks = (0..config.depth)
             .map(|i| VisionBlock::load(weights, &format!("visual.blocks.{i}"), config))
             .collect::<Result<_, _>>()?;

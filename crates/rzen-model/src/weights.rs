@@ -115,13 +115,20 @@ impl TensorFiles {
     }
 
     /// Reads a tensor as `dtype`, whatever it is stored as.
-    pub(crate) fn data(&self, name: &str, expected: &[usize], dtype: FloatDType) -> Result<TensorData, ModelError> {
+    pub(crate) fn data(
+        &self,
+        name: &str,
+        expected: &[usize],
+        dtype: FloatDType,
+    ) -> Result<TensorData, ModelError> {
         let entry = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor {
             folder: self.folder.clone(),
             name: name.to_owned(),
             expected: expected.to_vec(),
         })?;
-        if entry.shape.iter().product::<usize>() != expected.iter().product::<usize>() || !same_shape(&entry.shape, expected) {
+        if entry.shape.iter().product::<usize>() != expected.iter().product::<usize>()
+            || !same_shape(&entry.shape, expected)
+        {
             return Err(ModelError::Shape {
                 file: entry.file.path.clone(),
                 name: entry.stored_name.clone(),
@@ -144,7 +151,9 @@ impl Entry {
         let wide = |bits: u16| u32::from(bits) << 16;
         // Widening one value at a time keeps the peak at one tensor, never the whole file.
         let values: Vec<f32> = match self.dtype {
-            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect(),
+            Dtype::F32 => {
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect()
+            }
             Dtype::F16 => pairs(bytes).map(|bits| half::f16::from_bits(bits).to_f32()).collect(),
             Dtype::BF16 => pairs(bytes).map(|bits| f32::from_bits(wide(bits))).collect(),
             other => {
@@ -220,8 +229,11 @@ fn add_file(path: &Path, tensors: &mut BTreeMap<String, Entry>) -> Result<(), Mo
 /// wrappers (`language_model.model.*`), and any of them behind PEFT's `base_model.model.`.
 pub(crate) fn canonical_name(name: &str) -> String {
     let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-    let renames =
-        [("model.visual.", "visual."), ("model.language_model.", "model."), ("language_model.model.", "model.")];
+    let renames = [
+        ("model.visual.", "visual."),
+        ("model.language_model.", "model."),
+        ("language_model.model.", "model."),
+    ];
     for (from, to) in renames {
         if let Some(rest) = name.strip_prefix(from) {
             return format!("{to}{rest}");
@@ -285,7 +297,8 @@ pub(crate) fn param<const D: usize>(name: &str, tensor: Tensor<D>) -> Param<Tens
 
 /// FNV-1a: a fixed function, unlike the standard library's hashers.
 fn name_hash(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn random(seed: u64, name: &str, shape: &[usize], init: Init) -> TensorData {
@@ -326,7 +339,11 @@ mod tests {
         ] {
             assert_eq!(canonical_name(name), "model.layers.0.mlp.up_proj.weight");
         }
-        for name in ["visual.merger.ln_q.bias", "model.visual.merger.ln_q.bias", "base_model.model.visual.merger.ln_q.bias"] {
+        for name in [
+            "visual.merger.ln_q.bias",
+            "model.visual.merger.ln_q.bias",
+            "base_model.model.visual.merger.ln_q.bias",
+        ] {
             assert_eq!(canonical_name(name), "visual.merger.ln_q.bias");
         }
     }

@@ -7,18 +7,23 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use rayon::prelude::*;
 use rzen_core::{Batch, Item, LoadedItem, Part, Sample, Targets};
 use rzen_data::{
-    BadRow, BadRows, DatasetSpec, Loader, PlannedBatch, RowKeys, epoch_plan, load_samples, row_keys, train_rows,
+    BadRow, BadRows, DatasetSpec, LoadedSample, Loader, PlannedBatch, RowKeys, epoch_plan, load_samples,
+    row_keys, train_rows,
 };
 use rzen_model::{Collator, Encoded, EncoderInput, Processor};
 use rzen_train::{BoxError, TrainBatch};
 
+use crate::augment::Augment;
 use crate::recipe::Stage;
 
 /// The rows of a stage's datasets, and which of them make the batch of each step.
 pub struct StageData {
     samples: Vec<Vec<Sample>>,
+    augments: Vec<Augment>,
+    seed: u64,
     tasks: Vec<String>,
     plan: Vec<PlannedBatch>,
 }
@@ -29,7 +34,7 @@ impl StageData {
     /// # Errors
     /// Names the manifest and the row, or the dataset that is too small.
     pub fn load(stage: &Stage, corpus: &Path, seed: u64) -> Result<Self> {
-        let (mut samples, mut specs) = (Vec::new(), Vec::new());
+        let (mut samples, mut specs, mut augments) = (Vec::new(), Vec::new(), Vec::new());
         for row in &stage.datasets {
             let manifest = corpus.join(&row.dataset).join("train.jsonl");
             let by_name = rows_by_name(&manifest, corpus, stage)?;
@@ -40,7 +45,11 @@ impl StageData {
             for name in wanted {
                 let Some((_, rows)) = by_name.iter().find(|(other, _)| *other == name) else {
                     let names: Vec<&str> = by_name.iter().map(|(name, _)| name.as_str()).collect();
-                    bail!("{}: no row has the name `{name}`; there are {}", manifest.display(), names.join(", "));
+                    bail!(
+                        "{}: no row has the name `{name}`; there are {}",
+                        manifest.display(),
+                        names.join(", ")
+                    );
                 };
                 specs.push(DatasetSpec {
                     name: name.clone(),
@@ -50,14 +59,16 @@ impl StageData {
                     group: row.group.clone(),
                 });
                 samples.push(rows.clone());
+                augments.push(row.augment);
             }
         }
         let mut tasks: Vec<String> = samples.iter().flatten().map(|sample| sample.task.0.clone()).collect();
         tasks.sort();
         tasks.dedup();
-        let keys: Vec<Vec<RowKeys>> = samples.iter().map(|rows| rows.iter().map(row_keys).collect()).collect();
+        let keys: Vec<Vec<RowKeys>> =
+            samples.iter().map(|rows| rows.iter().map(row_keys).collect()).collect();
         let plan = plan(stage, &specs, &keys, seed)?;
-        Ok(StageData { samples, tasks, plan })
+        Ok(StageData { samples, augments, seed, tasks, plan })
     }
 
     /// Optimizer steps in the stage.
@@ -68,6 +79,16 @@ impl StageData {
     /// The tasks that occur, sorted; each gets a temperature.
     pub fn tasks(&self) -> &[String] {
         &self.tasks
+    }
+
+    /// Changes the pictures of a sample as its dataset wants it: a function of seed, step and place.
+    fn augment(&self, sample: &mut LoadedSample, step: usize, planned: &PlannedBatch) {
+        let augment = self.augments[planned.rows[sample.place].dataset];
+        let mut seed = self.seed ^ ((step as u64) << 32 | (sample.place as u64) << 8);
+        for item in [&mut sample.query, &mut sample.positive].into_iter().chain(&mut sample.hard_negatives) {
+            augment.apply(item, seed);
+            seed += 1;
+        }
     }
 
     /// Rows that the stage may draw from.
@@ -95,7 +116,8 @@ fn rows_by_name(manifest: &Path, corpus: &Path, stage: &Stage) -> Result<Vec<(St
 /// Epoch after epoch until `epochs` are full.
 fn plan(stage: &Stage, specs: &[DatasetSpec], keys: &[Vec<RowKeys>], seed: u64) -> Result<Vec<PlannedBatch>> {
     let epoch = |e: u64| {
-        epoch_plan(seed, e, specs, stage.batch_size, Some(keys)).with_context(|| format!("stage `{}`", stage.name))
+        epoch_plan(seed, e, specs, stage.batch_size, Some(keys))
+            .with_context(|| format!("stage `{}`", stage.name))
     };
     let mut batches = epoch(0)?;
     let steps = ((batches.len() as f64 * stage.epochs).round() as usize).max(1);
@@ -152,7 +174,7 @@ impl BatchSource {
         let first = settings.first_step;
         std::thread::Builder::new().name("read-ahead".into()).spawn(move || {
             for (step, batch) in data.plan.iter().enumerate().skip(first) {
-                let read = read_batch(&data, batch, &reader, &mut bad_rows);
+                let read = read_batch(&data, step, batch, &reader, &mut bad_rows);
                 let failed = read.is_err();
                 // The trainer has ended when nobody receives.
                 if sender.send((step, read)).is_err() || failed {
@@ -160,7 +182,12 @@ impl BatchSource {
                 }
             }
         })?;
-        Ok(BatchSource { steps, collator, micro_batch_size: settings.micro_batch_size, device: device.clone() })
+        Ok(BatchSource {
+            steps,
+            collator,
+            micro_batch_size: settings.micro_batch_size,
+            device: device.clone(),
+        })
     }
 
     /// The batch of `step`; steps are asked for in order.
@@ -206,18 +233,32 @@ pub struct SourceSettings<'a> {
     pub bad_row_limit: usize,
 }
 
-fn read_batch(data: &StageData, planned: &PlannedBatch, reader: &Reader, bad_rows: &mut BadRows) -> Result<HostBatch> {
+fn read_batch(
+    data: &StageData,
+    step: usize,
+    planned: &PlannedBatch,
+    reader: &Reader,
+    bad_rows: &mut BadRows,
+) -> Result<HostBatch> {
     let samples: Vec<&Sample> = planned.rows.iter().map(|row| &data.samples[row.dataset][row.row]).collect();
     let (loaded, mut bad) = load_samples(&reader.loader, &samples);
     let mut table = CandidateTable::default();
     let (mut queries, mut positive, mut task) = (Vec::new(), Vec::new(), Vec::new());
-    for sample in loaded {
-        let source = samples[sample.place];
-        let encoded = encode_sample(&reader.processor, &sample.query, &sample.positive, &sample.hard_negatives);
+    let encoded: Vec<_> = loaded
+        .into_par_iter()
+        .map(|mut sample| {
+            data.augment(&mut sample, step, planned);
+            let encoded =
+                encode_sample(&reader.processor, &sample.query, &sample.positive, &sample.hard_negatives);
+            (sample.place, sample.origin, encoded)
+        })
+        .collect();
+    for (place, origin, encoded) in encoded {
+        let source = samples[place];
         let (query, own, hard) = match encoded {
             Ok(encoded) => encoded,
             Err(message) => {
-                bad.push(BadRow { origin: sample.origin, file: None, message });
+                bad.push(BadRow { origin, file: None, message });
                 continue;
             }
         };
@@ -238,7 +279,13 @@ fn read_batch(data: &StageData, planned: &PlannedBatch, reader: &Reader, bad_row
         samples.len(),
         bad_rows.path().display()
     );
-    Ok(sorted(HostBatch { label: planned.source.clone(), queries, candidates: table.candidates, positive, task }))
+    Ok(sorted(HostBatch {
+        label: planned.source.clone(),
+        queries,
+        candidates: table.candidates,
+        positive,
+        task,
+    }))
 }
 
 type EncodedSample = (Encoded, Encoded, Vec<Encoded>);

@@ -39,7 +39,10 @@ pub fn is_cpu(device: &Device) -> bool {
     #[cfg(feature = "cpu")]
     return *device == Device::flex();
     #[cfg(not(feature = "cpu"))]
-    return { let _ = device; false };
+    return {
+        let _ = device;
+        false
+    };
 }
 
 /// The element type that `--dtype` names.

@@ -50,7 +50,11 @@ impl LocalEmbedder {
 
     /// Reads and encodes items; the first that fails is the error.
     fn encode_items(&self, items: &[Item], offset: usize, count: usize) -> Result<Vec<Encoded>, EmbedError> {
-        let fail = |i: usize, source: Box<dyn Error + Send + Sync>| EmbedError::Item { index: offset + i, count, source };
+        let fail = |i: usize, source: Box<dyn Error + Send + Sync>| EmbedError::Item {
+            index: offset + i,
+            count,
+            source,
+        };
         let loaded: Vec<_> = items.par_iter().map(|item| self.loader.load(item)).collect();
         let mut whole = Vec::with_capacity(items.len());
         for (i, item) in loaded.into_iter().enumerate() {
@@ -80,7 +84,8 @@ impl Embed for LocalEmbedder {
             let encoded = self.encode_items(part, offset, items.len())?;
             vectors.extend(self.embed_encoded(&encoded));
             for (i, vector) in vectors[offset..].iter().enumerate() {
-                check_unit_vector(vector).map_err(|problem| EmbedError::Vector { index: offset + i, problem })?;
+                check_unit_vector(vector)
+                    .map_err(|problem| EmbedError::Vector { index: offset + i, problem })?;
             }
         }
         Ok(vectors)
@@ -110,7 +115,10 @@ impl LocalEmbedder {
                     })
                 })
                 .collect();
-            handles.into_iter().map(|handle| handle.join().expect("embedding a batch doesn't panic")).collect()
+            handles
+                .into_iter()
+                .map(|handle| handle.join().expect("embedding a batch doesn't panic"))
+                .collect()
         });
         for (i, vector) in parts.into_iter().flatten() {
             vectors[i] = vector;

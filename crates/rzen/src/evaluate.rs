@@ -27,7 +27,8 @@ impl Benchmark {
             None => corpus.tasks.iter().collect(),
             Some(names) => names.iter().map(|name| corpus.task(name)).collect::<Result<_, _>>()?,
         };
-        let tasks = wanted.into_iter().map(|task| rank_task(task, corpus.load(task)?)).collect::<Result<_>>()?;
+        let tasks =
+            wanted.into_iter().map(|task| rank_task(task, corpus.load(task)?)).collect::<Result<_>>()?;
         Ok(Benchmark { tasks })
     }
 
@@ -43,7 +44,8 @@ impl Benchmark {
         let progress = Progress::tasks(label, self.tasks.len());
         for task in &self.tasks {
             progress.message(&task.name);
-            let score = run_task(embedder, &mut cache, task, options, &mut |done, all| progress.part(done, all))?;
+            let score =
+                run_task(embedder, &mut cache, task, options, &mut |done, all| progress.part(done, all))?;
             progress.advance();
             results.push(&score)?;
             scores.push(score);
@@ -62,7 +64,8 @@ pub struct Scores {
 }
 
 fn rank_task(task: &EvalTask, set: EvalSet) -> Result<RankTask> {
-    let places: HashMap<&str, usize> = set.pool.iter().enumerate().map(|(i, row)| (row.id.as_str(), i)).collect();
+    let places: HashMap<&str, usize> =
+        set.pool.iter().enumerate().map(|(i, row)| (row.id.as_str(), i)).collect();
     let metric: Metric = task.metric.parse().with_context(|| format!("{}: `metric`", task.origin))?;
     let queries = set.queries.iter().map(|query| RankQuery {
         id: query.id.clone(),

@@ -27,7 +27,9 @@ pub fn whole_folder(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> R
         fs::File::open(parent)?.sync_all()?;
         Ok(())
     };
-    finish().inspect_err(|_| drop(fs::remove_dir_all(&temporary))).with_context(|| format!("writing {}", folder.display()))
+    finish()
+        .inspect_err(|_| drop(fs::remove_dir_all(&temporary)))
+        .with_context(|| format!("writing {}", folder.display()))
 }
 
 /// Writes a file under a temporary name, syncs it and renames it.
@@ -45,7 +47,9 @@ pub fn whole_file(path: &Path, write: impl FnOnce(&mut fs::File) -> Result<()>) 
         fs::rename(&temporary, path)?;
         Ok(())
     };
-    finish().inspect_err(|_| drop(fs::remove_file(&temporary))).with_context(|| format!("writing {}", path.display()))
+    finish()
+        .inspect_err(|_| drop(fs::remove_file(&temporary)))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! The library half holds everything but the reading of arguments, so that benches and tests can use it.
 #![warn(missing_docs)]
 
+pub mod augment;
 pub mod batches;
 pub mod device;
 pub mod embedder;

@@ -26,7 +26,8 @@ pub struct Opened {
 /// # Errors
 /// Names the folder, the file and what is wrong with it.
 pub fn open(folder: &Path, adapter: Option<&Path>, dtype: FloatDType, device: &Device) -> Result<Opened> {
-    let model = Qwen2Vl::load(folder, dtype, device).with_context(|| format!("model {}", folder.display()))?;
+    let model =
+        Qwen2Vl::load(folder, dtype, device).with_context(|| format!("model {}", folder.display()))?;
     let model = match adapter {
         Some(adapter) => {
             model.with_adapter(adapter).with_context(|| format!("adapter {}", adapter.display()))?
@@ -47,6 +48,7 @@ impl Opened {
             root,
             num_frames: config.num_frames,
             exif_orientation: config.exif_orientation,
+            pdf_dpi: config.pdf_dpi,
             ..LoadOptions::default()
         })
     }

@@ -85,7 +85,9 @@ fn corpus(job: &Job) -> Result<PathBuf> {
             Ok(folder)
         }
         (None, Some(folder)) => Ok(folder.clone()),
-        (None, None) => bail!("the recipe names no data; give --data DIR, or [data] with `folder` or `world`"),
+        (None, None) => {
+            bail!("the recipe names no data; give --data DIR, or [data] with `folder` or `world`")
+        }
     }
 }
 
@@ -115,7 +117,8 @@ fn start_model(job: &Job, corpus: &Path) -> Result<PathBuf> {
     let companions = Companions::default()
         .with("tokenizer.json", tokenizer.to_string(true).map_err(anyhow::Error::from_boxed)?.into_bytes())
         .with("processor.json", job.recipe.processor.to_json().into_bytes());
-    let model = Qwen2Vl::random(&config, job.recipe.seed, FloatDType::F32, job.device).with_companions(companions);
+    let model =
+        Qwen2Vl::random(&config, job.recipe.seed, FloatDType::F32, job.device).with_companions(companions);
     save(&model, &folder)?;
     Ok(folder)
 }
@@ -185,7 +188,13 @@ fn train_one(job: &Job, stage: &Stage, start: &Path, corpus: &Path) -> Result<()
     let base = open_base(job, stage, start)?;
     let model = trainable(job, stage, base.model.clone(), &data, resume.checkpoint.as_ref())?;
     let first_step = resume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
-    eprintln!("{}: {} rows, {} steps of {}, from {first_step}", stage.name, data.num_rows(), config.steps, stage.batch_size);
+    eprintln!(
+        "{}: {} rows, {} steps of {}, from {first_step}",
+        stage.name,
+        data.num_rows(),
+        config.steps,
+        stage.batch_size
+    );
     let settings = SourceSettings {
         run: &run.path,
         first_step,
@@ -196,8 +205,15 @@ fn train_one(job: &Job, stage: &Stage, start: &Path, corpus: &Path) -> Result<()
     let collator = base.collator();
     let mut source = BatchSource::start(data, base.reader(), collator, job.device, settings)?;
     let mut progress = StageProgress::new(&stage.name, first_step, config.steps);
-    let trained =
-        train_stage(model, &config, &mut |step| source.batch(step), &run, resume.checkpoint, &mut progress, job.stop)?;
+    let trained = train_stage(
+        model,
+        &config,
+        &mut |step| source.batch(step),
+        &run,
+        resume.checkpoint,
+        &mut progress,
+        job.stop,
+    )?;
     progress.finish();
     trained.objective.save_weights(&run.path).map_err(anyhow::Error::from_boxed)?;
     save(&trained.encoder, &result)?;
@@ -245,13 +261,16 @@ fn soup_adapters(job: &Job, soup: &crate::recipe::Soup, start: &Path) -> Result<
     if model.is_dir() {
         return Ok(model);
     }
-    let stages: Vec<&Stage> =
-        soup.ingredients.iter().filter_map(|name| job.recipe.stages.iter().find(|stage| stage.name == *name)).collect();
+    let stages: Vec<&Stage> = soup
+        .ingredients
+        .iter()
+        .filter_map(|name| job.recipe.stages.iter().find(|stage| stage.name == *name))
+        .collect();
     let adapters: Vec<PathBuf> = stages.iter().map(|stage| result_folder(job.run, stage)).collect();
     let options = SoupOptions { method: soup.method.clone(), rank: soup.rank, density: 0.5, overwrite: true };
     let folder = job.run.join("soup/adapter");
     let report = make_soup(&adapters, soup.weights.as_deref(), &options, &folder)?;
-    println!("soup: relative error {report:.2e}");
+    eprintln!("soup: relative error {report:.2e}");
     let base = open_base(job, stages[0], start)?;
     save(&base.model.with_adapter(&folder)?.merge_adapter(), &model)?;
     Ok(model)
@@ -265,7 +284,11 @@ fn measure(job: &Job, benchmark: &Benchmark, start: &Path, soup: Option<&Path>) 
             bail!("stopped before measuring `{name}`; give the same command again to go on");
         }
         let batch_size = job.recipe.evaluation.batch_size;
-        let scores = benchmark.run(&opened.embedder(PathBuf::new(), batch_size), &format!("measure {name}"), batch_size)?;
+        let scores = benchmark.run(
+            &opened.embedder(PathBuf::new(), batch_size),
+            &format!("measure {name}"),
+            batch_size,
+        )?;
         let results = job.run.join("results");
         std::fs::create_dir_all(&results).with_context(|| results.display().to_string())?;
         scores.results.save(&results.join(format!("{name}.json")))?;

@@ -113,7 +113,14 @@ impl Observer for StageProgress {
         if due || record.step == record.steps {
             self.last_line = Some(Instant::now());
             let eta = self.eta(record).as_secs();
-            eprintln!("{} {}/{} {text} eta {}:{:02}", record.stage, record.step, record.steps, eta / 60, eta % 60);
+            eprintln!(
+                "{} {}/{} {text} eta {}:{:02}",
+                record.stage,
+                record.step,
+                record.steps,
+                eta / 60,
+                eta % 60
+            );
         }
     }
 

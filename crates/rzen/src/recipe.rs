@@ -9,6 +9,7 @@ use rzen_model::{AdapterConfig, ModelConfig, ProcessorConfig, TextConfig, Vision
 use rzen_train::StageConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::augment::Augment;
 use crate::world::WorldConfig;
 
 /// A whole training: one TOML file. Unknown keys are refused.
@@ -137,7 +138,8 @@ pub fn scratch_config(
         tie_word_embeddings: true,
         token_ids,
     };
-    ModelConfig::from_json(&config.to_json("float32")).map_err(|problem| anyhow::anyhow!("the recipe's `model`: {problem}"))
+    ModelConfig::from_json(&config.to_json("float32"))
+        .map_err(|problem| anyhow::anyhow!("the recipe's `model`: {problem}"))
 }
 
 /// One stage of training.
@@ -208,6 +210,9 @@ pub struct DatasetRow {
     pub cap: Option<usize>,
     /// Datasets of one group are merged before batches are cut (merged classification, paper §3.4.2).
     pub group: Option<String>,
+    /// Random changes of the pictures.
+    #[serde(default)]
+    pub augment: Augment,
 }
 
 fn one() -> f64 {
@@ -323,21 +328,40 @@ impl Recipe {
         ensure!(!self.stages.is_empty(), "the recipe has no [[stage]]");
         for (i, stage) in self.stages.iter().enumerate() {
             let name = &stage.name;
-            let fine = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+            let fine =
+                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
             ensure!(fine, "stage name `{name}`: use letters, digits, - and _");
             ensure!(!RESERVED.contains(&name.as_str()), "stage name `{name}` is taken; choose another");
             ensure!(!self.stages[..i].iter().any(|other| other.name == *name), "stage `{name}` occurs twice");
             self.base_of(stage)?;
-            ensure!(stage.batch_size >= 2, "stage `{name}`: `batch_size` is {}, expected 2 or more", stage.batch_size);
-            ensure!(stage.micro_batch_size >= 1, "stage `{name}`: `micro_batch_size` is 0, expected 1 or more");
-            ensure!(stage.epochs > 0.0, "stage `{name}`: `epochs` is {}, expected a number above 0", stage.epochs);
+            ensure!(
+                stage.batch_size >= 2,
+                "stage `{name}`: `batch_size` is {}, expected 2 or more",
+                stage.batch_size
+            );
+            ensure!(
+                stage.micro_batch_size >= 1,
+                "stage `{name}`: `micro_batch_size` is 0, expected 1 or more"
+            );
+            ensure!(
+                stage.epochs > 0.0,
+                "stage `{name}`: `epochs` is {}, expected a number above 0",
+                stage.epochs
+            );
             ensure!(!stage.datasets.is_empty(), "stage `{name}` has no `datasets`");
+            for row in &stage.datasets {
+                let wrong = |problem| anyhow::anyhow!("stage `{name}`, dataset `{}`: {problem}", row.dataset);
+                row.augment.check().map_err(wrong)?;
+            }
             stage.training.validate().with_context(|| format!("stage `{name}`, [stage.training]"))?;
         }
         let Some(soup) = &self.soup else { return Ok(()) };
         for name in &soup.ingredients {
             let Some(stage) = self.stages.iter().find(|stage| stage.name == *name) else {
-                bail!("[soup]: ingredient `{name}` is no stage; the stages are {}", self.stage_names().join(", "));
+                bail!(
+                    "[soup]: ingredient `{name}` is no stage; the stages are {}",
+                    self.stage_names().join(", ")
+                );
             };
             ensure!(matches!(stage.train, Train::Lora(_)), "[soup]: stage `{name}` trains no adapter");
             let first = self.base_of(&self.stages[self.index(&soup.ingredients[0])])?;
@@ -424,7 +448,9 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        assert!(refusal("batch_size = 8\n        micro", "batch_sise = 8\n        micro").contains("batch_sise"));
+        assert!(
+            refusal("batch_size = 8\n        micro", "batch_sise = 8\n        micro").contains("batch_sise")
+        );
         assert!(refusal("weight = 2", "wait = 2").contains("wait"));
         assert!(refusal("name = \"two\"", "name = \"one\"").contains("occurs twice"));
         assert!(refusal("name = \"two\"", "name = \"two\"\nfrom = \"three\"").contains("`three`"));

@@ -12,7 +12,9 @@ use rzen_eval::{Metric, RankTask, TaskScore, paired_bootstrap};
 
 use crate::evaluate::Benchmark;
 use crate::pipeline::{Column, Job};
-use crate::report::{Example, Found, ReportInput, ReportPart, TaskRow, read_curves, write_report as write_html};
+use crate::report::{
+    Example, Found, ReportInput, ReportPart, TaskRow, read_curves, write_report as write_html,
+};
 
 /// The headline metric of each task, a column for each model, with the mean and the mean of hit@1.
 pub fn table(columns: &[Column]) -> String {
@@ -24,16 +26,17 @@ pub fn table(columns: &[Column]) -> String {
         row.extend(columns.iter().map(|column| number(column.scores.scores[i].headline())));
         rows.push(row);
     }
-    let means: [(&str, fn(&Column) -> Option<f64>); 2] = [
-        ("mean", |column| column.scores.results.mean()),
-        ("mean of hit_rate@1", |column| column.scores.results.mean_of(Metric::HIT_AT_1)),
-    ];
-    for (name, mean) in means {
-        let mut row = vec![name.to_owned(), String::new(), String::new()];
-        row.extend(columns.iter().map(|column| mean(column).map_or(String::new(), number)));
-        rows.push(row);
-    }
+    rows.push(mean_row("mean", columns, |column| column.scores.results.mean()));
+    rows.push(mean_row("mean of hit_rate@1", columns, |column| {
+        column.scores.results.mean_of(Metric::HIT_AT_1)
+    }));
     aligned(&rows)
+}
+
+fn mean_row(name: &str, columns: &[Column], mean: impl Fn(&Column) -> Option<f64>) -> Vec<String> {
+    let mut row = vec![name.to_owned(), String::new(), String::new()];
+    row.extend(columns.iter().map(|column| mean(column).map_or(String::new(), number)));
+    row
 }
 
 fn number(x: f64) -> String {
@@ -132,7 +135,8 @@ fn examples(benchmark: &Benchmark, column: &Column) -> Vec<Example> {
     let mut examples = Vec::new();
     for (task, score) in benchmark.tasks.iter().zip(&column.scores.scores) {
         for correct in [true, false] {
-            let picks = (0..score.per_query.len()).filter(|&i| is_right(task, score, i) == correct).take(EXAMPLES);
+            let picks =
+                (0..score.per_query.len()).filter(|&i| is_right(task, score, i) == correct).take(EXAMPLES);
             examples.extend(picks.map(|i| example(&loader, task, score, i)));
         }
     }
@@ -209,7 +213,8 @@ mod tests {
 
     #[test]
     fn tables_align() {
-        let rows = [["task", "metric", "x"], ["a longer name", "m", "0.125"]].map(|row| row.map(String::from).to_vec());
+        let rows = [["task", "metric", "x"], ["a longer name", "m", "0.125"]]
+            .map(|row| row.map(String::from).to_vec());
         assert_eq!(aligned(&rows), "task           metric      x\na longer name  m       0.125");
     }
 }

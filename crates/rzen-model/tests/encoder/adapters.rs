@@ -27,7 +27,10 @@ fn golden_embeddings(f: impl Fn(&str, &Case, PositionMode, &crate::reference::Ar
 }
 
 fn adapter_folder(name: &str) -> Option<std::path::PathBuf> {
-    ["lora", "lora/soup"].iter().map(|place| crate::reference::folder().join(place).join(name)).find(|f| f.is_dir())
+    ["lora", "lora/soup"]
+        .iter()
+        .map(|place| crate::reference::folder().join(place).join(name))
+        .find(|f| f.is_dir())
 }
 
 #[test]
@@ -62,7 +65,9 @@ fn golden_newer_module_names_are_the_same_adapter() {
 
 #[test]
 fn golden_merged_weights() {
-    let (Some(run), Some(merged)) = (file("lora/run_a"), file("lora/merged_run_a.safetensors")) else { return };
+    let (Some(run), Some(merged)) = (file("lora/run_a"), file("lora/merged_run_a.safetensors")) else {
+        return;
+    };
     let Some(base) = model(FloatDType::F32) else { return };
     let folder = tempfile::tempdir().unwrap();
     base.with_adapter(&run).unwrap().merge_adapter().save_weights(folder.path()).unwrap();
@@ -111,15 +116,20 @@ fn golden_a_new_adapter_changes_nothing_and_trains_alone() {
 #[test]
 fn golden_an_unknown_target_is_named() {
     let Some(base) = model(FloatDType::F32) else { return };
-    let config =
-        AdapterConfig { rank: 3, alpha: 6.0, rank_stabilized: false, targets: vec!["q_proj".into(), "query".into()] };
+    let config = AdapterConfig {
+        rank: 3,
+        alpha: 6.0,
+        rank_stabilized: false,
+        targets: vec!["q_proj".into(), "query".into()],
+    };
     let error = base.with_new_adapter(&config, 7).unwrap_err().to_string();
     assert!(error.contains("`query`") && error.contains("q_proj"), "{error}");
 }
 
 fn edited(run: &std::path::Path, edit: impl Fn(&mut serde_json::Value)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(run.join("adapter_model.safetensors"), folder.path().join("adapter_model.safetensors")).unwrap();
+    std::fs::copy(run.join("adapter_model.safetensors"), folder.path().join("adapter_model.safetensors"))
+        .unwrap();
     let mut config = crate::reference::json(&run.join("adapter_config.json"));
     edit(&mut config);
     std::fs::write(folder.path().join("adapter_config.json"), config.to_string()).unwrap();

@@ -69,7 +69,9 @@ fn a_whole_checkpoint_loads() {
 #[test]
 fn a_missing_tensor_is_named() {
     let folder = saved();
-    edit(folder.path(), |name, shape, data| (name != "model.norm.weight").then(|| (name.into(), shape, data)));
+    edit(folder.path(), |name, shape, data| {
+        (name != "model.norm.weight").then(|| (name.into(), shape, data))
+    });
     let error = refusal(folder.path());
     assert!(error.contains("`model.norm.weight` [16] is missing"), "{error}");
 }
@@ -87,7 +89,8 @@ fn an_extra_tensor_is_named() {
     let path = folder.path().join("model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let mut views: Vec<(String, TensorView)> = tensors.iter().map(|(name, view)| (name.to_owned(), view)).collect();
+    let mut views: Vec<(String, TensorView)> =
+        tensors.iter().map(|(name, view)| (name.to_owned(), view)).collect();
     views.push(("model.layers.9.extra".into(), TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap()));
     safetensors::serialize_to_file(views, None, &folder.path().join("other")).unwrap();
     std::fs::rename(folder.path().join("other"), &path).unwrap();

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use rzen_model::{
-    Collator, Encoded, EncoderInput, Patches, PositionMode, ProcessorConfig, Qwen2Vl, SpecialIds, picture_patches,
+    Collator, Encoded, EncoderInput, Patches, PositionMode, ProcessorConfig, Qwen2Vl, SpecialIds,
+    picture_patches,
 };
 use serde_json::Value;
 
@@ -41,7 +42,8 @@ impl Case {
         let (meta, arrays) = (json(&path.with_extension("json")), Arrays::read(&path));
         let pictures = pictures(&meta, &arrays)?;
         let (ids, mask) = (arrays.get("input_ids"), arrays.get("attention_mask"));
-        let lengths: Vec<usize> = (0..mask.shape[0]).map(|i| mask.row(i).iter().sum::<f64>() as usize).collect();
+        let lengths: Vec<usize> =
+            (0..mask.shape[0]).map(|i| mask.row(i).iter().sum::<f64>() as usize).collect();
         let pad = image_pad();
         let mut pictures = pictures.into_iter().peekable();
         let items = lengths.iter().enumerate().map(|(i, length)| {
@@ -123,7 +125,9 @@ impl Case {
         let seq = self.lengths.iter().max().unwrap();
         let (array, tokens) = match (stored(&whole), stored(&sampled)) {
             (Some(array), _) => (array, (0..*seq).collect()),
-            (_, Some(array)) => (array, self.arrays.get("token_rows_index").ints().iter().map(|t| *t as usize).collect()),
+            (_, Some(array)) => {
+                (array, self.arrays.get("token_rows_index").ints().iter().map(|t| *t as usize).collect())
+            }
             _ => return Vec::new(),
         };
         let tokens: Vec<usize> = tokens;

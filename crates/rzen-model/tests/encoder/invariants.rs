@@ -16,7 +16,8 @@ fn embed(model: &rzen_model::Qwen2Vl, items: &[&Encoded]) -> Vec<Vec<f32>> {
 fn golden_company_changes_nothing() {
     let Some(model) = model(FloatDType::F32) else { return };
     let cases: Vec<Case> = cases().into_iter().filter(|case| !case.name.starts_with("official")).collect();
-    let items: Vec<&Encoded> = cases.iter().flat_map(Case::items).filter(|item| item.input_ids.len() < 300).collect();
+    let items: Vec<&Encoded> =
+        cases.iter().flat_map(Case::items).filter(|item| item.input_ids.len() < 300).collect();
     let together = embed(&model, &items);
     let reversed: Vec<&Encoded> = items.iter().rev().copied().collect();
     let backwards = embed(&model, &reversed);

@@ -12,6 +12,8 @@ use crate::case::cases;
 use crate::reference::{cosine, distance, file, json};
 use crate::rows;
 
+type Rename = fn(&str) -> Option<String>;
+
 /// Copies a checkpoint's weights with other names, and its `config.json`.
 fn rewrite(from: &Path, to: &Path, rename: impl Fn(&str) -> Option<String>) {
     std::fs::copy(from.join("config.json"), to.join("config.json")).unwrap();
@@ -30,12 +32,19 @@ fn first_embeddings(model: &Qwen2Vl) -> Vec<Vec<f32>> {
 fn golden_tensor_names_of_all_versions_load() {
     let Some(folder) = file("model") else { return };
     let plain = first_embeddings(&Qwen2Vl::load(&folder, FloatDType::F32, &Device::flex()).unwrap());
-    let namings: [(&str, fn(&str) -> Option<String>); 3] = [
+    let namings: [(&str, Rename); 3] = [
         ("4.52", |name| match name.strip_prefix("model.") {
             Some(rest) => Some(format!("model.language_model.{rest}")),
-            None => Some(name.strip_prefix("visual.").map_or(name.to_owned(), |rest| format!("model.visual.{rest}"))),
+            None => Some(
+                name.strip_prefix("visual.").map_or(name.to_owned(), |rest| format!("model.visual.{rest}")),
+            ),
         }),
-        ("wrapped", |name| Some(name.strip_prefix("model.").map_or(name.to_owned(), |rest| format!("language_model.model.{rest}")))),
+        ("wrapped", |name| {
+            Some(
+                name.strip_prefix("model.")
+                    .map_or(name.to_owned(), |rest| format!("language_model.model.{rest}")),
+            )
+        }),
         ("without lm_head", |name| (!name.starts_with("lm_head")).then(|| name.to_owned())),
     ];
     for (version, rename) in namings {
@@ -50,7 +59,10 @@ fn golden_tensor_names_of_all_versions_load() {
 fn golden_configurations_of_all_versions_agree() {
     let (Some(model), Some(variants)) = (file("model/config.json"), file("config_variants")) else { return };
     // Not every version writes the ids of all control tokens.
-    let shape = |path: &Path| ModelConfig { token_ids: Default::default(), ..ModelConfig::from_json(&json(path)).unwrap() };
+    let shape = |path: &Path| ModelConfig {
+        token_ids: Default::default(),
+        ..ModelConfig::from_json(&json(path)).unwrap()
+    };
     let expected = shape(&model);
     let mut count = 0;
     for entry in std::fs::read_dir(variants).unwrap() {

@@ -14,7 +14,8 @@ use rzen_model::{PositionMode, Qwen2Vl, Trace};
 use case::cases;
 use reference::{cosine, distance, file};
 
-const MODES: [(&str, PositionMode); 2] = [("sequential", PositionMode::Sequential), ("mrope", PositionMode::Mrope)];
+const MODES: [(&str, PositionMode); 2] =
+    [("sequential", PositionMode::Sequential), ("mrope", PositionMode::Mrope)];
 
 fn model(dtype: FloatDType) -> Option<Qwen2Vl> {
     let folder = file("model")?;
@@ -52,7 +53,11 @@ fn golden_every_layer() {
             let embeddings = rows(&model.encode_traced(&case.input(&model, mode), &mut trace).into_data());
             let expected = case.arrays.get(&format!("{name}.embedding"));
             for (i, embedding) in embeddings.iter().enumerate() {
-                assert!(distance(embedding, expected.row(i)) <= case.embedding_tolerance(), "{} row {i}", case.name);
+                assert!(
+                    distance(embedding, expected.row(i)) <= case.embedding_tolerance(),
+                    "{} row {i}",
+                    case.name
+                );
             }
             let mut compared = 0;
             for (state, data) in trace.states() {

@@ -57,8 +57,12 @@ impl Arrays {
     }
 
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            SafeTensors::deserialize(&self.bytes).unwrap().names().into_iter().map(|n| n.to_string()).collect();
+        let mut names: Vec<String> = SafeTensors::deserialize(&self.bytes)
+            .unwrap()
+            .names()
+            .into_iter()
+            .map(|n| n.to_string())
+            .collect();
         names.sort();
         names
     }
@@ -68,9 +72,13 @@ impl Arrays {
         let view = file.tensor(name).ok()?;
         let bytes = view.data();
         let values = match view.dtype() {
-            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+            Dtype::F32 => {
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect()
+            }
             Dtype::F64 => bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-            Dtype::I64 => bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+            Dtype::I64 => {
+                bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect()
+            }
             Dtype::U8 => bytes.iter().map(|b| f64::from(*b)).collect(),
             other => panic!("{name}: {other:?}"),
         };

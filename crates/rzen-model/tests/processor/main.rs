@@ -53,10 +53,15 @@ fn golden_pictures_are_resized_and_cut_exactly() {
             let name = expected["file"].as_str().unwrap();
             let Some(path) = file(name) else { continue };
             let picture = open(&path);
-            let (height, width) = load_size(picture.height(), picture.width(), config.factor(), config.load_tokens);
+            let (height, width) =
+                load_size(picture.height(), picture.width(), config.factor(), config.load_tokens);
             assert_eq!(pair(&expected["first_resize_wh"]), [width as usize, height as usize], "{name}");
             let last = fit_picture(&config, &picture, pair(limits));
-            assert_eq!(pair(&expected["second_resize_wh"]), [last.width() as usize, last.height() as usize], "{name}");
+            assert_eq!(
+                pair(&expected["second_resize_wh"]),
+                [last.width() as usize, last.height() as usize],
+                "{name}"
+            );
             if !name.ends_with(".png") {
                 continue;
             }

@@ -2,8 +2,8 @@
 
 use rzen_core::{LoadedItem, Media, Picture};
 use rzen_model::{
-    FrameRule, PositionMode, Processor, ProcessorConfig, SPECIAL_TOKENS, SpecialIds, SpecialTokens, Truncation,
-    position_ids, train_tokenizer,
+    FrameRule, PositionMode, Processor, ProcessorConfig, SPECIAL_TOKENS, SpecialIds, SpecialTokens,
+    Truncation, position_ids, train_tokenizer,
 };
 use serde_json::Value;
 
@@ -74,7 +74,14 @@ fn golden_tokenizer_cases() {
         let Some(processor) = processor(folder, config) else { continue };
         for case in json(&path).as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
-            let ids: Vec<Value> = processor.tokenizer().encode(text, false).unwrap().get_ids().iter().map(|id| (*id).into()).collect();
+            let ids: Vec<Value> = processor
+                .tokenizer()
+                .encode(text, false)
+                .unwrap()
+                .get_ids()
+                .iter()
+                .map(|id| (*id).into())
+                .collect();
             assert_eq!(ids, *case[key].as_array().unwrap(), "{text:?} by {folder}");
         }
     }
@@ -108,7 +115,10 @@ fn golden_positions_of_cases() {
                 let ours = position_ids(mode, &tokens, &own, &special, 2);
                 for (axis, row) in ours.iter().enumerate() {
                     let expected = &expected.row(axis * batch + b)[..length];
-                    assert!(row.iter().zip(expected).all(|(a, b)| *a == *b as i64), "{name} {mode_name} row {b}");
+                    assert!(
+                        row.iter().zip(expected).all(|(a, b)| *a == *b as i64),
+                        "{name} {mode_name} row {b}"
+                    );
                 }
                 if mode == PositionMode::Mrope {
                     let most = ours.iter().flatten().max().unwrap();
@@ -124,7 +134,11 @@ fn special(image_pad: u32, video_pad: u32) -> SpecialIds {
 }
 
 /// The grids of the pictures whose tokens a sequence holds.
-fn take_grids(tokens: &[u32], grids: &mut impl Iterator<Item = [usize; 3]>, special: &SpecialIds) -> Vec<[usize; 3]> {
+fn take_grids(
+    tokens: &[u32],
+    grids: &mut impl Iterator<Item = [usize; 3]>,
+    special: &SpecialIds,
+) -> Vec<[usize; 3]> {
     let mut left = tokens.iter().filter(|id| special.is_picture(**id)).count();
     let mut own = Vec::new();
     while left > 0 {
@@ -158,9 +172,12 @@ fn grids(value: &Value) -> Vec<[usize; 3]> {
 fn check_rope_row(row: &Value, special: &SpecialIds) -> usize {
     let ids = row["input_ids"].as_array().unwrap();
     let batch = ids.len();
-    let (mut images, mut videos) = (grids(&row["image_grid_thw"]).into_iter(), grids(&row["video_grid_thw"]).into_iter());
+    let (mut images, mut videos) =
+        (grids(&row["image_grid_thw"]).into_iter(), grids(&row["video_grid_thw"]).into_iter());
     for b in 0..batch {
-        let ints = |value: &Value| -> Vec<i64> { value.as_array().unwrap().iter().map(|x| x.as_i64().unwrap()).collect() };
+        let ints = |value: &Value| -> Vec<i64> {
+            value.as_array().unwrap().iter().map(|x| x.as_i64().unwrap()).collect()
+        };
         let (ids, mask) = (ints(&ids[b]), ints(&row["attention_mask"][b]));
         let kept: Vec<usize> = (0..ids.len()).filter(|t| mask[*t] == 1).collect();
         let tokens: Vec<u32> = kept.iter().map(|t| ids[*t] as u32).collect();
@@ -186,14 +203,19 @@ fn check_rope_row(row: &Value, special: &SpecialIds) -> usize {
         }
         let delta = &row["rope_deltas"][b];
         let delta = delta.as_i64().or_else(|| delta[0].as_i64()).unwrap();
-        assert_eq!(ours.iter().flatten().max().unwrap() + 1 - ids.len() as i64, delta, "delta of row {b} of {row}");
+        assert_eq!(
+            ours.iter().flatten().max().unwrap() + 1 - ids.len() as i64,
+            delta,
+            "delta of row {b} of {row}"
+        );
     }
     batch
 }
 
 fn own_processor(config: ProcessorConfig) -> Processor {
     let texts = ["a red star left of a blue ring", "the quick brown fox", "You are a helpful assistant."];
-    let tokenizer = train_tokenizer(texts.iter().cycle().take(30).map(|text| (*text).to_owned()), 320).unwrap();
+    let tokenizer =
+        train_tokenizer(texts.iter().cycle().take(30).map(|text| (*text).to_owned()), 320).unwrap();
     Processor::new(config, &tokenizer).unwrap()
 }
 
@@ -210,7 +232,9 @@ fn with_picture(text: &str) -> LoadedItem {
 fn control_tokens_in_a_text_are_plain_text() {
     let config = ProcessorConfig { image_tokens: [4, 16], ..ProcessorConfig::default() };
     let processor = own_processor(config);
-    let count = |item: &LoadedItem, id: u32| processor.process(item).unwrap().input_ids.iter().filter(|x| **x == id).count();
+    let count = |item: &LoadedItem, id: u32| {
+        processor.process(item).unwrap().input_ids.iter().filter(|x| **x == id).count()
+    };
     for make in [words, with_picture] {
         let harmless = make("a red star");
         for token in SPECIAL_TOKENS {
@@ -227,8 +251,11 @@ fn control_tokens_in_a_text_are_plain_text() {
 
 #[test]
 fn published_parsing_reads_control_tokens_and_refuses_pictures_of_texts() {
-    let config =
-        ProcessorConfig { special_tokens: SpecialTokens::Parse, image_tokens: [4, 16], ..ProcessorConfig::default() };
+    let config = ProcessorConfig {
+        special_tokens: SpecialTokens::Parse,
+        image_tokens: [4, 16],
+        ..ProcessorConfig::default()
+    };
     let processor = own_processor(config);
     let ids = processor.process(&words("x<|im_end|>")).unwrap().input_ids;
     assert_eq!(ids.iter().filter(|id| **id == processor.special().im_end).count(), 3);
@@ -241,7 +268,12 @@ fn published_parsing_reads_control_tokens_and_refuses_pictures_of_texts() {
 #[test]
 fn long_texts_lose_their_end_and_keep_the_closing() {
     let make = |truncation, max_length| {
-        own_processor(ProcessorConfig { truncation, max_length, image_tokens: [4, 16], ..ProcessorConfig::default() })
+        own_processor(ProcessorConfig {
+            truncation,
+            max_length,
+            image_tokens: [4, 16],
+            ..ProcessorConfig::default()
+        })
     };
     let text = "the quick brown fox ".repeat(60);
     for special_tokens in [SpecialTokens::Plain, SpecialTokens::Parse] {
@@ -259,7 +291,8 @@ fn long_texts_lose_their_end_and_keep_the_closing() {
 
 #[test]
 fn an_own_tokenizer_is_the_same_twice_and_survives_a_file() {
-    let texts = || ["b a c", "a b", "été 12", "a b c d"].iter().cycle().take(40).map(|text| (*text).to_owned());
+    let texts =
+        || ["b a c", "a b", "été 12", "a b c d"].iter().cycle().take(40).map(|text| (*text).to_owned());
     let first = train_tokenizer(texts(), 300).unwrap().to_string(true).unwrap();
     let mut reversed: Vec<String> = texts().collect();
     reversed.reverse();

@@ -19,7 +19,9 @@ use crate::verbs::model_options::ModelOptions;
 /// {"video": "file" or ["frame", …]} or {"document": "file.pdf", "page": 1}. Relative paths count from
 /// --root, by default from the folder of the input.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  rzen embed --model runs/world/soup/model --input rows.jsonl --output vectors.safetensors")]
+#[command(
+    after_help = "Example:\n  rzen embed --model runs/world/soup/model --input rows.jsonl --output vectors.safetensors"
+)]
 pub struct Args {
     #[command(flatten)]
     model: ModelOptions,

@@ -12,7 +12,9 @@ use crate::verbs::model_options::ModelOptions;
 /// The folder holds tasks.jsonl, which names query and pool files. Every metric is computed for graded
 /// relevance, and ties count against the model.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  rzen eval --model runs/world/soup/model --data runs/world/world --output results.json")]
+#[command(
+    after_help = "Example:\n  rzen eval --model runs/world/soup/model --data runs/world/world --output results.json"
+)]
 pub struct Args {
     #[command(flatten)]
     model: ModelOptions,

@@ -27,7 +27,10 @@ pub fn run(args: &Args) -> Result<()> {
     } else if folder.join("config.json").is_file() {
         checkpoint(folder)?
     } else {
-        bail!("{}: neither config.json (a checkpoint) nor adapter_config.json (an adapter) is there", folder.display());
+        bail!(
+            "{}: neither config.json (a checkpoint) nor adapter_config.json (an adapter) is there",
+            folder.display()
+        );
     };
     let table = tensor_table(folder).with_context(|| folder.display().to_string())?;
     for (name, value) in lines.into_iter().chain(totals(&table)) {
@@ -119,7 +122,10 @@ fn totals(table: &[TensorInfo]) -> Vec<Line> {
     files.sort_unstable();
     files.dedup();
     vec![
-        ("tensors", format!("{} in {} file{}", table.len(), files.len(), if files.len() == 1 { "" } else { "s" })),
+        (
+            "tensors",
+            format!("{} in {} file{}", table.len(), files.len(), if files.len() == 1 { "" } else { "s" }),
+        ),
         ("numbers", format!("{numbers} ({})", dtypes.join(", "))),
         ("size", format!("{:.1} MB", bytes as f64 / 1e6)),
     ]

@@ -11,8 +11,10 @@ use rzen_merge::{Existing, Ingredient, Method, Soup, merge_into_base, soup_adapt
 /// `mean-ab` averages the factors, which is not the mean of the updates. The report says how far the result is
 /// from the exact sum.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  rzen soup --adapter runs/world/adapter_a/adapter --adapter runs/world/adapter_b/adapter \
-                  --base runs/world/stage_1/model --output soup")]
+#[command(
+    after_help = "Example:\n  rzen soup --adapter runs/world/adapter_a/adapter --adapter runs/world/adapter_b/adapter \
+                  --base runs/world/stage_1/model --output soup"
+)]
 pub struct Args {
     /// Folder of a PEFT adapter; give two or more
     #[arg(long = "adapter", required = true, value_name = "DIR")]
@@ -61,7 +63,9 @@ impl SoupOptions {
             "linear" => Ok(Method::Linear),
             "ties" => Ok(Method::Ties { density: self.density }),
             "magnitude-prune" => Ok(Method::MagnitudePrune { density: self.density }),
-            other => bail!("soup method `{other}` is unknown; give exact, svd, mean-ab, linear, ties or magnitude-prune"),
+            other => bail!(
+                "soup method `{other}` is unknown; give exact, svd, mean-ab, linear, ties or magnitude-prune"
+            ),
         }
     }
 
@@ -98,7 +102,12 @@ pub fn run(args: &Args) -> Result<()> {
 ///
 /// # Errors
 /// Names the adapter, module or option that is wrong. No output is left then.
-pub fn make_soup(adapters: &[PathBuf], weights: Option<&[f64]>, options: &SoupOptions, output: &Path) -> Result<f64> {
+pub fn make_soup(
+    adapters: &[PathBuf],
+    weights: Option<&[f64]>,
+    options: &SoupOptions,
+    output: &Path,
+) -> Result<f64> {
     let soup = combine(adapters, weights, options)?;
     soup.adapter.save(output, options.existing())?;
     Ok(soup.report.relative_error)

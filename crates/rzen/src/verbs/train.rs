@@ -18,8 +18,10 @@ const WORLD_RECIPE: &str = include_str!("../../../../recipes/world.toml");
 /// scratch in two stages, soups two adapters and measures everything. A run that was stopped goes on where it
 /// was when the same command is given again.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  rzen train\n  rzen train --config recipes/corpus.toml --data ../shared/corpus \
-                  --output runs/corpus\n  rzen train --set seed=2 --set stage.0.epochs=1")]
+#[command(
+    after_help = "Examples:\n  rzen train\n  rzen train --config recipes/corpus.toml --data ../shared/corpus \
+                  --output runs/corpus\n  rzen train --set seed=2 --set stage.0.epochs=1"
+)]
 pub struct Args {
     /// The recipe; default the built-in world
     #[arg(long, value_name = "RECIPE.toml")]
@@ -73,7 +75,8 @@ pub fn run(args: &Args) -> Result<()> {
 fn resolve(text: &str, changes: &[String]) -> Result<Recipe> {
     let mut table: toml::Table = toml::from_str(text)?;
     for change in changes {
-        let (key, value) = change.split_once('=').with_context(|| format!("--set {change}: write KEY=VALUE"))?;
+        let (key, value) =
+            change.split_once('=').with_context(|| format!("--set {change}: write KEY=VALUE"))?;
         let value = parse_value(value);
         set(&mut table, key, value).with_context(|| format!("--set {change}"))?;
     }
@@ -98,8 +101,10 @@ fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<()> {
     match table.entry(head).or_insert_with(|| toml::Value::Table(toml::Table::new())) {
         toml::Value::Table(inner) => set(inner, rest, value),
         toml::Value::Array(items) => {
-            let (index, rest) = rest.split_once('.').with_context(|| format!("`{head}` is a list; write {head}.0.KEY"))?;
-            let place: usize = index.parse().with_context(|| format!("`{head}` is a list; write {head}.0.KEY"))?;
+            let (index, rest) =
+                rest.split_once('.').with_context(|| format!("`{head}` is a list; write {head}.0.KEY"))?;
+            let place: usize =
+                index.parse().with_context(|| format!("`{head}` is a list; write {head}.0.KEY"))?;
             let count = items.len();
             match items.get_mut(place) {
                 Some(toml::Value::Table(inner)) => set(inner, rest, value),

@@ -1,0 +1,159 @@
+//! The chat template around an item.
+//!
+//! `<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{pictures}{words}<|im_end|>\n<|im_start|>assistant\n<|endoftext|>`:
+//! pictures come first, then instruction, texts and representation prompt without a separator.
+
+use rzen_core::{LoadedItem, Media, Picture};
+
+use super::config::{ProcessorConfig, Truncation};
+use super::error::ProcessError;
+use super::tokenizer::{self, SpecialIds, TextEncoder};
+
+/// The words of one item and the template's, before they become tokens.
+pub(super) struct Prompt<'a> {
+    system: &'a str,
+    words: String,
+    /// The representation prompt.
+    closing: &'a str,
+    /// Tokens of each picture.
+    pictures: &'a [usize],
+}
+
+/// A part of the template.
+enum Piece<'a> {
+    /// A control token: its name and where its id stands.
+    Control(&'static str, fn(&SpecialIds) -> u32),
+    Text(&'a str),
+    /// As many picture tokens.
+    Picture(usize),
+}
+
+use Piece::{Control, Text};
+
+const IM_START: Piece = Control(tokenizer::IM_START, |special| special.im_start);
+const IM_END: Piece = Control(tokenizer::IM_END, |special| special.im_end);
+const VISION_START: Piece = Control(tokenizer::VISION_START, |special| special.vision_start);
+const VISION_END: Piece = Control(tokenizer::VISION_END, |special| special.vision_end);
+const ENDOFTEXT: Piece = Control(tokenizer::ENDOFTEXT, |special| special.endoftext);
+
+const USER: &str = "user\n";
+/// Everything behind the run that holds the item's words.
+const TAIL: [Piece; 5] = [IM_END, Text("\n"), IM_START, Text("assistant\n"), ENDOFTEXT];
+
+impl<'a> Prompt<'a> {
+    /// - `pictures`: the tokens of each picture of the item
+    pub(super) fn new(config: &'a ProcessorConfig, item: &LoadedItem, pictures: &'a [usize]) -> Self {
+        let mut words = item.instruction.clone().unwrap_or_default();
+        for part in &item.parts {
+            if let Media::Text(text) = part {
+                words.push_str(text);
+            }
+        }
+        let closing = if pictures.is_empty() { &config.text_prompt } else { &config.picture_prompt };
+        Prompt { system: &config.system_prompt, words, closing, pictures }
+    }
+
+    /// The whole prompt as text, each picture as one `<|image_pad|>`.
+    pub(super) fn render(&self) -> String {
+        let system = self.system_turn();
+        let text = |piece: &Piece| match piece {
+            Control(name, _) => (*name).to_owned(),
+            Text(words) => (*words).to_owned(),
+            Piece::Picture(_) => tokenizer::IMAGE_PAD.to_owned(),
+        };
+        let head: String = self.head(&system).iter().map(text).collect();
+        let tail: String = TAIL.iter().map(text).collect();
+        [head, self.run(), tail].concat()
+    }
+
+    /// The tokens, at most `max_length`.
+    pub(super) fn encode(
+        &self,
+        encoder: &TextEncoder,
+        truncation: Truncation,
+        max_length: usize,
+    ) -> Result<Vec<u32>, ProcessError> {
+        let head = encode_pieces(&self.head(&self.system_turn()), encoder)?;
+        let tail = encode_pieces(&TAIL, encoder)?;
+        // A run between control tokens is tokenized as one: its words may share a token.
+        let run = encoder.encode(&self.run())?;
+        if head.len() + run.len() + tail.len() <= max_length {
+            return Ok([head, run, tail].concat());
+        }
+        match truncation {
+            Truncation::TextOnly => {
+                let kept = encoder.encode(self.lead())?.len();
+                let closing = encoder.encode(self.closing)?;
+                let fixed = head.len() + closing.len() + tail.len();
+                if fixed + kept > max_length {
+                    return Err(self.too_long(fixed + kept, max_length));
+                }
+                let mut words = encoder.encode(&[self.lead(), &self.words].concat())?;
+                words.truncate(max_length - fixed);
+                Ok([head, words, closing, tail].concat())
+            }
+            Truncation::Published => {
+                let mut ids = [head, run, tail].concat();
+                let last_picture = ids.iter().rposition(|id| *id == encoder.special().image_pad);
+                match last_picture {
+                    Some(last) if last >= max_length => Err(self.too_long(last + 1, max_length)),
+                    _ => {
+                        ids.truncate(max_length);
+                        Ok(ids)
+                    }
+                }
+            }
+        }
+    }
+
+    fn too_long(&self, found: usize, max_length: usize) -> ProcessError {
+        let tokens = self.pictures.iter().sum();
+        ProcessError::TooLong { pictures: self.pictures.len(), tokens, found, max_length }
+    }
+
+    fn system_turn(&self) -> String {
+        format!("system\n{}", self.system)
+    }
+
+    /// Everything before the run that holds the item's words.
+    fn head<'b>(&self, system_turn: &'b str) -> Vec<Piece<'b>> {
+        let mut pieces = vec![IM_START, Text(system_turn), IM_END, Text("\n"), IM_START];
+        if !self.pictures.is_empty() {
+            pieces.push(Text(USER));
+        }
+        for tokens in self.pictures {
+            pieces.extend([VISION_START, Piece::Picture(*tokens), VISION_END]);
+        }
+        pieces
+    }
+
+    /// What of the template stands in one run with the item's words.
+    fn lead(&self) -> &'static str {
+        if self.pictures.is_empty() { USER } else { "" }
+    }
+
+    fn run(&self) -> String {
+        [self.lead(), &self.words, self.closing].concat()
+    }
+}
+
+fn encode_pieces(pieces: &[Piece], encoder: &TextEncoder) -> Result<Vec<u32>, ProcessError> {
+    let mut ids = Vec::new();
+    for piece in pieces {
+        match piece {
+            Control(_, id) => ids.push(id(encoder.special())),
+            Text(text) => ids.extend(encoder.encode(text)?),
+            Piece::Picture(tokens) => ids.extend(std::iter::repeat_n(encoder.special().image_pad, *tokens)),
+        }
+    }
+    Ok(ids)
+}
+
+/// The pictures of an item in order.
+pub(super) fn pictures(item: &LoadedItem) -> impl Iterator<Item = &Picture> {
+    item.parts.iter().flat_map(|part| match part {
+        Media::Text(_) => &[][..],
+        Media::Image(picture) => std::slice::from_ref(picture),
+        Media::Frames(frames) => frames,
+    })
+}

@@ -1,0 +1,10 @@
+//! The program from outside, and what needs several crates at once.
+
+#[path = "../../../rzen-model/tests/encoder/case.rs"]
+#[allow(dead_code)]
+mod case;
+mod program;
+#[path = "../../../rzen-model/tests/encoder/reference.rs"]
+#[allow(dead_code)]
+mod reference;
+mod train_golden;
