@@ -15,7 +15,11 @@ impl Picture {
     /// If a side is 0 or `rgb` does not hold `width * height * 3` bytes.
     pub fn new(width: u32, height: u32, rgb: Vec<u8>) -> Self {
         assert!(width > 0 && height > 0, "a picture of {width}x{height} has no pixels");
-        assert_eq!(rgb.len(), width as usize * height as usize * 3, "bytes of a {width}x{height} RGB picture");
+        assert_eq!(
+            rgb.len(),
+            width as usize * height as usize * 3,
+            "bytes of a {width}x{height} RGB picture"
+        );
         Picture { width, height, rgb }
     }
 

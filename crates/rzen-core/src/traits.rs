@@ -52,7 +52,9 @@ pub enum EmbedError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// A vector came out that must not leave.
-    #[error("the vector of item {index} {problem}; the weights or the input hold numbers that the model can't work with")]
+    #[error(
+        "the vector of item {index} {problem}; the weights or the input hold numbers that the model can't work with"
+    )]
     Vector {
         /// The item, counted from 0.
         index: usize,
