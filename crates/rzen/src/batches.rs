@@ -84,10 +84,10 @@ impl StageData {
     /// Changes the pictures of a sample as its dataset wants it: a function of seed, step and place.
     fn augment(&self, sample: &mut LoadedSample, step: usize, planned: &PlannedBatch) {
         let augment = self.augments[planned.rows[sample.place].dataset];
-        let mut seed = self.seed ^ ((step as u64) << 32 | (sample.place as u64) << 8);
-        for item in [&mut sample.query, &mut sample.positive].into_iter().chain(&mut sample.hard_negatives) {
+        let seed = self.seed ^ ((step as u64) << 32 | (sample.place as u64) << 8);
+        let items = [&mut sample.query, &mut sample.positive].into_iter().chain(&mut sample.hard_negatives);
+        for (item, seed) in items.zip(seed..) {
             augment.apply(item, seed);
-            seed += 1;
         }
     }
 
