@@ -47,17 +47,30 @@ pub struct BadRow {
 /// the batch is smaller, the same way in every run, as long as the files are the same. (Time limits are
 /// the exception: a slow machine may lose a clip that a fast one loads.)
 pub fn load_samples(loader: &Loader, samples: &[&Sample]) -> (Vec<LoadedSample>, Vec<BadRow>) {
-    let results: Vec<_> =
-        samples.par_iter().enumerate().map(|(place, sample)| load_sample(loader, place, sample)).collect();
-    let mut loaded = Vec::with_capacity(samples.len());
+    load_samples_with(loader, samples, Ok)
+}
+
+/// Loads samples as [`load_samples`] does and hands each to `finish` in the thread that loaded it, so that
+/// no more decoded files are held at once than threads work on them. A row that `finish` refuses is bad.
+pub fn load_samples_with<T: Send>(
+    loader: &Loader,
+    samples: &[&Sample],
+    finish: impl Fn(LoadedSample) -> Result<T, String> + Sync,
+) -> (Vec<T>, Vec<BadRow>) {
+    let read = |(place, sample): (usize, &&Sample)| {
+        let refused = |message| BadRow { origin: sample.origin.clone(), file: None, message };
+        finish(load_sample(loader, place, sample)?).map_err(refused)
+    };
+    let results: Vec<Result<T, BadRow>> = samples.par_iter().enumerate().map(read).collect();
+    let mut finished = Vec::with_capacity(samples.len());
     let mut bad = Vec::new();
     for result in results {
         match result {
-            Ok(sample) => loaded.push(sample),
+            Ok(value) => finished.push(value),
             Err(row) => bad.push(row),
         }
     }
-    (loaded, bad)
+    (finished, bad)
 }
 
 fn load_sample(loader: &Loader, place: usize, sample: &Sample) -> Result<LoadedSample, BadRow> {
@@ -82,11 +95,13 @@ impl BadRow {
 
 /// The count of bad rows in a run, kept in `bad_rows.jsonl`.
 ///
-/// Each row counts once, however often it comes up, and a resumed run goes on from the file.
+/// Each row counts once, however often it comes up, and a resumed run goes on from the file. What has
+/// been mended meanwhile is struck off by [`keep`](BadRows::keep).
 #[derive(Debug)]
 pub struct BadRows {
     path: PathBuf,
     limit: usize,
+    rows: Vec<ListRow>,
     seen: HashSet<(String, usize)>,
 }
 
@@ -97,7 +112,8 @@ pub enum BadRowsError {
     /// There are more bad rows than the recipe allows.
     #[error(
         "{count} rows could not be loaded, more than the {limit} allowed; the last one is {origin}: {message}. \
-         All are listed in `{}`; mend them or raise the limit in the recipe", path.display()
+         All are listed in `{}`; mend their files, take the rows out of the manifest, or raise `bad_row_limit` \
+         in the recipe, then give the same command again to go on", path.display()
     )]
     TooMany {
         /// How many so far.
@@ -122,7 +138,7 @@ pub enum BadRowsError {
     },
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct ListRow {
     manifest: String,
     line: usize,
@@ -137,13 +153,27 @@ impl BadRows {
     /// [`BadRowsError::List`].
     pub fn open(folder: &Path, limit: usize) -> Result<Self, BadRowsError> {
         let path = folder.join("bad_rows.jsonl");
-        let seen = read_list(&path).map_err(|source| BadRowsError::List { path: path.clone(), source })?;
-        Ok(BadRows { path, limit, seen })
+        let list = read_list(&path).map_err(|source| BadRowsError::List { path: path.clone(), source })?;
+        let mut bad_rows = BadRows { path, limit, rows: Vec::new(), seen: HashSet::new() };
+        list.into_iter().for_each(|row| bad_rows.count_once(row));
+        Ok(bad_rows)
+    }
+
+    /// Strikes rows off the list of which `is_bad` (manifest, line) says that they are bad no more.
+    ///
+    /// # Errors
+    /// [`BadRowsError::List`].
+    pub fn keep(&mut self, is_bad: impl Fn(&str, usize) -> bool) -> Result<(), BadRowsError> {
+        let (kept, mended): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.rows).into_iter().partition(|row| is_bad(&row.manifest, row.line));
+        self.rows = kept;
+        self.seen = self.rows.iter().map(ListRow::key).collect();
+        if mended.is_empty() { Ok(()) } else { self.rewrite().map_err(|source| self.list_error(source)) }
     }
 
     /// How many rows have been bad so far.
     pub fn count(&self) -> usize {
-        self.seen.len()
+        self.rows.len()
     }
 
     /// The list of bad rows; not there as long as there are none.
@@ -154,18 +184,17 @@ impl BadRows {
     /// Adds the rows that are not in the list yet.
     ///
     /// # Errors
-    /// [`BadRowsError::TooMany`] once the limit is passed; the list is complete then.
+    /// [`BadRowsError::TooMany`] at any bad row, new or known, once the limit is passed; the list is
+    /// complete then.
     pub fn record(&mut self, rows: &[BadRow]) -> Result<(), BadRowsError> {
-        let mut last = None;
         for row in rows {
-            let manifest = row.origin.file.display().to_string();
-            if self.seen.insert((manifest.clone(), row.origin.line)) {
-                self.append(manifest, row)
-                    .map_err(|source| BadRowsError::List { path: self.path.clone(), source })?;
-                last = Some(row);
+            let row = ListRow::new(row);
+            if !self.seen.contains(&row.key()) {
+                self.append(&row).map_err(|source| self.list_error(source))?;
+                self.count_once(row);
             }
         }
-        match last {
+        match rows.last() {
             Some(row) if self.count() > self.limit => Err(BadRowsError::TooMany {
                 count: self.count(),
                 limit: self.limit,
@@ -177,26 +206,57 @@ impl BadRows {
         }
     }
 
-    fn append(&self, manifest: String, row: &BadRow) -> std::io::Result<()> {
-        let file = row.file.as_ref().map(|file| file.display().to_string());
-        let row = ListRow { manifest, line: row.origin.line, file, message: row.message.clone() };
-        let mut line = serde_json::to_string(&row)?;
-        line.push('\n');
-        OpenOptions::new().create(true).append(true).open(&self.path)?.write_all(line.as_bytes())
+    fn count_once(&mut self, row: ListRow) {
+        if self.seen.insert(row.key()) {
+            self.rows.push(row);
+        }
+    }
+
+    fn append(&self, row: &ListRow) -> std::io::Result<()> {
+        OpenOptions::new().create(true).append(true).open(&self.path)?.write_all(row.to_line()?.as_bytes())
+    }
+
+    /// Writes the whole list beside the old one and puts it in its place.
+    fn rewrite(&self) -> std::io::Result<()> {
+        let list: String = self.rows.iter().map(ListRow::to_line).collect::<Result<_, _>>()?;
+        let part = self.path.with_extension("jsonl.part");
+        fs::write(&part, list)?;
+        fs::rename(&part, &self.path)
+    }
+
+    fn list_error(&self, source: std::io::Error) -> BadRowsError {
+        BadRowsError::List { path: self.path.clone(), source }
+    }
+}
+
+impl ListRow {
+    fn new(row: &BadRow) -> Self {
+        ListRow {
+            manifest: row.origin.file.display().to_string(),
+            line: row.origin.line,
+            file: row.file.as_ref().map(|file| file.display().to_string()),
+            message: row.message.clone(),
+        }
+    }
+
+    fn key(&self) -> (String, usize) {
+        (self.manifest.clone(), self.line)
+    }
+
+    fn to_line(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self).map(|line| line + "\n")
     }
 }
 
 /// A line that was cut off when a run died is closed and no row; it is counted again when its row comes up.
-fn read_list(path: &Path) -> std::io::Result<HashSet<(String, usize)>> {
+fn read_list(path: &Path) -> std::io::Result<Vec<ListRow>> {
     let list = match fs::read(path) {
         Ok(list) => list,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(HashSet::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     if list.last().is_some_and(|byte| *byte != b'\n') {
         OpenOptions::new().append(true).open(path)?.write_all(b"\n")?;
     }
-    let rows =
-        list.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<ListRow>(line).ok());
-    Ok(rows.map(|row| (row.manifest, row.line)).collect())
+    Ok(list.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
 }

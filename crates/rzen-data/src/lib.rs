@@ -10,7 +10,7 @@
 //! - [`train_rows`], [`embed_rows`] and [`EvalCorpus`] read JSON lines and name file, line and key
 //!   of whatever is wrong with them.
 //! - [`epoch_plan`] says which rows make which batch of an epoch; it is a pure function.
-//! - [`load_samples`] reads a batch in parallel, and [`BadRows`] counts what could not be read.
+//! - [`load_samples_with`] reads a batch in parallel, and [`BadRows`] counts what could not be read.
 #![warn(missing_docs)]
 
 mod animation;
@@ -39,7 +39,7 @@ mod train_rows;
 mod video;
 mod webp_frames;
 
-pub use bad_rows::{BadRow, BadRows, BadRowsError, LoadedSample, load_samples};
+pub use bad_rows::{BadRow, BadRows, BadRowsError, LoadedSample, load_samples, load_samples_with};
 pub use embed_rows::{EmbedRow, embed_rows};
 pub use error::LoadError;
 pub use eval_corpus::{Candidate, EvalCorpus, EvalQuery, EvalSet, EvalTask};

@@ -4,7 +4,7 @@ use std::fs;
 
 use image::ImageFormat;
 use rzen_core::{Item, Origin, Sample, Task};
-use rzen_data::{BadRows, BadRowsError, LoadOptions, Loader, load_samples};
+use rzen_data::{BadRows, BadRowsError, LoadOptions, Loader, load_samples, load_samples_with};
 
 use crate::made::{Folder, check_message, encode, gradient};
 
@@ -80,6 +80,61 @@ fn the_run_stops_past_the_limit_and_goes_on_counting_after_a_restart() {
     rows.record(&bad(1)).unwrap();
     assert!(matches!(rows.record(&bad(2)), Err(BadRowsError::TooMany { count: 3, limit: 2, .. })));
     assert_eq!(BadRows::open(folder.path(), 9).unwrap().count(), 3);
+}
+
+#[test]
+fn the_limit_holds_after_a_restart() {
+    let folder = folder_with_a_picture();
+    let samples: Vec<_> = (1..=3).map(|line| sample(&folder, line, "gone.png")).collect();
+    let bad = load_samples(&Loader::default(), &samples.iter().collect::<Vec<_>>()).1;
+    BadRows::open(folder.path(), 2).unwrap().record(&bad).unwrap_err();
+    let mut rows = BadRows::open(folder.path(), 2).unwrap();
+    // Every row is known, and still there is one too many.
+    let error = rows.record(&bad[..1]).unwrap_err();
+    check_message(
+        &error,
+        &["3 rows", "the 2 allowed", "train.jsonl:1", "manifest", "`bad_row_limit`", "command again"],
+    );
+    // A batch without a bad row is no reason to stop.
+    rows.record(&[]).unwrap();
+    BadRows::open(folder.path(), 3).unwrap().record(&bad[..1]).unwrap();
+}
+
+#[test]
+fn mended_rows_count_no_more() {
+    let folder = folder_with_a_picture();
+    let samples: Vec<_> = (1..=3).map(|line| sample(&folder, line, "gone.png")).collect();
+    let bad = load_samples(&Loader::default(), &samples.iter().collect::<Vec<_>>()).1;
+    BadRows::open(folder.path(), 2).unwrap().record(&bad).unwrap_err();
+    let mut rows = BadRows::open(folder.path(), 2).unwrap();
+    rows.keep(|manifest, line| manifest.ends_with("train.jsonl") && line != 2).unwrap();
+    assert_eq!(rows.count(), 2);
+    rows.record(&bad[..1]).unwrap();
+    // It is off the list as well, and counts anew if it breaks anew.
+    let mut rows = BadRows::open(folder.path(), 2).unwrap();
+    assert_eq!(rows.count(), 2);
+    assert!(matches!(rows.record(&bad[1..2]), Err(BadRowsError::TooMany { count: 3, .. })));
+}
+
+#[test]
+fn each_sample_is_finished_before_more_are_loaded_than_there_are_threads() {
+    let folder = folder_with_a_picture();
+    let samples =
+        [sample(&folder, 1, "good.png"), sample(&folder, 2, "late.png"), sample(&folder, 3, "good.png")];
+    // The file of the second sample is there only once the first is finished.
+    let finish = |loaded: rzen_data::LoadedSample| {
+        match loaded.place {
+            0 => drop(folder.write("late.png", encode(&gradient(4, 4).into(), ImageFormat::Png))),
+            2 => return Err("no use".to_owned()),
+            _ => {}
+        }
+        Ok(loaded.place)
+    };
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let (finished, bad) = threads
+        .install(|| load_samples_with(&Loader::default(), &samples.iter().collect::<Vec<_>>(), finish));
+    assert_eq!(finished, [0, 1]);
+    assert_eq!((bad.len(), bad[0].origin.line, bad[0].message.as_str()), (1, 3, "no use"));
 }
 
 #[test]
