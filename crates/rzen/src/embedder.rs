@@ -30,6 +30,11 @@ pub struct EmbedSettings {
 /// Items decoded at once, in batches: enough to sort by length, small enough for memory.
 const BATCHES_AHEAD: usize = 8;
 
+/// At least one, whatever the settings.
+fn items_ahead(settings: EmbedSettings) -> usize {
+    settings.batch_size.saturating_mul(BATCHES_AHEAD.max(settings.threads)).max(1)
+}
+
 impl LocalEmbedder {
     /// An embedder that reads files with `loader`.
     pub fn new(
@@ -48,20 +53,16 @@ impl LocalEmbedder {
         self.model.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// Reads and encodes items; the first that fails is the error.
+    /// Reads and encodes items; the first that fails is the error. Each is encoded in the thread that
+    /// decoded it: what is decoded is far larger than what is kept.
     fn encode_items(&self, items: &[Item], offset: usize, count: usize) -> Result<Vec<Encoded>, EmbedError> {
-        let fail = |i: usize, source: Box<dyn Error + Send + Sync>| EmbedError::Item {
-            index: offset + i,
-            count,
-            source,
-        };
-        let loaded: Vec<_> = items.par_iter().map(|item| self.loader.load(item)).collect();
-        let mut whole = Vec::with_capacity(items.len());
-        for (i, item) in loaded.into_iter().enumerate() {
-            whole.push(item.map_err(|error| fail(i, error.into()))?);
-        }
-        let encoded: Vec<_> = whole.par_iter().map(|item| self.processor.process(item)).collect();
-        encoded.into_iter().enumerate().map(|(i, item)| item.map_err(|error| fail(i, error.into()))).collect()
+        let encoded: Vec<_> = items.par_iter().map(|item| self.encode_item(item)).collect();
+        let fail = |i: usize, source| EmbedError::Item { index: offset + i, count, source };
+        encoded.into_iter().enumerate().map(|(i, item)| item.map_err(|error| fail(i, error))).collect()
+    }
+
+    fn encode_item(&self, item: &Item) -> Result<Encoded, Box<dyn Error + Send + Sync>> {
+        Ok(self.processor.process(&self.loader.load(item)?)?)
     }
 
     fn embed_batch(&self, model: &Qwen2Vl, items: &[&Encoded]) -> Vec<Vec<f32>> {
@@ -78,8 +79,9 @@ impl Embed for LocalEmbedder {
 
     fn embed(&self, items: &[Item]) -> Result<Vec<Vec<f32>>, EmbedError> {
         let mut vectors = Vec::with_capacity(items.len());
-        let ahead = self.settings.batch_size * BATCHES_AHEAD.max(self.settings.threads);
+        let ahead = items_ahead(self.settings);
         for (chunk, part) in items.chunks(ahead).enumerate() {
+            // `ahead` may be huge, but then there is one chunk alone.
             let offset = chunk * ahead;
             let encoded = self.encode_items(part, offset, items.len())?;
             vectors.extend(self.embed_encoded(&encoded));
@@ -97,7 +99,7 @@ impl LocalEmbedder {
     fn embed_encoded(&self, items: &[Encoded]) -> Vec<Vec<f32>> {
         let mut order: Vec<usize> = (0..items.len()).collect();
         order.sort_by_key(|&i| (items[i].pictures.len(), items[i].input_ids.len()));
-        let batches: Vec<&[usize]> = order.chunks(self.settings.batch_size).collect();
+        let batches: Vec<&[usize]> = order.chunks(self.settings.batch_size.max(1)).collect();
         let mut vectors = vec![Vec::new(); items.len()];
         let threads = self.settings.threads.max(1).min(batches.len().max(1));
         let parts: Vec<Vec<(usize, Vec<f32>)>> = std::thread::scope(|scope| {
@@ -124,5 +126,19 @@ impl LocalEmbedder {
             vectors[i] = vector;
         }
         vectors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_settings_are_survived() {
+        let ahead = |batch_size, threads| items_ahead(EmbedSettings { batch_size, threads });
+        assert_eq!(ahead(4, 1), 32);
+        assert_eq!(ahead(4, 10), 40);
+        assert_eq!(ahead(usize::MAX, 2), usize::MAX);
+        assert_eq!(ahead(0, 0), 1);
     }
 }
