@@ -165,6 +165,9 @@ pub struct Stage {
     /// Hard negatives of its own that a row may bring, at most.
     #[serde(default)]
     pub hard_negatives: usize,
+    /// Whether a row's hard negatives are negatives of the other rows of its batch as well.
+    #[serde(default = "yes")]
+    pub share_hard_negatives: bool,
     /// What is drawn from.
     pub datasets: Vec<DatasetRow>,
     /// The criterion.
