@@ -5,7 +5,7 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, ImageResult, Limits};
 use rzen_core::Picture;
 
 use crate::convert::to_picture;
@@ -118,13 +118,13 @@ fn decode_still(
         let found = format!("its {} bytes hold no end-of-image marker", bytes.len());
         return Err(LoadError::Truncated { path: path.to_owned(), format: "JPEG", found });
     }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(decoder_limits(options));
-    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    let mut decoder = open_decoder(bytes, format).map_err(damaged)?;
     // `Limits` alone don't stop a bomb: `from_decoder` allocates the picture without asking them.
     let (width, height) = decoder.dimensions();
     options.check_size(path, width, height)?;
-    let orientation = match options.exif_orientation {
+    decoder.set_limits(decoder_limits(decoder.total_bytes())).map_err(damaged)?;
+    // Pillow turns TIFF whether it is asked to or not.
+    let orientation = match options.exif_orientation || format == ImageFormat::Tiff {
         true => decoder.orientation().unwrap_or(Orientation::NoTransforms),
         false => Orientation::NoTransforms,
     };
@@ -141,10 +141,18 @@ fn picture_error(path: &Path, format: ImageFormat, error: ImageError) -> LoadErr
     }
 }
 
-/// Bounds what a decoder allocates inside: the largest picture with four channels of 16 bits, twice.
-fn decoder_limits(options: &LoadOptions) -> Limits {
+/// A decoder that has read the head of a picture, colour profiles and the like.
+fn open_decoder(bytes: &[u8], format: ImageFormat) -> ImageResult<impl ImageDecoder> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    // No pixel is decoded under these limits, but PNG unpacks profiles.
+    reader.limits(decoder_limits(0));
+    reader.into_decoder()
+}
+
+/// Bounds what a decoder allocates inside, for a picture of so many bytes.
+fn decoder_limits(picture_bytes: u64) -> Limits {
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(options.max_pixels.saturating_mul(16).saturating_add(64 << 20));
+    limits.max_alloc = Some(picture_bytes.saturating_mul(2).saturating_add(64 << 20));
     limits
 }
 
@@ -162,4 +170,51 @@ fn format_name(format: ImageFormat) -> &'static str {
 /// The first bytes, printable ones as text.
 pub(crate) fn first_bytes(bytes: &[u8]) -> String {
     format!("`{}`", bytes[..bytes.len().min(16)].escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A PNG of one pixel that carries `length` zeros as its colour profile, packed a thousand times.
+    fn with_profile(length: u32) -> Vec<u8> {
+        let encode = |width, height| {
+            let mut bytes = Cursor::new(Vec::new());
+            DynamicImage::new_luma8(width, height).write_to(&mut bytes, ImageFormat::Png).expect("memory");
+            bytes.into_inner()
+        };
+        // The pixels of a black picture are packed zeros.
+        let black = encode(9_999, length / 10_000);
+        let mut packed = Vec::new();
+        let mut rest = &black[8..];
+        while let Some((head, body)) = rest.split_at_checked(8) {
+            let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+            if &head[4..] == b"IDAT" {
+                packed.extend(&body[..length]);
+            }
+            rest = &body[length + 4..];
+        }
+        let profile = [b"iCCPname\0\0", &packed[..]].concat();
+        let checksum = profile.iter().fold(!0u32, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
+        });
+        let chunk =
+            [&(packed.len() as u32 + 6).to_be_bytes()[..], &profile, &(!checksum).to_be_bytes()].concat();
+        let (head, tail) = (encode(1, 1), 33);
+        [&head[..tail], &chunk, &head[tail..]].concat()
+    }
+
+    #[test]
+    fn profiles_are_unpacked_only_as_far_as_is_sane() {
+        let profile = |length| {
+            let bytes = with_profile(length);
+            let mut decoder = open_decoder(&bytes, ImageFormat::Png).expect("a whole picture");
+            decoder.icc_profile().expect("no error").map(|profile| profile.len())
+        };
+        assert_eq!(profile(1_000_000), Some(1_000_000));
+        assert_eq!(profile(100_000_000), None);
+        let bytes = with_profile(100_000_000);
+        let picture = decode_picture(Path::new("bomb.png"), &bytes, &LoadOptions::default());
+        assert_eq!(picture.map(|picture| picture.width()).ok(), Some(1));
+    }
 }

@@ -112,6 +112,12 @@ pub struct WebpFrame {
     pub clears: bool,
 }
 
+impl WebpFrame {
+    pub fn full(image: RgbaImage) -> Self {
+        WebpFrame { left: 0, top: 0, image, blends: false, clears: false }
+    }
+}
+
 /// An animated WebP file of lossless frames.
 pub fn webp(width: u32, height: u32, frames: &[WebpFrame]) -> Vec<u8> {
     let number3 = |number: u32| number.to_le_bytes()[..3].to_vec();

@@ -4,7 +4,7 @@ use image::{DynamicImage, ImageFormat, ImageFormat::*};
 use rzen_core::Item;
 use rzen_data::{LoadError, LoadOptions, Loader};
 
-use crate::made::{Folder, check_message, encode, gradient, load_image, load_video};
+use crate::made::{self, Folder, WebpFrame, check_message, encode, gradient, load_image, load_video};
 
 const FORMATS: [ImageFormat; 6] = [Png, Jpeg, WebP, Gif, Bmp, Tiff];
 
@@ -76,6 +76,74 @@ fn exif_turns_only_with_the_switch() {
     assert_eq!(size(true), (16, 24));
 }
 
+/// A grey TIFF of six bytes of pixels.
+fn tiff(width: u32, height: u32, orientation: u32) -> Vec<u8> {
+    const SHORT: u16 = 3;
+    const LONG: u16 = 4;
+    let entries = [
+        (256u16, LONG, width),
+        (257, LONG, height),
+        (258, SHORT, 8), // bits
+        (259, SHORT, 1), // not packed
+        (262, SHORT, 1), // black is 0
+        (273, LONG, 8),  // where the pixels are
+        (274, SHORT, orientation),
+        (277, SHORT, 1), // channels
+        (278, LONG, height),
+        (279, LONG, 6), // bytes
+    ];
+    let mut bytes = b"II*\0\x10\0\0\0\x01\x02\x03\x04\x05\x06\0\0".to_vec();
+    bytes.extend((entries.len() as u16).to_le_bytes());
+    for (tag, kind, value) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(1u32.to_le_bytes());
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend([0; 4]);
+    bytes
+}
+
+/// A grey PNG with the same pixels, and an EXIF tag.
+fn exif_png(orientation: u8) -> Vec<u8> {
+    let grey = image::GrayImage::from_raw(3, 2, vec![1, 2, 3, 4, 5, 6]).unwrap();
+    let png = encode(&grey.into(), Png);
+    let mut exif = b"eXIfMM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0".to_vec();
+    exif[4 + 19] = orientation;
+    let length = (exif.len() as u32 - 4).to_be_bytes();
+    let checksum = crc32(&exif).to_be_bytes();
+    [&png[..33], &length, &exif, &checksum, &png[33..]].concat()
+}
+
+#[test]
+fn all_orientations_are_those_of_pillow() {
+    let folder = Folder::new();
+    let expected = [
+        (3, [1, 2, 3, 4, 5, 6]),
+        (3, [3, 2, 1, 6, 5, 4]),
+        (3, [6, 5, 4, 3, 2, 1]),
+        (3, [4, 5, 6, 1, 2, 3]),
+        (2, [1, 4, 2, 5, 3, 6]),
+        (2, [4, 1, 5, 2, 6, 3]),
+        (2, [6, 3, 5, 2, 4, 1]),
+        (2, [3, 6, 2, 5, 1, 4]),
+    ];
+    for (orientation, (width, pixels)) in (1u8..).zip(expected) {
+        let load = |name: &str, bytes: Vec<u8>, exif_orientation| {
+            let options = LoadOptions { exif_orientation, ..Default::default() };
+            let picture = load_image(&folder.write(name, bytes), &options).unwrap();
+            (picture.width(), picture.rgb().iter().step_by(3).copied().collect::<Vec<_>>())
+        };
+        let turned = (width, pixels.to_vec());
+        assert_eq!(load("a.png", exif_png(orientation), true), turned, "orientation {orientation}");
+        assert_eq!(load("a.png", exif_png(orientation), false), (3, vec![1, 2, 3, 4, 5, 6]));
+        // Pillow turns TIFF whether it is asked to or not.
+        for switch in [true, false] {
+            assert_eq!(load("a.tiff", tiff(3, 2, orientation.into()), switch), turned, "TIFF {orientation}");
+        }
+    }
+}
+
 #[test]
 fn extreme_shapes_load() {
     let folder = Folder::new();
@@ -134,10 +202,30 @@ fn bombs_are_refused() {
     let frame = jpeg.windows(2).position(|marker| marker == [0xFF, 0xC0]).unwrap();
     jpeg[frame + 5..frame + 7].copy_from_slice(&(side as u16).to_be_bytes());
     jpeg[frame + 7..frame + 9].copy_from_slice(&(side as u16).to_be_bytes());
-    for (name, bytes) in [("bomb.png", png), ("bomb.bmp", bmp), ("bomb.gif", gif), ("bomb.jpg", jpeg)] {
+    let tiff = tiff(side, side, 1);
+    let mut webp = made::webp(2, 2, &[WebpFrame::full(gradient(2, 2))]);
+    let canvas = webp.windows(4).position(|kind| kind == b"VP8X").unwrap() + 12;
+    webp[canvas..canvas + 3].copy_from_slice(&(side - 1).to_le_bytes()[..3]);
+    webp[canvas + 3..canvas + 6].copy_from_slice(&(side - 1).to_le_bytes()[..3]);
+    for (name, bytes) in [
+        ("bomb.png", png),
+        ("bomb.bmp", bmp),
+        ("bomb.gif", gif),
+        ("bomb.jpg", jpeg),
+        ("bomb.tiff", tiff),
+        ("bomb.webp", webp),
+    ] {
         let error = load_image(&folder.write(name, bytes), &LoadOptions::default()).unwrap_err();
         check_message(&error, &[name, "60000 x 60000 pixels", "178956970 pixels", "max_pixels"]);
     }
+    // A still WebP has 14 bits for a side.
+    let mut webp = encode(&gradient(2, 2).into(), WebP);
+    let sides = webp.windows(4).position(|kind| kind == b"VP8L").unwrap() + 9;
+    let alpha = webp[sides + 3] & 0xF0;
+    webp[sides..sides + 4].copy_from_slice(&(16_382u32 | 16_382 << 14).to_le_bytes());
+    webp[sides + 3] |= alpha;
+    let error = load_image(&folder.write("still.webp", webp), &LoadOptions::default()).unwrap_err();
+    check_message(&error, &["still.webp", "16383 x 16383 pixels", "max_pixels"]);
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
