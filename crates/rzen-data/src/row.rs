@@ -28,6 +28,16 @@ pub enum ManifestError {
         /// The file.
         path: PathBuf,
     },
+    /// The line is no text.
+    #[error(
+        "{origin}: not UTF-8 after byte {valid} of the line; expected a JSON object in UTF-8, save the file so"
+    )]
+    NotText {
+        /// The row.
+        origin: Origin,
+        /// How many bytes can be read.
+        valid: usize,
+    },
     /// The line is no JSON object.
     #[error("{origin}: not a JSON object: {source}; expected one object on each line")]
     Json {
@@ -136,12 +146,18 @@ pub(crate) fn rows(path: &Path, allowed: &'static [&'static str]) -> Result<Vec<
     let unreadable = |source| ManifestError::Read { path: path.to_owned(), source };
     let file: Arc<Path> = path.into();
     let mut rows = Vec::new();
-    for (index, line) in BufReader::new(File::open(path).map_err(unreadable)?).lines().enumerate() {
-        let line = line.map_err(unreadable)?;
+    let lines = BufReader::new(File::open(path).map_err(unreadable)?).split(b'\n');
+    for (index, line) in lines.enumerate() {
+        let origin = Origin { file: file.clone(), line: index + 1 };
+        let line = match String::from_utf8(line.map_err(unreadable)?) {
+            Ok(line) => line,
+            Err(error) => {
+                return Err(ManifestError::NotText { origin, valid: error.utf8_error().valid_up_to() });
+            }
+        };
         if line.trim().is_empty() {
             continue;
         }
-        let origin = Origin { file: file.clone(), line: index + 1 };
         match serde_json::from_str(&line) {
             Ok(map) => rows.push(Row { origin, map, allowed }),
             Err(source) => return Err(ManifestError::Json { origin, source }),

@@ -86,3 +86,11 @@ fn rows_to_embed_are_strict() {
     check(r#"{"id": "", "content": [{"text": ""}]}"#, &["`id`", "empty"]);
     check(r#"{"id": "b"}"#, &["`content`", "missing"]);
 }
+
+#[test]
+fn a_row_that_is_no_text_is_named() {
+    let folder = Folder::new();
+    let latin = [GOOD.as_bytes(), b"\r\n{\"dataset\": \"caf\xE9\"}\n"].concat();
+    let error = train_rows(&folder.write("train.jsonl", latin), Path::new("")).unwrap_err();
+    check_message(&error, &["train.jsonl:2", "not UTF-8", "after byte 16", "save"]);
+}
