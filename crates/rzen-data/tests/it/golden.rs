@@ -1,6 +1,7 @@
 //! Pictures of the reference set, decoded as Pillow does.
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,31 @@ use crate::made::load_image;
 
 fn reference() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    reference_in(&workspace, env::var_os("RZEN_REFERENCE"))
+}
+
+/// The folder that is named, counted from the workspace, which must be there; else one that may be.
+fn reference_in(workspace: &Path, named: Option<OsString>) -> PathBuf {
     let shared = workspace.join("../shared/reference");
-    match env::var_os("RZEN_REFERENCE") {
-        Some(folder) => folder.into(),
+    match named {
+        Some(folder) => {
+            let cases = workspace.join(&folder).join("cases");
+            assert!(cases.is_dir(), "RZEN_REFERENCE is {folder:?}, but {} is not there", cases.display());
+            workspace.join(folder)
+        }
         None if shared.is_dir() => shared,
         None => workspace.join("fixtures/reference"),
     }
+}
+
+#[test]
+fn a_reference_that_is_named_must_be_there() {
+    let folder = crate::made::Folder::new();
+    fs::create_dir_all(folder.path().join("own/cases")).unwrap();
+    let named = |name: &str| reference_in(folder.path(), Some(name.into()));
+    assert_eq!(named("own"), folder.path().join("own"));
+    assert_eq!(reference_in(folder.path(), None), folder.path().join("fixtures/reference"));
+    assert!(std::panic::catch_unwind(|| named("gone")).is_err());
 }
 
 #[test]
