@@ -1,9 +1,11 @@
 //! Pages of PDF files.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hayro::hayro_interpret::InterpreterSettings;
+use hayro::hayro_interpret::{InterpreterSettings, InterpreterWarning};
 use hayro::hayro_syntax::{DecryptionError, LoadPdfError, Pdf};
 use hayro::vello_cpu::color::palette::css::WHITE;
 use hayro::{PixmapSettings, RenderCache, RenderSettings, render};
@@ -33,6 +35,11 @@ pub(crate) fn load_page(path: &Path, page: u32, options: &LoadOptions) -> Result
 
 fn draw_page(path: &Path, bytes: Vec<u8>, page: u32, options: &LoadOptions) -> Result<Picture, LoadError> {
     let head = first_bytes(&bytes);
+    // Without its end the parser guesses at the rest and draws pages without their content.
+    if is_pdf(&bytes) && !has_end_mark(&bytes) {
+        let found = format!("its last bytes (of {}) hold no `%%EOF`", bytes.len());
+        return Err(LoadError::Truncated { path: path.to_owned(), format: "PDF", found });
+    }
     let pdf = Pdf::new(bytes).map_err(|error| open_error(path, &head, error))?;
     let pages = pdf.pages();
     let index = (page as usize).checked_sub(1);
@@ -42,16 +49,47 @@ fn draw_page(path: &Path, bytes: Vec<u8>, page: u32, options: &LoadOptions) -> R
     let scale = options.pdf_dpi / POINTS_PER_INCH;
     let (width, height) = found.render_dimensions();
     check_page(path, page, width * scale, height * scale, options)?;
+    let broken_picture = Arc::new(AtomicBool::new(false));
     let pixmap = render(
         found,
         &RenderCache::new(),
-        &InterpreterSettings::default(),
+        &settings(broken_picture.clone()),
         &RenderSettings::default(),
         &PixmapSettings { x_scale: scale, y_scale: scale, bg_color: WHITE },
     );
+    if broken_picture.load(Ordering::SeqCst) {
+        let found = format!("page {page} holds a picture that can't be decoded");
+        return Err(LoadError::Document { path: path.to_owned(), found });
+    }
     let (width, height) = (u32::from(pixmap.width()), u32::from(pixmap.height()));
     // White lies under everything, so premultiplied colours are plain ones.
     Ok(Picture::new(width, height, without_alpha(pixmap.data_as_u8_slice())))
+}
+
+/// How a page is read; notes when a picture on it can't be. Fonts that can't are left out as documented.
+fn settings(broken_picture: Arc<AtomicBool>) -> InterpreterSettings {
+    let warning_sink = Arc::new(move |warning| {
+        if matches!(warning, InterpreterWarning::ImageDecodeFailure) {
+            broken_picture.store(true, Ordering::SeqCst);
+        }
+    });
+    InterpreterSettings { warning_sink, ..Default::default() }
+}
+
+/// Whether a file begins as PDF; something else may stand before it.
+fn is_pdf(bytes: &[u8]) -> bool {
+    const REACH: usize = 1024;
+    holds(&bytes[..bytes.len().min(REACH)], b"%PDF")
+}
+
+/// Whether the end of a file says that it is the end; other programs may have put something behind it.
+fn has_end_mark(bytes: &[u8]) -> bool {
+    const REACH: usize = 2048;
+    holds(&bytes[bytes.len().saturating_sub(REACH)..], b"%%EOF")
+}
+
+fn holds(bytes: &[u8], mark: &[u8]) -> bool {
+    bytes.windows(mark.len()).any(|window| window == mark)
 }
 
 /// Refuses pages that round to nothing, and those too large to draw, before anything is drawn.

@@ -69,11 +69,59 @@ fn files_that_are_no_documents_are_named() {
     let whole = pdf(50.0, &["1 0 0"]);
     let load =
         |name, bytes: &[u8]| load_page(&folder.write(name, bytes), 1, &LoadOptions::default()).unwrap_err();
-    check_message(&load("cut.pdf", &whole[..40]), &["cut.pdf", "`%PDF-1.4", "again"]);
+    check_message(&load("cut.pdf", &whole[..40]), &["cut.pdf", "truncated PDF", "40", "`%%EOF`", "again"]);
+    check_message(&load("no.pdf", b"%PDF-1.4 and no more %%EOF"), &["no.pdf", "`%PDF-1.4", "again"]);
     check_message(&load("page.pdf", b"<html>not a document</html>"), &["page.pdf", "`<html>not", "again"]);
     check_message(&load("empty.pdf", b""), &["empty.pdf", "0 bytes"]);
     let gone = load_page(&folder.path().join("gone.pdf"), 1, &LoadOptions::default()).unwrap_err();
     check_message(&gone, &["gone.pdf", "path"]);
+}
+
+#[test]
+fn every_cut_of_a_document_is_noticed() {
+    let folder = Folder::new();
+    let whole = pdf(50.0, &["1 0 0"]);
+    // The line break after the mark is not missed.
+    for length in 1..whole.len() - 1 {
+        let error = load_page(&folder.write("cut.pdf", &whole[..length]), 1, &LoadOptions::default());
+        assert!(error.is_err(), "{length} of {} bytes were taken for a whole document", whole.len());
+    }
+    let tail = [&whole[..], &[0; 1500]].concat();
+    load_page(&folder.write("tail.pdf", tail), 1, &LoadOptions::default()).unwrap();
+}
+
+#[test]
+fn pictures_that_cannot_be_drawn_are_not_passed_over() {
+    let folder = Folder::new();
+    let page = |data: &str, filter: &str| {
+        let objects = [
+            "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
+            "<< /Type /Pages /Kids [3 0 R] /Count 1 >>".to_owned(),
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 20 10] /Contents 4 0 R \
+             /Resources << /XObject << /P 5 0 R >> >> >>"
+                .to_owned(),
+            "<< /Length 23 >>\nstream\n20 0 0 10 0 0 cm /P Do \nendstream".to_owned(),
+            format!(
+                "<< /Type /XObject /Subtype /Image /Width 1 /Height 1 /BitsPerComponent 8 \
+                 /ColorSpace /DeviceGray {filter} /Length {} >>\nstream\n{data}\nendstream",
+                data.len()
+            ),
+        ];
+        load_page(&folder.write("picture.pdf", pdf_file(&objects, "")), 1, &LoadOptions::default())
+    };
+    // A grey of 0x40.
+    assert!(page("@", "").unwrap().rgb().iter().all(|channel| *channel == 0x40));
+    check_message(&page("no JPEG", "/Filter /DCTDecode").unwrap_err(), &["picture.pdf", "page 1", "decoded"]);
+}
+
+#[test]
+fn pages_have_no_time_beyond_the_limit() {
+    let folder = Folder::new();
+    let path = folder.write("slow.pdf", pdf(50.0, &["1 0 0"]));
+    let error = load_page(&path, 1, &LoadOptions { pdf_timeout_ms: 0, ..Default::default() }).unwrap_err();
+    assert!(matches!(error, LoadError::Timeout { .. }), "{error}");
+    check_message(&error, &["slow.pdf", "0 ms", "`pdf_timeout_ms`"]);
+    load_page(&path, 1, &LoadOptions { pdf_timeout_ms: u64::MAX, ..Default::default() }).unwrap();
 }
 
 #[test]
