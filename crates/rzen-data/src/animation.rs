@@ -12,14 +12,17 @@ use crate::{LoadError, LoadOptions, sample_frames};
 
 /// Samples an animation; a still picture is a clip of one frame.
 pub(crate) fn load_animation(path: &Path, options: &LoadOptions) -> Result<Vec<Picture>, LoadError> {
+    let deadline = options.video_deadline();
     let bytes = read_file(path, options)?;
     match picture_format(&bytes) {
         Some(ImageFormat::Gif) => guarded(path, "GIF", || {
             let gif = Gif::open(path, &bytes, options)?;
-            gif.frames(&choose(path, gif.num_frames, gif.width, gif.height, options)?)
+            gif.frames(&choose(path, gif.num_frames, gif.width, gif.height, options)?, deadline)
         }),
         Some(ImageFormat::WebP) => guarded(path, "WebP", || match Webp::open(path, &bytes, options)? {
-            Some(webp) => webp.frames(&choose(path, webp.num_frames(), webp.width, webp.height, options)?),
+            Some(webp) => {
+                webp.frames(&choose(path, webp.num_frames(), webp.width, webp.height, options)?, deadline)
+            }
             None => Ok(vec![decode_picture(path, &bytes, options)?]),
         }),
         _ => Ok(vec![decode_picture(path, &bytes, options)?]),

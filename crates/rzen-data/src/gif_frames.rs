@@ -5,6 +5,7 @@
 
 use std::io::{Chain, Read};
 use std::path::Path;
+use std::time::Instant;
 
 use gif::{ColorOutput, DecodeOptions, Decoder, DecodingError, DisposalMethod, MemoryLimit};
 use rzen_core::Picture;
@@ -41,11 +42,11 @@ impl<'a> Gif<'a> {
 
     /// The first frame.
     pub fn first(&self) -> Result<Picture, LoadError> {
-        Ok(self.frames(&[0])?.remove(0))
+        Ok(self.frames(&[0], None)?.remove(0))
     }
 
-    /// The composed frames with the given places, which ascend.
-    pub fn frames(&self, wanted: &[usize]) -> Result<Vec<Picture>, LoadError> {
+    /// The composed frames with the given places, which ascend; an error after the deadline.
+    pub fn frames(&self, wanted: &[usize], deadline: Option<Instant>) -> Result<Vec<Picture>, LoadError> {
         let damaged = |error| damaged(self.path, error);
         let mut decoder = reader(self.bytes, false).map_err(damaged)?;
         let global = decoder.global_palette().map(<[u8]>::to_vec);
@@ -53,6 +54,7 @@ impl<'a> Gif<'a> {
         let mut canvas = Canvas::new(self.width, self.height);
         let mut frames = Vec::with_capacity(wanted.len());
         for place in 0..=wanted.last().copied().unwrap_or(0) {
+            self.options.check_time(self.path, deadline)?;
             let Some(frame) = decoder.next_frame_info().map_err(damaged)? else { break };
             let stroke = Stroke {
                 extent: Extent {
@@ -181,7 +183,7 @@ impl Canvas {
                 stroke.transparent.map(|index| Dispose::Fill(stroke.color(index)))
             }
             DisposalMethod::Previous => {
-                let pixels = self.places(stroke.extent).into_iter();
+                let pixels = self.places(stroke.extent);
                 Some(Dispose::Restore(
                     pixels.map(|(_, at)| [self.rgb[at], self.rgb[at + 1], self.rgb[at + 2]]).collect(),
                 ))
@@ -191,7 +193,7 @@ impl Canvas {
 
     fn dispose(&mut self) {
         let Some((extent, dispose)) = self.pending.take() else { return };
-        for (order, (_, pixel)) in self.places(extent).into_iter().enumerate() {
+        for (order, (_, pixel)) in self.places(extent).enumerate() {
             let color = match &dispose {
                 Dispose::Fill(color) => *color,
                 Dispose::Restore(colors) => colors[order],
@@ -201,15 +203,13 @@ impl Canvas {
     }
 
     /// For each pixel of a frame that lies on the canvas: its place in the frame, and its first byte here.
-    fn places(&self, extent: Extent) -> Vec<(usize, usize)> {
+    fn places(&self, extent: Extent) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let canvas_width = self.width;
         let columns = extent.width.min(self.width.saturating_sub(extent.left));
         let rows = extent.height.min(self.height.saturating_sub(extent.top));
-        (0..rows)
-            .flat_map(|y| (0..columns).map(move |x| (y, x)))
-            .map(|(y, x)| {
-                let at = (y + extent.top) * self.width + x + extent.left;
-                (y * extent.width + x, at * 3)
-            })
-            .collect()
+        (0..rows).flat_map(move |y| {
+            let (frame_row, canvas_row) = (y * extent.width, (y + extent.top) * canvas_width + extent.left);
+            (0..columns).map(move |x| (frame_row + x, (canvas_row + x) * 3))
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! What a loader may be told.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub struct LoadOptions {
     pub ffmpeg: Option<PathBuf>,
     /// What decodes video other than GIF and WebP.
     pub video_decoder: VideoDecoder,
+    /// What becomes of a video that is cut off or damaged and gives some of its frames. Default an error.
+    pub incomplete_video: IncompleteVideo,
 }
 
 impl Default for LoadOptions {
@@ -53,8 +56,24 @@ impl Default for LoadOptions {
             video_byte_cap: 1 << 30,
             ffmpeg: None,
             video_decoder: VideoDecoder::Auto,
+            incomplete_video: IncompleteVideo::Error,
         }
     }
+}
+
+/// What becomes of a video that is cut off or damaged and gives some of its frames.
+///
+/// Of a cut MPEG transport stream or AVI nobody can tell that there was more; it is a shorter clip.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IncompleteVideo {
+    /// It is an error.
+    #[default]
+    Error,
+    /// The last frame that came is repeated for those that did not.
+    Repeat,
+    /// The frames that came are the clip.
+    Accept,
 }
 
 /// What decodes video other than GIF and WebP.
@@ -84,6 +103,28 @@ impl LoadOptions {
             return too_large(format!("{} pixels", self.max_pixels), "max_pixels");
         }
         Ok(())
+    }
+
+    /// When decoding a clip must be done; `None` for a time beyond what the clock can tell.
+    pub(crate) fn video_deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(Duration::from_millis(self.video_timeout_ms))
+    }
+
+    /// Refuses to go on with a clip after its deadline.
+    pub(crate) fn check_time(&self, path: &Path, deadline: Option<Instant>) -> Result<(), LoadError> {
+        match deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(self.too_slow(path)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The error for a clip that took too long.
+    pub(crate) fn too_slow(&self, path: &Path) -> LoadError {
+        LoadError::Timeout {
+            path: path.to_owned(),
+            timeout_ms: self.video_timeout_ms,
+            option: "video_timeout_ms",
+        }
     }
 
     /// Refuses a clip whose kept frames would fill more memory than allowed.

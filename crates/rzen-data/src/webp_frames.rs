@@ -6,6 +6,7 @@
 
 use std::io::Cursor;
 use std::path::Path;
+use std::time::Instant;
 
 use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder};
@@ -17,6 +18,7 @@ use crate::{LoadError, LoadOptions};
 /// A WebP animation whose container has been read.
 pub(crate) struct Webp<'a> {
     path: &'a Path,
+    options: &'a LoadOptions,
     pub width: u32,
     pub height: u32,
     frames: Vec<Frame<'a>>,
@@ -44,7 +46,11 @@ struct Chunk<'a> {
 
 impl<'a> Webp<'a> {
     /// Reads the container; `None` for a still picture.
-    pub fn open(path: &'a Path, bytes: &'a [u8], options: &LoadOptions) -> Result<Option<Self>, LoadError> {
+    pub fn open(
+        path: &'a Path,
+        bytes: &'a [u8],
+        options: &'a LoadOptions,
+    ) -> Result<Option<Self>, LoadError> {
         const ANIMATION: u8 = 0x02;
         let promised =
             bytes.get(4..8).map_or(0, |size| u32::from_le_bytes([size[0], size[1], size[2], size[3]]));
@@ -64,7 +70,7 @@ impl<'a> Webp<'a> {
         let frames = chunks(&bytes[12..])
             .and_then(|all| all.iter().filter(|chunk| &chunk.kind == b"ANMF").map(frame).collect())
             .map_err(|found| truncated(path, found))?;
-        let webp = Webp { path, width, height, frames };
+        let webp = Webp { path, options, width, height, frames };
         webp.check()?;
         Ok(Some(webp))
     }
@@ -76,15 +82,16 @@ impl<'a> Webp<'a> {
 
     /// The first frame.
     pub fn first(&self) -> Result<Picture, LoadError> {
-        Ok(self.frames(&[0])?.remove(0))
+        Ok(self.frames(&[0], None)?.remove(0))
     }
 
-    /// The composed frames with the given places, which ascend.
-    pub fn frames(&self, wanted: &[usize]) -> Result<Vec<Picture>, LoadError> {
+    /// The composed frames with the given places, which ascend; an error after the deadline.
+    pub fn frames(&self, wanted: &[usize], deadline: Option<Instant>) -> Result<Vec<Picture>, LoadError> {
         let mut canvas = Canvas::new(self.width, self.height);
         let mut pictures = Vec::with_capacity(wanted.len());
         let needed = wanted.last().map_or(0, |last| last + 1);
         for (place, frame) in self.frames.iter().enumerate().take(needed) {
+            self.options.check_time(self.path, deadline)?;
             canvas.draw(frame, &self.decode(frame)?);
             if wanted.contains(&place) {
                 pictures.push(Picture::new(self.width, self.height, without_alpha(&canvas.rgba)));

@@ -208,3 +208,24 @@ fn clips_that_would_fill_memory_are_refused() {
     check_message(&error, &["big.gif", "8 frames of 600 bytes", "4799 bytes", "video_byte_cap"]);
     assert_eq!(load_video(&path, &options(4_800)).unwrap().len(), 8);
 }
+
+#[test]
+fn animations_have_no_time_beyond_the_limit() {
+    let folder = Folder::new();
+    let frames: Vec<_> = (0..3).map(|index| GifFrame::full(4, 2, index)).collect();
+    let still = encode(&DynamicImage::from(gradient(6, 5)).to_rgb8().into(), ImageFormat::Png);
+    let limit = |video_timeout_ms| LoadOptions { video_timeout_ms, ..Default::default() };
+    for (name, bytes) in [
+        ("slow.gif", gif(4, 2, &palette(), &frames)),
+        ("slow.webp", webp(4, 2, &[webp_dot(0, [1, 2, 3, 255], true, false)])),
+    ] {
+        let path = folder.write(name, bytes);
+        let error = load_video(&path, &limit(0)).unwrap_err();
+        assert!(matches!(error, LoadError::Timeout { .. }), "{error}");
+        check_message(&error, &[name, "0 ms", "`video_timeout_ms`"]);
+        // A time that no clock can count is no limit, and a picture is no clip.
+        load_video(&path, &limit(u64::MAX)).unwrap();
+        load_image(&path, &limit(0)).unwrap();
+    }
+    load_image(&folder.write("still.png", still), &limit(0)).unwrap();
+}
