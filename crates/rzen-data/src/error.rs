@@ -112,6 +112,17 @@ pub enum LoadError {
         /// What the decoder says.
         found: String,
     },
+    /// The clip gives some of its frames only.
+    #[error(
+        "`{}` is cut off or damaged: it {found}; fetch or write it again, \
+         or set `incomplete_video` to `repeat` or `accept`", path.display()
+    )]
+    Incomplete {
+        /// The file.
+        path: PathBuf,
+        /// What came of it, as a clause.
+        found: String,
+    },
     /// Nothing on this machine decodes the clip.
     #[error(
         "`{}` can't be decoded here: {found}; install ffmpeg (Debian and Ubuntu: `apt install ffmpeg`, \
@@ -197,6 +208,7 @@ impl LoadError {
             | LoadError::Decoder { path, .. }
             | LoadError::Timeout { path, .. }
             | LoadError::Video { path, .. }
+            | LoadError::Incomplete { path, .. }
             | LoadError::NoVideoDecoder { path, .. }
             | LoadError::Ffmpeg { path, .. }
             | LoadError::Document { path, .. }

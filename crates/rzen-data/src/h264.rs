@@ -13,43 +13,43 @@ use rusty_h264::{Decoder, YuvFrame};
 use rzen_core::Picture;
 
 use crate::isolate::{Lost, isolate};
-use crate::mp4_check::check_boxes;
+use crate::mp4_check::tame_boxes;
 use crate::picture::read_file;
-use crate::sps::Colors;
-use crate::video::no_decoder;
+use crate::sps::{Colors, frame_size};
+use crate::video::{complete, no_decoder};
 use crate::{LoadError, LoadOptions, sample_frames};
 
 /// Samples the frames of an MP4 file.
 pub(crate) fn load_mp4(path: &Path, options: &LoadOptions) -> Result<Vec<Picture>, LoadError> {
     let bytes = read_file(path, options)?;
-    let timeout_ms = options.video_timeout_ms;
-    let timeout = Duration::from_millis(timeout_ms);
     let (owned_path, owned_options) = (path.to_owned(), options.clone());
-    let deadline = Instant::now() + timeout;
-    let work = move || decode_mp4(&owned_path, &bytes, &owned_options, deadline);
-    isolate(timeout, work).unwrap_or_else(|lost| match lost {
+    let deadline = options.video_deadline();
+    let work = move || decode_mp4(&owned_path, bytes, &owned_options, deadline);
+    isolate(Duration::from_millis(options.video_timeout_ms), work).unwrap_or_else(|lost| match lost {
         Lost::Panic(found) => Err(LoadError::Decoder { path: path.to_owned(), decoder: "H.264", found }),
-        Lost::Timeout => Err(too_slow(path, options)),
+        Lost::Timeout => Err(options.too_slow(path)),
     })
 }
 
 fn decode_mp4(
     path: &Path,
-    bytes: &[u8],
+    mut bytes: Vec<u8>,
     options: &LoadOptions,
-    deadline: Instant,
+    deadline: Option<Instant>,
 ) -> Result<Vec<Picture>, LoadError> {
     let video_error = |found: String| LoadError::Video { path: path.to_owned(), found };
-    check_boxes(bytes).map_err(|found| video_error(format!("the MP4 is damaged: {found}")))?;
-    let mp4 = Mp4::read_bytes(bytes).map_err(|error| video_error(format!("the MP4 is damaged: {error}")))?;
+    tame_boxes(&mut bytes).map_err(|found| video_error(format!("the MP4 is damaged: {found}")))?;
+    let mp4 = Mp4::read_bytes(&bytes).map_err(|error| video_error(format!("the MP4 is damaged: {error}")))?;
     let track = mp4.tracks().values().find(|track| &track.trak(&mp4).mdia.hdlr.handler_type.value == b"vide");
     let track = track.ok_or_else(|| video_error("the MP4 holds no video track".into()))?;
     let stream = Stream::open(&mp4, track).ok_or_else(|| {
         let codec = track.codec_string(&mp4).unwrap_or_else(|| "another codec".into());
         no_decoder(path, format!("there is no ffmpeg, and the built-in decoder reads H.264, found {codec}"))
     })?;
-    options.check_size(path, track.width.into(), track.height.into())?;
-    let frame_bytes = u64::from(track.width) * u64::from(track.height) * 3;
+    // The header of the track is not believed: the stream has a size of its own.
+    let (width, height) = stream.size.unwrap_or((track.width.into(), track.height.into()));
+    options.check_size(path, width, height)?;
+    let frame_bytes = u64::from(width) * u64::from(height) * 3;
 
     let places = display_places(track);
     let hidden = hidden_frames(&mp4, track);
@@ -63,15 +63,19 @@ fn decode_mp4(
         if frames.len() == wanted.len() {
             break;
         }
-        if Instant::now() >= deadline {
-            return Err(too_slow(path, options));
-        }
+        options.check_time(path, deadline)?;
         let data = bytes.get(sample.offset as usize..).and_then(|rest| rest.get(..sample.size as usize));
         let Some(data) = data else {
             complaint = Some("the file ends before its frames do".to_owned());
             break;
         };
-        match decoder.decode(&stream.annex_b(data, sample.id)) {
+        let data = stream.annex_b(data, sample.id);
+        // A stream may change its size on the way.
+        for (width, height) in sizes_within(&data) {
+            options.check_size(path, width, height)?;
+            options.check_clip(path, u64::from(width) * u64::from(height) * 3, wanted.len() as u64)?;
+        }
+        match decoder.decode(&data) {
             Ok(Some(frame)) if wanted.contains(&place) => {
                 options.check_size(path, frame.width as u32, frame.height as u32)?;
                 frames.insert(place, stream.picture(&frame));
@@ -81,21 +85,14 @@ fn decode_mp4(
                 return Err(no_decoder(path, format!("the built-in H.264 decoder doesn't do {what}")));
             }
             // Later frames may still come; the decoder goes on at the next key frame.
-            Err(error) => complaint = Some(error.to_string()),
+            Err(error) => complaint = complaint.or_else(|| Some(error.to_string())),
         }
     }
     if frames.is_empty() {
         return Err(video_error(complaint.unwrap_or_else(|| "no frame could be decoded".into())));
     }
-    Ok(frames.into_values().collect())
-}
-
-fn too_slow(path: &Path, options: &LoadOptions) -> LoadError {
-    LoadError::Timeout {
-        path: path.to_owned(),
-        timeout_ms: options.video_timeout_ms,
-        option: "video_timeout_ms",
-    }
+    let missing = (frames.len() < wanted.len()).then(|| complaint.unwrap_or_default());
+    complete(path, frames.into_values().collect(), wanted.len(), missing, options)
 }
 
 /// For each sample in file order, its place in display order.
@@ -136,6 +133,8 @@ struct Stream {
     parameter_sets: Vec<u8>,
     length_size: usize,
     colors: Colors,
+    /// The size of its frames, where it can be read.
+    size: Option<(u32, u32)>,
     /// Quarter turns clockwise.
     turns: u8,
 }
@@ -159,7 +158,8 @@ impl Stream {
             _ => 0,
         };
         let length_size = usize::from(config.length_size_minus_one & 3) + 1;
-        Some(Stream { parameter_sets, length_size, colors: Colors::of_stream(sps), turns })
+        let (colors, size) = (Colors::of_stream(sps), frame_size(sps));
+        Some(Stream { parameter_sets, length_size, colors, size, turns })
     }
 
     /// One sample as a byte stream: start codes in place of lengths, the first with the parameter sets.
@@ -189,6 +189,14 @@ impl Stream {
         let (width, height) = image.dimensions();
         Picture::new(width, height, image.into_raw())
     }
+}
+
+/// The frame sizes that a byte stream sets.
+fn sizes_within(stream: &[u8]) -> impl Iterator<Item = (u32, u32)> {
+    const SEQUENCE_PARAMETER_SET: u8 = 7;
+    let units = stream.windows(4).enumerate().filter(|(_, window)| window[..3] == START_CODE[1..]);
+    let sets = units.filter(|(_, window)| window[3] & 31 == SEQUENCE_PARAMETER_SET);
+    sets.filter_map(|(at, _)| frame_size(&stream[at + 3..]))
 }
 
 /// YUV 4:2:0 to RGB, each chroma sample standing for its four pixels.

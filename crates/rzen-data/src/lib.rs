@@ -45,7 +45,7 @@ pub use error::LoadError;
 pub use eval_corpus::{Candidate, EvalCorpus, EvalQuery, EvalSet, EvalTask};
 pub use keys::{RowKeys, row_keys};
 pub use loader::Loader;
-pub use options::{LoadOptions, VideoDecoder};
+pub use options::{IncompleteVideo, LoadOptions, VideoDecoder};
 pub use plan::{DatasetSpec, PlanError, PlannedBatch, PlannedRow, epoch_plan};
 pub use row::ManifestError;
 pub use sample_frames::sample_frames;

@@ -28,6 +28,15 @@ impl Colors {
     }
 }
 
+/// The size of the frames that a sequence parameter set (with its header byte) announces; `None` where
+/// it can't be read. Cropping counts as far as it takes off a part of a macroblock: what is decoded is
+/// never much larger than this.
+pub(crate) fn frame_size(sps: &[u8]) -> Option<(u32, u32)> {
+    let unescaped = unescape(sps.get(1..)?);
+    let mut bits = Bits { bytes: &unescaped, at: 0 };
+    bits.size()
+}
+
 /// Takes the emulation-prevention bytes out.
 fn unescape(nal: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(nal.len());
@@ -51,6 +60,13 @@ struct Bits<'a> {
 impl Bits<'_> {
     /// The matrix coefficients and the range flag, or `None` where the stream doesn't say.
     fn colors(&mut self) -> Option<(u32, bool)> {
+        self.size()?;
+        if self.read(1)? == 1 { self.usability_information() } else { None }
+    }
+
+    /// Reads up to the size of a frame and its cropping, in pixels.
+    fn size(&mut self) -> Option<(u32, u32)> {
+        const MACROBLOCK: u32 = 16;
         const HIGH_PROFILES: [u32; 13] = [100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135];
         let profile = self.read(8)?;
         self.read(16)?;
@@ -62,16 +78,25 @@ impl Bits<'_> {
         self.skip_order_count()?;
         self.golomb()?; // max_num_ref_frames
         self.read(1)?;
-        self.golomb()?; // width
-        self.golomb()?; // height
-        if self.read(1)? == 0 {
+        let blocks = |count: u32| count.saturating_add(1).saturating_mul(MACROBLOCK);
+        let (width, height) = (blocks(self.golomb()?), blocks(self.golomb()?));
+        // Heights of interlaced streams are those of a field.
+        let fields = 2 - self.read(1)?;
+        if fields == 2 {
             self.read(1)?;
         }
         self.read(1)?; // direct_8x8_inference
+        let mut crop = [0; 4];
         if self.read(1)? == 1 {
-            (0..4).try_for_each(|_| self.golomb().map(drop))?;
+            crop = [self.golomb()?, self.golomb()?, self.golomb()?, self.golomb()?];
         }
-        if self.read(1)? == 1 { self.usability_information() } else { None }
+        // Counted in samples of chroma, which stand for two pixels.
+        let cut = |before: u32, after: u32, fields: u32| {
+            let cut = before.saturating_add(after).saturating_mul(2 * fields);
+            if cut < MACROBLOCK * fields { cut } else { 0 }
+        };
+        let height = height.saturating_mul(fields) - cut(crop[2], crop[3], fields);
+        Some((width - cut(crop[0], crop[1], 1), height))
     }
 
     fn skip_chroma_and_scaling(&mut self) -> Option<()> {
@@ -173,6 +198,40 @@ mod tests {
         assert_eq!(Colors::of_stream(&[]), expected);
         assert_eq!(Colors::of_stream(&[0x67, 100, 0, 31]), expected);
         assert_eq!(Colors::of_stream(&[0; 64]), expected);
+    }
+
+    /// Writes the bits of a baseline parameter set: Exp-Golomb codes, and single bits given as `None`.
+    fn parameter_set(codes: &[Option<u32>]) -> Vec<u8> {
+        let mut bits = String::new();
+        for code in codes {
+            let Some(code) = code else {
+                bits.push('1');
+                continue;
+            };
+            let binary = format!("{:b}", code + 1);
+            bits += &"0".repeat(binary.len() - 1);
+            bits += &binary;
+        }
+        bits += &"0".repeat(8 - bits.len() % 8);
+        let bytes = (0..bits.len() / 8).map(|at| u8::from_str_radix(&bits[at * 8..at * 8 + 8], 2).unwrap());
+        [0x67, 66, 0, 30].into_iter().chain(bytes).collect()
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_stream() {
+        // Id, frame numbers, order by type 2, references; a bit; blocks across and down; frames only; a
+        // bit; cropped; the four crops.
+        let set = |width, height, crop: u32| {
+            let numbers =
+                [Some(0), Some(0), Some(2), Some(1), None, Some(width), Some(height), None, None, None];
+            parameter_set(&[&numbers[..], &[Some(0), Some(crop), Some(0), Some(crop)]].concat())
+        };
+        assert_eq!(frame_size(&set(119, 67, 0)), Some((1920, 1088)));
+        assert_eq!(frame_size(&set(119, 67, 4)), Some((1912, 1080)));
+        // A crop that hides blocks doesn't make decoding them any cheaper.
+        assert_eq!(frame_size(&set(119, 67, 100)), Some((1920, 1088)));
+        assert_eq!(frame_size(&[0x67, 66, 0]), None);
+        assert_eq!(frame_size(&[]), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rzen_core::Picture;
 use crate::animation::load_animation;
 use crate::ffmpeg::{Ffmpeg, find_ffmpeg};
 use crate::picture::{first_bytes, picture_format, read_head};
-use crate::{LoadError, LoadOptions, VideoDecoder, h264};
+use crate::{IncompleteVideo, LoadError, LoadOptions, VideoDecoder, h264};
 
 /// Samples the frames of a clip.
 pub(crate) fn load_clip(path: &Path, options: &LoadOptions) -> Result<Vec<Picture>, LoadError> {
@@ -31,6 +31,31 @@ pub(crate) fn load_clip(path: &Path, options: &LoadOptions) -> Result<Vec<Pictur
             Err(no_decoder(path, found))
         }
     }
+}
+
+/// Decides about a clip that should give `wanted` frames; `problem` is what was heard of it, if it is cut
+/// off or damaged. There is a frame at least.
+pub(crate) fn complete(
+    path: &Path,
+    mut frames: Vec<Picture>,
+    wanted: usize,
+    problem: Option<String>,
+    options: &LoadOptions,
+) -> Result<Vec<Picture>, LoadError> {
+    let Some(problem) = problem else { return Ok(frames) };
+    match options.incomplete_video {
+        IncompleteVideo::Error => {
+            let problem = if problem.is_empty() { problem } else { format!(" ({problem})") };
+            let found = format!("gave {} of {wanted} frames{problem}", frames.len());
+            return Err(LoadError::Incomplete { path: path.to_owned(), found });
+        }
+        IncompleteVideo::Repeat => {
+            let last = frames.last().cloned();
+            frames.extend(last.into_iter().cycle().take(wanted.saturating_sub(frames.len())));
+        }
+        IncompleteVideo::Accept => {}
+    }
+    Ok(frames)
 }
 
 /// The error for a clip that nothing here decodes.

@@ -2,17 +2,22 @@
 
 use rusty_h264::{Encoder, EncoderConfig, YuvFrame};
 
-/// An H.264 clip of flat frames, one for each luma value.
+/// An H.264 clip of flat grey frames, one for each luma value.
 pub fn flat_clip(width: usize, height: usize, lumas: &[u8]) -> Vec<u8> {
+    clip(width, height, &lumas.iter().map(|luma| [*luma, 128, 128]).collect::<Vec<_>>())
+}
+
+/// An H.264 clip of flat frames, one for each colour in YUV.
+pub fn clip(width: usize, height: usize, colors: &[[u8; 3]]) -> Vec<u8> {
     let mut config = EncoderConfig::new(width, height);
     config.qp = 12;
     let mut encoder = Encoder::new(config).unwrap();
     let mut stream = Vec::new();
-    for luma in lumas {
+    for [y, u, v] in colors {
         let mut frame = YuvFrame::black(width, height);
-        frame.y.fill(*luma);
-        frame.u.fill(128);
-        frame.v.fill(128);
+        frame.y.fill(*y);
+        frame.u.fill(*u);
+        frame.v.fill(*v);
         stream.extend(encoder.encode(&frame));
     }
     stream.extend(encoder.flush());
