@@ -4,15 +4,16 @@
 //! the chosen frames. Counts in file headers are not believed (they are wrong after edits).
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStderr, ChildStdout, Command, Stdio};
-use std::sync::mpsc::channel;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{ChildStdout, Command};
+use std::time::Instant;
 
 use rzen_core::Picture;
 
+use crate::process::{Failure, Output, run};
+use crate::video::complete;
 use crate::{LoadError, LoadOptions, sample_frames};
 
 /// The program that the options, the environment or the PATH name.
@@ -31,113 +32,145 @@ pub(crate) struct Ffmpeg<'a> {
     program: PathBuf,
     path: &'a Path,
     options: &'a LoadOptions,
-    deadline: Instant,
+    deadline: Option<Instant>,
 }
 
 impl<'a> Ffmpeg<'a> {
     pub fn new(program: PathBuf, path: &'a Path, options: &'a LoadOptions) -> Self {
-        let deadline = Instant::now() + Duration::from_millis(options.video_timeout_ms);
-        Ffmpeg { program, path, options, deadline }
+        Ffmpeg { program, path, options, deadline: options.video_deadline() }
     }
 
-    /// The sampled frames. A damaged file may give fewer than asked for; none is an error.
+    /// The sampled frames.
+    ///
+    /// The exit code is not asked whether they are whole: it is 0 for many damaged files.
     pub fn frames(&self) -> Result<Vec<Picture>, LoadError> {
-        let (packets, complaint) = self.run(&["-c", "copy", "-f", "framecrc", "-"], count_packets)?;
-        let wanted = sample_frames(packets, self.options.num_frames);
+        let packets = self.run(&["-c", "copy", "-f", "framecrc", "-"], count_packets)?;
+        let (mut wanted, mut decoded) = self.sample(packets.value, &packets.complaint)?;
+        if decoded.value.len() < wanted && decoded.complaint.is_empty() {
+            // Some packets show nothing of their own (hidden frames of VP8, second fields), so the
+            // places were too far apart; frames are counted then, which takes decoding them all.
+            let shown = self.run_on_all_frames(&["-f", "framecrc", "-"], count_packets)?;
+            if shown.value < packets.value && shown.complaint.is_empty() {
+                (wanted, decoded) = self.sample(shown.value, &shown.complaint)?;
+            }
+        }
+        if decoded.value.is_empty() {
+            return Err(self.no_frames(&decoded.complaint));
+        }
+        let cut = cut_off(&packets.complaint).map(str::to_owned);
+        let missing = (decoded.value.len() < wanted).then(|| first_line(&decoded.complaint).to_owned());
+        complete(self.path, decoded.value, wanted, cut.or(missing), self.options)
+    }
+
+    /// How many frames are wanted of `total`, and those that came.
+    fn sample(&self, total: usize, complaint: &str) -> Result<(usize, Output<Vec<Picture>>), LoadError> {
+        let wanted = sample_frames(total, self.options.num_frames);
         if wanted.is_empty() {
-            return Err(self.no_frames(&complaint));
+            return Err(self.no_frames(complaint));
         }
         let select: Vec<_> = wanted.iter().map(|index| format!("eq(n\\,{index})")).collect();
         let select = format!("select={}", select.join("+"));
-        let output = [
-            "-vf",
-            &select,
-            "-fps_mode",
-            "passthrough",
-            "-f",
-            "image2pipe",
-            "-c:v",
-            "ppm",
-            "-pix_fmt",
-            "rgb24",
-            "-",
-        ];
-        let (frames, complaint) = self.run(&output, |stdout| self.read_frames(stdout))?;
-        // The exit code says nothing: it is 0 for many damaged files.
-        if frames.is_empty() { Err(self.no_frames(&complaint)) } else { Ok(frames) }
+        let (path, options) = (self.path.to_owned(), self.options.clone());
+        let read = move |stdout| read_frames(stdout, &path, &options);
+        let output = ["-vf", &select, "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"];
+        Ok((wanted.len(), self.run_on_all_frames(&output, read)?))
     }
 
-    /// Runs the program until `read` has what it wants or the deadline has passed, and ends it then.
-    /// Gives the first words of its complaints too.
-    fn run<T: Send>(
+    /// Runs the program so that frames are neither doubled nor dropped to even out their times.
+    fn run_on_all_frames<T: Send + 'static>(
         &self,
         output: &[&str],
-        read: impl FnOnce(ChildStdout) -> Result<T, LoadError> + Send,
-    ) -> Result<(T, String), LoadError> {
-        let mut child = self.command(output).spawn().map_err(|source| LoadError::Ffmpeg {
-            path: self.path.to_owned(),
-            program: self.program.clone(),
-            source,
-        })?;
-        let stdout = child.stdout.take().expect("stdout was asked for as a pipe");
-        let stderr = child.stderr.take().expect("stderr was asked for as a pipe");
-        thread::scope(|scope| {
-            let complaint = scope.spawn(move || first_complaint(stderr));
-            let (sender, receiver) = channel();
-            scope.spawn(move || sender.send(read(stdout)).is_ok());
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let result = receiver.recv_timeout(left);
-            // Whatever came, nothing more is wanted; a process that has ended ignores this.
-            let _ = child.kill();
-            let _ = child.wait();
-            let complaint = complaint.join().unwrap_or_default();
-            match result {
-                Ok(read) => Ok((read?, complaint)),
-                Err(_) => Err(LoadError::Timeout {
-                    path: self.path.to_owned(),
-                    timeout_ms: self.options.video_timeout_ms,
-                    option: "video_timeout_ms",
-                }),
+        read: impl FnOnce(ChildStdout) -> Result<T, LoadError> + Clone + Send + 'static,
+    ) -> Result<Output<T>, LoadError> {
+        let with = |option| [&[option, "passthrough"], output].concat();
+        let result = self.run(&with("-fps_mode"), read.clone())?;
+        // The option's name before ffmpeg 5.1.
+        if result.complaint.contains("'fps_mode'") { self.run(&with("-vsync"), read) } else { Ok(result) }
+    }
+
+    fn run<T: Send + 'static>(
+        &self,
+        output: &[&str],
+        read: impl FnOnce(ChildStdout) -> Result<T, LoadError> + Send + 'static,
+    ) -> Result<Output<T>, LoadError> {
+        let path = || self.path.to_owned();
+        let output = run(self.command(output), self.deadline, read).map_err(|failure| match failure {
+            Failure::Start(source) => {
+                LoadError::Ffmpeg { path: path(), program: self.program.clone(), source }
             }
-        })
+            Failure::Refused(error) => error,
+            Failure::Timeout => self.options.too_slow(self.path),
+        })?;
+        // Something else ended it (memory, an operator): what came says nothing about the file.
+        if output.status.code().is_none() {
+            let found = format!("it was ended by {}", output.status);
+            return Err(LoadError::Decoder { path: path(), decoder: "ffmpeg", found });
+        }
+        Ok(output)
     }
 
     fn command(&self, output: &[&str]) -> Command {
         // `file:` and the list of protocols keep a file name from being read as an address.
-        let mut input = std::ffi::OsString::from("file:");
+        let mut input = OsString::from("file:");
         input.push(self.path);
         let mut command = Command::new(&self.program);
-        command.args(["-nostdin", "-v", "error", "-threads", "2", "-protocol_whitelist", "file,pipe", "-i"]);
+        command.args(["-nostdin", "-v", "error", "-threads", "2", "-protocol_whitelist", "file,pipe"]);
+        command.args(["-max_pixels", &self.most_pixels().to_string(), "-i"]);
         command.arg(input).args(["-map", "0:v:0"]).args(output);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    /// Reads PPM pictures until the stream ends. Each tells its own size, so turned videos come right.
-    fn read_frames(&self, stdout: ChildStdout) -> Result<Vec<Picture>, LoadError> {
-        let mut stream = BufReader::with_capacity(1 << 18, stdout);
-        let (mut frames, mut bytes) = (Vec::new(), 0);
-        while let Some((width, height)) = ppm_size(&mut stream) {
-            self.options.check_size(self.path, width, height)?;
-            let length = u64::from(width) * u64::from(height) * 3;
-            bytes += length;
-            self.options.check_clip(self.path, bytes, 1)?;
-            let mut rgb = vec![0; length as usize];
-            if width == 0 || height == 0 || stream.read_exact(&mut rgb).is_err() {
-                break;
-            }
-            frames.push(Picture::new(width, height, rgb));
-        }
-        Ok(frames)
+    /// Bounds the memory for frames before they come here. Twice the limit, as decoders round sizes up;
+    /// what comes is checked exactly.
+    fn most_pixels(&self) -> u64 {
+        self.options.max_pixels.saturating_mul(2).min(i32::MAX as u64)
     }
 
     fn no_frames(&self, complaint: &str) -> LoadError {
-        let found = match complaint {
+        let path = self.path.to_owned();
+        if let Some(line) = complaint.lines().find(|line| line.contains("max pixel count")) {
+            return LoadError::TooLarge {
+                path,
+                found: format!("holds larger frames (ffmpeg says: {})", line.trim()),
+                limit: format!("{} pixels", self.options.max_pixels),
+                option: "max_pixels",
+            };
+        }
+        let found = match first_line(complaint) {
             "" => "ffmpeg finds no video packet".to_owned(),
             complaint => format!("ffmpeg says: {complaint}"),
         };
-        LoadError::Video { path: self.path.to_owned(), found }
+        LoadError::Video { path, found }
     }
+}
+
+/// Reads PPM pictures until the stream ends. Each tells its own size, so turned videos come right.
+fn read_frames(stdout: ChildStdout, path: &Path, options: &LoadOptions) -> Result<Vec<Picture>, LoadError> {
+    let mut stream = BufReader::with_capacity(1 << 18, stdout);
+    let (mut frames, mut bytes) = (Vec::new(), 0);
+    while let Some((width, height)) = ppm_size(&mut stream) {
+        options.check_size(path, width, height)?;
+        let length = u64::from(width) * u64::from(height) * 3;
+        bytes += length;
+        options.check_clip(path, bytes, 1)?;
+        let mut rgb = vec![0; length as usize];
+        if width == 0 || height == 0 || stream.read_exact(&mut rgb).is_err() {
+            break;
+        }
+        frames.push(Picture::new(width, height, rgb));
+    }
+    Ok(frames)
+}
+
+fn first_line(complaint: &str) -> &str {
+    complaint.lines().next().unwrap_or_default().trim()
+}
+
+/// What a reader of MP4, MOV, Matroska or WebM says of a file that ends early: fewer packets are listed
+/// then than there should be, and all of them may be decoded.
+fn cut_off(complaint: &str) -> Option<&str> {
+    const WORDS: [&str; 2] = ["partial file", "ended prematurely"];
+    complaint.lines().map(str::trim).find(|line| WORDS.iter().any(|words| line.contains(words)))
 }
 
 /// Counts the packets that are shown in the output of `framecrc`, which has a line for each.
@@ -173,15 +206,6 @@ fn ppm_size(stream: &mut impl BufRead) -> Option<(u32, u32)> {
     }
 }
 
-/// Drains a stream of complaints and keeps the first line.
-fn first_complaint(mut stderr: ChildStderr) -> String {
-    let mut kept = Vec::new();
-    // Draining to the end keeps the program from blocking on a full pipe.
-    let _ = stderr.by_ref().take(4096).read_to_end(&mut kept);
-    let _ = std::io::copy(&mut stderr, &mut std::io::sink());
-    String::from_utf8_lossy(&kept).lines().next().unwrap_or_default().trim().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +219,15 @@ mod tests {
         hidden("0,      -2560,      -1536,      512,      900, 0x1b8a2ddd, F=0x5");
         hidden("#tb 0: 1/12800");
         hidden("");
+    }
+
+    #[test]
+    fn words_for_a_cut_file_are_found() {
+        let line = "[mov @ 0x1] stream 0, offset 0x3397: partial file";
+        assert_eq!(cut_off(&format!("[NULL @ 0x2] Invalid NAL unit size\n  {line}\n")), Some(line));
+        assert!(cut_off("[matroska,webm @ 0x1] File ended prematurely").is_some());
+        assert_eq!(cut_off("[mpeg4 @ 0x1] ac-tex damaged at 2 3"), None);
+        assert_eq!(cut_off(""), None);
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod mp4_check;
 mod options;
 mod picture;
 mod plan;
+mod process;
 mod rng;
 mod row;
 mod sample_frames;

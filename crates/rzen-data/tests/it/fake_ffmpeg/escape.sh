@@ -1,0 +1,3 @@
+#!/bin/sh
+# What has left the group keeps the pipes open.
+setsid sleep 40 &
