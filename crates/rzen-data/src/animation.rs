@@ -34,9 +34,11 @@ pub(crate) fn load_frame_files(paths: &[PathBuf], options: &LoadOptions) -> Resu
     if paths.is_empty() {
         return Err(LoadError::NoFrames);
     }
+    let deadline = options.video_deadline();
     let mut frames = Vec::with_capacity(paths.len());
     let mut bytes = 0;
     for path in paths {
+        options.check_time(path, deadline)?;
         let frame = load_picture(path, options)?;
         bytes += frame.rgb().len() as u64;
         options.check_clip(path, bytes, 1)?;

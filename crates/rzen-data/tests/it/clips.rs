@@ -227,5 +227,8 @@ fn animations_have_no_time_beyond_the_limit() {
         load_video(&path, &limit(u64::MAX)).unwrap();
         load_image(&path, &limit(0)).unwrap();
     }
-    load_image(&folder.write("still.png", still), &limit(0)).unwrap();
+    let still = folder.write("still.png", still);
+    load_image(&still, &limit(0)).unwrap();
+    let list = Part::Video(VideoSource::Frames(vec![still]));
+    assert!(matches!(Loader::new(limit(0)).load_part(&list), Err(LoadError::Timeout { .. })));
 }
