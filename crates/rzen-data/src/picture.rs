@@ -176,7 +176,7 @@ pub(crate) fn first_bytes(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// A PNG of one pixel that carries `length` zeros as its colour profile, packed a thousand times.
+    /// A PNG of one pixel whose colour profile unpacks to `length` bytes.
     fn with_profile(length: u32) -> Vec<u8> {
         let encode = |width, height| {
             let mut bytes = Cursor::new(Vec::new());

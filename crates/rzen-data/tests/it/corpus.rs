@@ -65,7 +65,7 @@ fn real_clips_load() {
 fn real_pages_load() {
     let Some(corpus) = corpus() else { return };
     let loader = Loader::default();
-    for path in some_files(&corpus.join("papers/pdf"), 3) {
+    for path in some_files(&corpus.join("papers/pdf"), 15) {
         let page = loader.load_part(&Part::Document { path: path.clone(), page: 1 }).unwrap();
         let Media::Image(page) = page else { panic!("{page:?} is no page") };
         let white = page.rgb().iter().filter(|channel| **channel == 255).count();
