@@ -1,5 +1,6 @@
 //! The reference folder: where it is, and its arrays as plain numbers.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
@@ -7,12 +8,21 @@ use serde_json::Value;
 
 /// `RZEN_REFERENCE`, else the project's shared folder, else the repository's own copy.
 pub fn folder() -> PathBuf {
-    if let Some(folder) = std::env::var_os("RZEN_REFERENCE") {
-        return folder.into();
-    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    if let Some(name) = std::env::var_os("RZEN_REFERENCE") {
+        return named_folder(&root, &name);
+    }
     let shared = root.join("../shared/reference");
     if shared.is_dir() { shared } else { root.join("fixtures/reference") }
+}
+
+/// What `RZEN_REFERENCE` names, counted from the workspace; a name of no folder must not pass for an
+/// empty set.
+pub fn named_folder(root: &Path, name: &OsStr) -> PathBuf {
+    let folder = root.join(name);
+    let named = !name.is_empty() && folder.is_dir();
+    assert!(named, "RZEN_REFERENCE is {name:?}, and {} is no folder of references", folder.display());
+    folder
 }
 
 /// The path of a reference file, or `None` (said aloud) where this set lacks it.
