@@ -7,7 +7,7 @@ use rzen_model::{AdapterConfig, PositionMode, Qwen2Vl, all_linear};
 use safetensors::SafeTensors;
 
 use crate::case::Case;
-use crate::reference::{Arrays, distance, file};
+use crate::reference::{Arrays, distance, file, largest};
 use crate::{MODES, model, rows};
 
 /// Every `ADAPTER.CASE.MODE` whose adapter this set has.
@@ -75,7 +75,8 @@ fn golden_merged_weights() {
     let expected = Arrays::read(&merged);
     for name in expected.names() {
         let (expected, ours) = (expected.get(&name), ours.get(&name));
-        let off = expected.values.iter().zip(&ours.values).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert_eq!(ours.shape, expected.shape, "{name}");
+        let off = largest(expected.values.iter().zip(&ours.values).map(|(a, b)| a - b));
         assert!(off <= 1e-6, "{name}: off by {off:e}");
     }
 }

@@ -102,11 +102,17 @@ impl Arrays {
 
 /// The largest difference of two rows.
 pub fn distance(a: &[f32], b: &[f64]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max)
+    assert_eq!(a.len(), b.len(), "rows of different lengths");
+    largest(a.iter().zip(b).map(|(a, b)| f64::from(*a) - b))
+}
+
+/// The largest magnitude; infinite where there is a NaN, which `f64::max` would pass over.
+pub fn largest(values: impl Iterator<Item = f64>) -> f64 {
+    values.map(|x| if x.is_nan() { f64::INFINITY } else { x.abs() }).fold(0.0, f64::max)
 }
 
 pub fn cosine(a: &[f32], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len(), "rows of different lengths");
     let dot: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * b).sum();
     let norm = |x: f64| x.sqrt();
     let aa: f64 = a.iter().map(|a| f64::from(*a).powi(2)).sum();

@@ -12,7 +12,7 @@ use rzen_train::{Contrastive, Optimizer, Schedule, StageConfig, StepOptions, War
 use serde_json::Value;
 
 use crate::case::Case;
-use crate::reference::{Arrays, file, folder, json};
+use crate::reference::{Arrays, distance, file, folder, json, largest};
 
 type Model = Contrastive<Qwen2Vl, InfoNce>;
 
@@ -61,9 +61,8 @@ fn compare(prefix: &str, ours: &BTreeMap<String, Vec<f32>>, arrays: &Arrays, tol
     for name in names {
         let expected = arrays.get(&name).values;
         let ours = &ours[name.strip_prefix(&format!("{prefix}.")).unwrap()];
-        let largest = expected.iter().map(|x| x.abs()).fold(0.0, f64::max);
-        let off = expected.iter().zip(ours).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
-        assert!(off <= tolerance * largest, "{name}: off by {off:e}, largest {largest:e}");
+        let (largest, off) = (largest(expected.iter().copied()), distance(ours, &expected));
+        assert!(largest.is_finite() && off <= tolerance * largest, "{name}: off by {off:e} of {largest:e}");
     }
 }
 
