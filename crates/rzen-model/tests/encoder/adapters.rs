@@ -42,10 +42,15 @@ fn golden_adapters_apply() {
             (_, Some(folder)) => base.with_adapter(&folder).unwrap(),
             (_, None) => return eprintln!("skipped: adapter {name} is not there"),
         };
-        let embeddings = rows(&model.encode(case.input(&model, mode)).into_data());
-        for (i, embedding) in embeddings.iter().enumerate() {
-            let off = distance(embedding, expected.row(i));
-            assert!(off <= 1e-5, "{name} on {} row {i}: off by {off:e}", case.name);
+        let input = case.input(&model, mode);
+        let merged = model.clone().merge_adapter();
+        for (state, model) in [("beside", model), ("merged", merged)] {
+            let embeddings = rows(&model.encode(input.clone()).into_data());
+            assert_eq!(embeddings.len(), expected.shape[0], "{name} on {}", case.name);
+            for (i, embedding) in embeddings.iter().enumerate() {
+                let off = distance(embedding, expected.row(i));
+                assert!(off <= 1e-5, "{name} {state} on {} row {i}: off by {off:e}", case.name);
+            }
         }
     });
 }
