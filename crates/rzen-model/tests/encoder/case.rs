@@ -79,6 +79,30 @@ impl Case {
         self.lossy
     }
 
+    /// Compares the stored pixels of sampled patches with ours; returns how many patches there are.
+    pub fn compare_pixels(&self) -> usize {
+        let Some(expected) = self.arrays.find("pixel_rows") else { return 0 };
+        let pictures = self.items.iter().flat_map(|item| &item.pictures);
+        let width = *expected.shape.last().unwrap();
+        let ours: Vec<&[f32]> = pictures.flat_map(|picture| picture.rows.chunks_exact(width)).collect();
+        let index = self.arrays.get("pixel_rows_index").ints();
+        assert_eq!(index.len(), expected.shape[0], "{}", self.name);
+        let std = ProcessorConfig::default().image_std;
+        let mut beyond_two = 0;
+        for (i, row) in index.iter().enumerate() {
+            let pairs = ours[*row as usize].iter().zip(expected.row(i)).enumerate();
+            for (at, (ours, expected)) in pairs {
+                let levels = (f64::from(*ours) - expected).abs() * 255.0 * std[at / (width / 3)];
+                let limit = if self.lossy { 3.1 } else { 1e-4 };
+                assert!(levels <= limit, "{} patch {row} number {at}: {levels} levels off", self.name);
+                beyond_two += usize::from(levels > 2.1);
+            }
+        }
+        // Two JPEG decoders differ by one or two levels, and after two resizes rarely by three.
+        assert!(beyond_two * 500 <= index.len() * width, "{}: {beyond_two} numbers off", self.name);
+        index.len()
+    }
+
     pub fn embedding_tolerance(&self) -> f64 {
         if self.lossy { 2e-2 } else { 1e-5 }
     }

@@ -13,7 +13,7 @@ use burn::tensor::{Device, FloatDType};
 use rzen_core::Encode;
 use rzen_model::{PositionMode, Qwen2Vl, Trace};
 
-use case::cases;
+use case::{Case, cases};
 use reference::{cosine, distance, file};
 
 const MODES: [(&str, PositionMode); 2] =
@@ -41,9 +41,16 @@ fn golden_embeddings() {
                 assert!(off <= case.embedding_tolerance(), "{} {name} row {i}: off by {off:e}", case.name);
                 let length: f32 = embedding.iter().map(|x| x * x).sum();
                 assert!((length - 1.0).abs() < 1e-5);
+                assert!(cosine(embedding, expected.row(i)) >= 0.999, "{} {name} row {i}", case.name);
             }
         }
     }
+}
+
+#[test]
+fn golden_pixels() {
+    let compared: usize = cases().iter().map(Case::compare_pixels).sum();
+    assert!(compared > 0);
 }
 
 #[test]
