@@ -226,7 +226,7 @@ fn json_number(x: f64) -> Value {
     if x.fract() == 0.0 { json!(x as u64) } else { json!(x) }
 }
 
-/// Looks a key up in several tables, first match first.
+/// Looks a key up in several tables, first match first; null counts as absent.
 struct Settings<'a> {
     name: &'static str,
     tables: Vec<&'a Map<String, Value>>,
@@ -234,7 +234,7 @@ struct Settings<'a> {
 
 impl<'a> Settings<'a> {
     fn find(&self, key: &str) -> Option<&'a Value> {
-        self.tables.iter().find_map(|table| table.get(key)).filter(|value| !value.is_null())
+        self.tables.iter().find_map(|table| table.get(key).filter(|value| !value.is_null()))
     }
 
     fn size(&self, key: &str) -> Result<usize, String> {
@@ -322,6 +322,14 @@ mod tests {
     fn what_is_written_is_read_again() {
         let config = ModelConfig::from_json(&small()).unwrap();
         assert_eq!(ModelConfig::from_json(&config.to_json("float32")).unwrap(), config);
+    }
+
+    #[test]
+    fn a_null_of_the_nested_table_hides_nothing() {
+        let mut config = small();
+        config["image_token_id"] = json!(95);
+        config["text_config"] = json!({"image_token_id": null, "hidden_size": 64});
+        assert_eq!(ModelConfig::from_json(&config).unwrap().token_ids["image_token_id"], 95);
     }
 
     #[test]
