@@ -262,11 +262,12 @@ fn read_text(text: &Settings) -> Result<TextConfig, String> {
     if let Some(act) = text.find("hidden_act").filter(|act| act.as_str() != Some("silu")) {
         return Err(format!("`hidden_act` is {act}, expected \"silu\""));
     }
-    let rope = ["rope_parameters", "rope_scaling"]
+    let (rope_key, rope) = ["rope_parameters", "rope_scaling"]
         .iter()
-        .find_map(|key| text.find(key).and_then(Value::as_object))
+        .find_map(|key| Some((key, text.find(key)?.as_object()?)))
         .ok_or("`rope_scaling` (or `rope_parameters`) with `mrope_section` is missing")?;
-    let section = rope.get("mrope_section").ok_or("`rope_scaling.mrope_section` is missing")?;
+    check_rope_type(rope_key, rope)?;
+    let section = rope.get("mrope_section").ok_or_else(|| format!("`{rope_key}.mrope_section` is missing"))?;
     let mrope_section = serde_json::from_value(section.clone())
         .map_err(|_| format!("`mrope_section` is {section}, expected three whole numbers"))?;
     let theta = Settings { name: "rope_parameters.", tables: vec![rope] };
@@ -286,6 +287,18 @@ fn read_text(text: &Settings) -> Result<TextConfig, String> {
         rope_theta,
         mrope_section,
     })
+}
+
+/// Frequencies that are stretched (`yarn`, `linear`, `dynamic` …) would give other vectors.
+fn check_rope_type(table: &str, rope: &Map<String, Value>) -> Result<(), String> {
+    let is_plain = |value: &Value| value.is_null() || value == "mrope" || value == "default";
+    let mut types = ["type", "rope_type"].into_iter().filter_map(|key| Some((key, rope.get(key)?)));
+    match types.find(|(_, value)| !is_plain(value)) {
+        Some((key, value)) => Err(format!(
+            "`{table}.{key}` is {value}, expected \"mrope\" or \"default\"; scaled rotary frequencies are not supported"
+        )),
+        None => Ok(()),
+    }
 }
 
 fn read_vision(vision: &Settings) -> Result<VisionConfig, String> {
@@ -344,5 +357,22 @@ mod tests {
         assert!(with("num_key_value_heads", json!(3)).contains("num_key_value_heads"));
         assert!(with("rope_scaling", json!({"mrope_section": [2, 2, 2]})).contains("adds up to 6"));
         assert!(with("use_sliding_window", json!(true)).contains("sliding"));
+        for (table, key) in [("rope_scaling", "type"), ("rope_scaling", "rope_type"), ("rope_parameters", "rope_type")] {
+            for value in [json!("yarn"), json!("linear"), json!(1)] {
+                let error = with(table, json!({ key: value, "mrope_section": [2, 3, 3] }));
+                let (found, expected) = (format!("`{table}.{key}` is {value}"), "expected \"mrope\"");
+                assert!(error.contains(&found) && error.contains(expected), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn plain_rope_types_are_read() {
+        for rope in [json!({}), json!({"type": null}), json!({"type": "mrope", "rope_type": "default"})] {
+            let mut config = small();
+            config["rope_scaling"] = rope;
+            config["rope_scaling"]["mrope_section"] = json!([2, 3, 3]);
+            ModelConfig::from_json(&config).unwrap();
+        }
     }
 }
