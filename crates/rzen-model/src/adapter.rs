@@ -228,7 +228,7 @@ impl Qwen2Vl {
                         format!("`{}` is {found:?}, expected {expected:?}", files.stored_name(name));
                     return Err(ModelError::AdapterMismatch { folder: folder.to_owned(), problem });
                 }
-                let data = files.data(name, &expected, FloatDType::F32)?;
+                let data = files.data(name, &expected, &expected, FloatDType::F32)?;
                 Ok(param(name, Tensor::from_data(data, (&device, DType::F32))))
             };
             let lora = Lora {

@@ -89,6 +89,11 @@ impl VisionConfig {
         self.in_channels * self.temporal_patch_size * self.patch_size * self.patch_size
     }
 
+    /// The patch kernel in files: `[embed_dim, channels, frames, patch, patch]`.
+    pub(crate) fn kernel_shape(&self) -> [usize; 5] {
+        [self.embed_dim, self.in_channels, self.temporal_patch_size, self.patch_size, self.patch_size]
+    }
+
     /// Numbers in a head.
     pub fn head_dim(&self) -> usize {
         self.embed_dim / self.num_heads
@@ -267,7 +272,8 @@ fn read_text(text: &Settings) -> Result<TextConfig, String> {
         .find_map(|key| Some((key, text.find(key)?.as_object()?)))
         .ok_or("`rope_scaling` (or `rope_parameters`) with `mrope_section` is missing")?;
     check_rope_type(rope_key, rope)?;
-    let section = rope.get("mrope_section").ok_or_else(|| format!("`{rope_key}.mrope_section` is missing"))?;
+    let section =
+        rope.get("mrope_section").ok_or_else(|| format!("`{rope_key}.mrope_section` is missing"))?;
     let mrope_section = serde_json::from_value(section.clone())
         .map_err(|_| format!("`mrope_section` is {section}, expected three whole numbers"))?;
     let theta = Settings { name: "rope_parameters.", tables: vec![rope] };
@@ -357,7 +363,9 @@ mod tests {
         assert!(with("num_key_value_heads", json!(3)).contains("num_key_value_heads"));
         assert!(with("rope_scaling", json!({"mrope_section": [2, 2, 2]})).contains("adds up to 6"));
         assert!(with("use_sliding_window", json!(true)).contains("sliding"));
-        for (table, key) in [("rope_scaling", "type"), ("rope_scaling", "rope_type"), ("rope_parameters", "rope_type")] {
+        for (table, key) in
+            [("rope_scaling", "type"), ("rope_scaling", "rope_type"), ("rope_parameters", "rope_type")]
+        {
             for value in [json!("yarn"), json!("linear"), json!(1)] {
                 let error = with(table, json!({ key: value, "mrope_section": [2, 3, 3] }));
                 let (found, expected) = (format!("`{table}.{key}` is {value}"), "expected \"mrope\"");

@@ -113,8 +113,7 @@ fn model_tensors(model: &Qwen2Vl) -> Vec<(String, Stored)> {
     tensors.retain(|(name, _)| !name.contains(".lora."));
     for (name, stored) in &mut tensors {
         if name == "visual.patch_embed.proj.weight" {
-            let side = vision.patch_size;
-            stored.shape = vec![vision.embed_dim, vision.in_channels, vision.temporal_patch_size, side, side];
+            stored.shape = vision.kernel_shape().to_vec();
         }
     }
     debug_assert!(tensors.iter().any(|(_, stored)| stored.shape == [text.vocab_size, text.hidden_size]));

@@ -115,10 +115,14 @@ impl TensorFiles {
     }
 
     /// Reads a tensor as `dtype`, whatever it is stored as.
+    ///
+    /// - `expected`: its shape in the file
+    /// - `shape`: its shape here, of as many numbers
     pub(crate) fn data(
         &self,
         name: &str,
         expected: &[usize],
+        shape: &[usize],
         dtype: FloatDType,
     ) -> Result<TensorData, ModelError> {
         let entry = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor {
@@ -126,9 +130,7 @@ impl TensorFiles {
             name: name.to_owned(),
             expected: expected.to_vec(),
         })?;
-        if entry.shape.iter().product::<usize>() != expected.iter().product::<usize>()
-            || !same_shape(&entry.shape, expected)
-        {
+        if entry.shape != expected {
             return Err(ModelError::Shape {
                 file: entry.file.path.clone(),
                 name: entry.stored_name.clone(),
@@ -136,13 +138,8 @@ impl TensorFiles {
                 expected: expected.to_vec(),
             });
         }
-        entry.read(expected, dtype)
+        entry.read(shape, dtype)
     }
-}
-
-/// A patch kernel is `[E, C, T, P, P]` in files and one matrix `[E, C·T·P·P]` here.
-fn same_shape(found: &[usize], expected: &[usize]) -> bool {
-    found == expected || (found.len() == 5 && expected.len() == 2 && found[0] == expected[0])
 }
 
 impl Entry {
@@ -282,8 +279,19 @@ impl<'a> Weights<'a> {
         shape: [usize; D],
         init: Init,
     ) -> Result<Param<Tensor<D>>, ModelError> {
+        self.reshaped(name, &shape, shape, init)
+    }
+
+    /// The parameter `name` that has the shape `stored` in files and `shape` here.
+    pub(crate) fn reshaped<const D: usize>(
+        &mut self,
+        name: &str,
+        stored: &[usize],
+        shape: [usize; D],
+        init: Init,
+    ) -> Result<Param<Tensor<D>>, ModelError> {
         let data = match &self.source {
-            Source::Files(files) => files.data(name, &shape, self.dtype)?,
+            Source::Files(files) => files.data(name, stored, &shape, self.dtype)?,
             Source::Seed(seed) => random(*seed, name, &shape, init).convert_dtype(self.dtype.into()),
         };
         Ok(param(name, Tensor::from_data(data, (&self.device, DType::from(self.dtype)))))

@@ -110,6 +110,20 @@ fn a_misshapen_tensor_is_named_with_both_shapes() {
 }
 
 #[test]
+fn a_patch_kernel_with_its_axes_swapped_is_refused() {
+    for (axes, found) in [(vec![16, 2, 3, 14, 14], "[16, 2, 3, 14, 14]"), (vec![16, 1176], "[16, 1176]")] {
+        let folder = saved();
+        edit(folder.path(), |name, shape, data| match name {
+            "visual.patch_embed.proj.weight" => Some((name.into(), axes.clone(), data)),
+            _ => Some((name.into(), shape, data)),
+        });
+        let error = refusal(folder.path());
+        let expected = format!("`visual.patch_embed.proj.weight` is {found}, expected [16, 3, 2, 14, 14]");
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
+#[test]
 fn nan_in_a_tensor_is_named() {
     let folder = saved();
     edit(folder.path(), |name, shape, mut data| {
