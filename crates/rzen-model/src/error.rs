@@ -50,6 +50,22 @@ pub enum ModelError {
         #[source]
         source: safetensors::SafeTensorError,
     },
+    /// A tensor stands in the files twice, under one name or two that mean the same.
+    #[error(
+        "{}: tensor `{name}` is there a second time, as `{other_name}` of {}; keep one of them",
+        file.display(),
+        other_file.display()
+    )]
+    TwiceTensor {
+        /// The file that was read later.
+        file: PathBuf,
+        /// Its name there.
+        name: String,
+        /// The file that was read first.
+        other_file: PathBuf,
+        /// Its name there.
+        other_name: String,
+    },
     /// A tensor that the model needs is in none of the files.
     #[error("{}: tensor `{name}` {expected:?} is missing; is this a checkpoint of the model in config.json?", folder.display())]
     MissingTensor {

@@ -1,6 +1,6 @@
 //! Where a model's numbers come from: the files of a checkpoint, or a seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,15 +68,19 @@ struct MappedFile {
 impl TensorFiles {
     /// Opens the checkpoint in `folder`, single or sharded.
     pub(crate) fn open_checkpoint(folder: &Path) -> Result<Self, ModelError> {
+        let single = "model.safetensors";
+        // With both, transformers takes the single file.
+        if folder.join(single).is_file() {
+            return Self::open(folder, &[single.to_owned()]);
+        }
         let index = folder.join("model.safetensors.index.json");
-        let files = if index.is_file() {
-            shard_files(&index)?
-        } else if folder.join("model.safetensors").is_file() {
-            vec!["model.safetensors".to_owned()]
-        } else {
+        if !index.is_file() {
             return Err(ModelError::NoWeights { path: folder.to_owned() });
-        };
-        Self::open(folder, &files)
+        }
+        let shards = WeightMap::read(&index)?;
+        let files = Self::open(folder, &shards.files())?;
+        shards.check(&files)?;
+        Ok(files)
     }
 
     /// Opens the named files of `folder`; tensors are known by their canonical names.
@@ -181,17 +185,55 @@ fn pairs(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
     bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]))
 }
 
-fn shard_files(index: &Path) -> Result<Vec<String>, ModelError> {
-    let text = std::fs::read_to_string(index).map_err(ModelError::io(index))?;
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(ModelError::json(index))?;
-    let map = value.get("weight_map").and_then(|map| map.as_object()).ok_or_else(|| ModelError::Config {
-        path: index.to_owned(),
-        problem: "`weight_map` is missing".into(),
-    })?;
-    let mut files: Vec<String> = map.values().filter_map(|file| file.as_str().map(str::to_owned)).collect();
-    files.sort();
-    files.dedup();
-    Ok(files)
+/// What an index says: the shard of each tensor.
+struct WeightMap {
+    index: PathBuf,
+    shards: BTreeMap<String, String>,
+}
+
+impl WeightMap {
+    /// Reads an index; every shard that it names is there.
+    fn read(index: &Path) -> Result<Self, ModelError> {
+        let text = std::fs::read_to_string(index).map_err(ModelError::io(index))?;
+        let mut value: serde_json::Value = serde_json::from_str(&text).map_err(ModelError::json(index))?;
+        let shards = value.get_mut("weight_map").map(serde_json::Value::take).unwrap_or_default();
+        let shards = serde_json::from_value(shards)
+            .map_err(|_| problem(index, "`weight_map` is missing or names no file for each tensor".into()))?;
+        let map = WeightMap { index: index.to_owned(), shards };
+        let missing = map.files().into_iter().find(|shard| !index.with_file_name(shard).is_file());
+        match missing {
+            Some(shard) => {
+                let missing = format!("`{shard}` belongs to the checkpoint and is missing; copy it beside the index");
+                Err(problem(index, missing))
+            }
+            None => Ok(map),
+        }
+    }
+
+    /// The shards, each once.
+    fn files(&self) -> Vec<String> {
+        let files: BTreeSet<&String> = self.shards.values().collect();
+        files.into_iter().cloned().collect()
+    }
+
+    /// Every tensor stands in its shard.
+    fn check(&self, files: &TensorFiles) -> Result<(), ModelError> {
+        let stands = |(name, shard): &(&String, &String)| {
+            let entry = files.tensors.get(&canonical_name(name));
+            entry.is_some_and(|entry| entry.stored_name == **name && entry.file.path.ends_with(shard))
+        };
+        match self.shards.iter().find(|entry| !stands(entry)) {
+            Some((name, shard)) => {
+                let lost = format!("`{shard}` has no tensor `{name}`; copy index and shards of one checkpoint again");
+                Err(problem(&self.index, lost))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn problem(path: &Path, problem: String) -> ModelError {
+    ModelError::Config { path: path.to_owned(), problem }
 }
 
 fn add_file(path: &Path, tensors: &mut BTreeMap<String, Entry>) -> Result<(), ModelError> {
@@ -206,16 +248,21 @@ fn add_file(path: &Path, tensors: &mut BTreeMap<String, Entry>) -> Result<(), Mo
     let file = Arc::new(MappedFile { path: path.to_owned(), bytes });
     for (name, info) in metadata.tensors() {
         let (from, to) = info.data_offsets;
-        tensors.insert(
-            canonical_name(&name),
-            Entry {
-                file: file.clone(),
-                stored_name: name.clone(),
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                range: start + from..start + to,
-            },
-        );
+        let entry = Entry {
+            file: file.clone(),
+            stored_name: name.clone(),
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            range: start + from..start + to,
+        };
+        if let Some(other) = tensors.insert(canonical_name(&name), entry) {
+            return Err(ModelError::TwiceTensor {
+                file: path.to_owned(),
+                name,
+                other_file: other.file.path.clone(),
+                other_name: other.stored_name,
+            });
+        }
     }
     Ok(())
 }
