@@ -110,6 +110,20 @@ pub enum ModelError {
         /// Its place in the flattened tensor.
         at: usize,
     },
+    /// A number of a tensor is finite in the file and infinite in the type that was asked for.
+    #[error("{}: tensor `{name}` holds {found} at element {at}, which is infinite as {dtype}; load the model as bf16 or f32", file.display())]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+        /// The tensor, as the file names it.
+        name: String,
+        /// The value.
+        found: f32,
+        /// Its place in the flattened tensor.
+        at: usize,
+        /// The type that was asked for.
+        dtype: &'static str,
+    },
     /// The files hold tensors that the model has no place for.
     #[error("{}: {} tensors have no place in this model, first `{}`; is this a checkpoint of the model in config.json?", folder.display(), names.len(), names[0])]
     ExtraTensors {

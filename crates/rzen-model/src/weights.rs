@@ -173,11 +173,30 @@ impl Entry {
                 at,
             });
         }
+        let limit = overflow(dtype);
+        if let Some(at) = values.iter().position(|x| x.abs() >= limit) {
+            return Err(ModelError::TooLarge {
+                file: self.file.path.clone(),
+                name: self.stored_name.clone(),
+                found: values[at],
+                at,
+                dtype: DType::from(dtype).name(),
+            });
+        }
         let data = TensorData::new(values, shape.to_vec());
         Ok(match dtype {
             FloatDType::F32 => data,
             other => data.convert_dtype(other.into()),
         })
+    }
+}
+
+/// The least number that rounds to infinity.
+fn overflow(dtype: FloatDType) -> f32 {
+    match dtype {
+        FloatDType::F16 => 65520.0,
+        FloatDType::BF16 => f32::from_bits(0x7f7f_8000),
+        _ => f32::INFINITY,
     }
 }
 
@@ -401,6 +420,15 @@ mod tests {
         ] {
             assert_eq!(canonical_name(name), "visual.merger.ln_q.bias");
         }
+    }
+
+    #[test]
+    fn what_overflows_is_what_rounds_to_infinity() {
+        let before = |x: f32| f32::from_bits(x.to_bits() - 1);
+        let f16 = overflow(FloatDType::F16);
+        assert!(half::f16::from_f32(f16).is_infinite() && half::f16::from_f32(before(f16)).is_finite());
+        let bf16 = overflow(FloatDType::BF16);
+        assert!(half::bf16::from_f32(bf16).is_infinite() && half::bf16::from_f32(before(bf16)).is_finite());
     }
 
     #[test]

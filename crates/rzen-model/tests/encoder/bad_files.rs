@@ -137,6 +137,23 @@ fn nan_in_a_tensor_is_named() {
 }
 
 #[test]
+fn a_number_too_large_for_the_type_is_named() {
+    let folder = saved();
+    edit(folder.path(), |name, shape, mut data| {
+        if name == "model.norm.weight" {
+            data[12..16].copy_from_slice(&(-7e4f32).to_le_bytes());
+        }
+        Some((name.into(), shape, data))
+    });
+    let load = |dtype| Qwen2Vl::load(folder.path(), dtype, &Device::flex());
+    let error = load(FloatDType::F16).unwrap_err().to_string();
+    assert!(error.contains("`model.norm.weight` holds -70000 at element 3"), "{error}");
+    assert!(error.contains("f16") && error.contains("as bf16 or f32"), "{error}");
+    load(FloatDType::BF16).unwrap();
+    load(FloatDType::F32).unwrap();
+}
+
+#[test]
 fn a_file_cut_off_anywhere_is_refused() {
     let folder = saved();
     let path = folder.path().join("model.safetensors");
