@@ -7,7 +7,7 @@ use std::path::Path;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 use rzen_core::SaveWeights;
-use safetensors::{Dtype, View};
+use safetensors::{Dtype, SafeTensorError, View};
 
 use crate::ModelError;
 use crate::encoder::Qwen2Vl;
@@ -61,7 +61,7 @@ impl Companions {
     fn write(&self, folder: &Path) -> Result<(), ModelError> {
         for (name, bytes) in &self.files {
             let path = folder.join(name);
-            std::fs::write(&path, bytes).map_err(ModelError::io(&path))?;
+            std::fs::write(&path, bytes).map_err(ModelError::write(&path))?;
         }
         Ok(())
     }
@@ -73,8 +73,9 @@ impl SaveWeights for Qwen2Vl {
     fn save_weights(&self, folder: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
         match &self.adapter {
             Some(adapter) => {
-                write_json(&folder.join("adapter_config.json"), &adapter.to_json(""))?;
-                write_tensors(&folder.join("adapter_model.safetensors"), adapter_tensors(self))?;
+                let config = folder.join("adapter_config.json");
+                write_json(&config, &adapter.to_json(""))?;
+                write_tensors(&folder.join("adapter_model.safetensors"), adapter_tensors(self), &config)?;
             }
             None => {
                 let dtype = match self.dtype() {
@@ -82,8 +83,9 @@ impl SaveWeights for Qwen2Vl {
                     DType::BF16 => "bfloat16",
                     _ => "float32",
                 };
-                write_json(&folder.join("config.json"), &self.config.to_json(dtype))?;
-                write_tensors(&folder.join("model.safetensors"), model_tensors(self))?;
+                let config = folder.join("config.json");
+                write_json(&config, &self.config.to_json(dtype))?;
+                write_tensors(&folder.join("model.safetensors"), model_tensors(self), &config)?;
             }
         }
         self.companions.write(folder)?;
@@ -93,13 +95,19 @@ impl SaveWeights for Qwen2Vl {
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ModelError> {
     let text = serde_json::to_string_pretty(value).map_err(ModelError::json(path))?;
-    std::fs::write(path, text + "\n").map_err(ModelError::io(path))
+    std::fs::write(path, text + "\n").map_err(ModelError::write(path))
 }
 
-fn write_tensors(path: &Path, tensors: Vec<(String, Stored)>) -> Result<(), ModelError> {
+/// Writes a safetensors file that may be read by whoever may read its neighbour `config`.
+fn write_tensors(path: &Path, tensors: Vec<(String, Stored)>, config: &Path) -> Result<(), ModelError> {
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    safetensors::serialize_to_file(tensors, Some(metadata), path)
-        .map_err(|source| ModelError::Safetensors { path: path.to_owned(), source })
+    safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|source| match source {
+        SafeTensorError::IoError(source) => ModelError::write(path)(source),
+        source => ModelError::Safetensors { path: path.to_owned(), source },
+    })?;
+    // The format's writer goes through a temporary file, which is its owner's alone.
+    let permissions = std::fs::metadata(config).map_err(ModelError::io(config))?.permissions();
+    std::fs::set_permissions(path, permissions).map_err(ModelError::write(path))
 }
 
 /// The names that a whole checkpoint of this model has, `lm_head` aside.

@@ -8,7 +8,7 @@ use rzen_model::{ModelConfig, Qwen2Vl, TextConfig, VisionConfig};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-fn tiny() -> ModelConfig {
+pub fn tiny() -> ModelConfig {
     ModelConfig {
         text: TextConfig {
             hidden_size: 16,

@@ -6,6 +6,7 @@ mod case;
 mod invariants;
 mod layouts;
 mod reference;
+mod saving;
 
 use std::collections::BTreeSet;
 
