@@ -9,7 +9,7 @@ use burn::tensor::{DType, Tensor};
 use rzen_core::SaveWeights;
 use safetensors::{Dtype, SafeTensorError, View};
 
-use crate::ModelError;
+use crate::{ModelConfig, ModelError};
 use crate::encoder::Qwen2Vl;
 
 /// Files of a checkpoint other than its weights: tokenizer, processor, templates.
@@ -84,7 +84,9 @@ impl SaveWeights for Qwen2Vl {
                     _ => "float32",
                 };
                 let config = folder.join("config.json");
-                write_json(&config, &self.config.to_json(dtype))?;
+                // `lm_head` is not kept: untied, transformers would put a random one in its place.
+                let tied = ModelConfig { tie_word_embeddings: true, ..self.config.clone() };
+                write_json(&config, &tied.to_json(dtype))?;
                 write_tensors(&folder.join("model.safetensors"), model_tensors(self), &config)?;
             }
         }

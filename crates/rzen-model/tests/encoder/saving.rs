@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, FloatDType};
 use rzen_core::SaveWeights;
-use rzen_model::{AdapterConfig, Qwen2Vl, all_linear};
+use rzen_model::{AdapterConfig, ModelConfig, Qwen2Vl, all_linear, tensor_table};
 
 use crate::bad_files::tiny;
 
@@ -46,4 +46,16 @@ fn weights_may_be_read_by_whoever_reads_other_files() {
             assert_eq!(mode(path.clone()), usual, "{}", path.display());
         }
     }
+}
+
+#[test]
+fn a_model_without_lm_head_says_that_it_needs_none() {
+    let untied = ModelConfig { tie_word_embeddings: false, ..tiny() };
+    let folder = tempfile::tempdir().unwrap();
+    let model = Qwen2Vl::random(&untied, 3, FloatDType::F32, &Device::flex());
+    model.save_weights(folder.path()).unwrap();
+    let names: Vec<String> = tensor_table(folder.path()).unwrap().into_iter().map(|info| info.name).collect();
+    assert!(!names.iter().any(|name| name.starts_with("lm_head")));
+    assert!(ModelConfig::load(folder.path()).unwrap().tie_word_embeddings);
+    Qwen2Vl::load(folder.path(), FloatDType::F32, &Device::flex()).unwrap();
 }
