@@ -23,7 +23,7 @@ pub struct Companions {
 
 impl Companions {
     /// The names that are taken along when a folder has them.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 13] = [
         "tokenizer.json",
         "tokenizer_config.json",
         "vocab.json",
@@ -31,7 +31,10 @@ impl Companions {
         "special_tokens_map.json",
         "added_tokens.json",
         "preprocessor_config.json",
+        "processor_config.json",
+        "video_preprocessor_config.json",
         "chat_template.json",
+        "chat_template.jinja",
         "generation_config.json",
         "processor.json",
     ];

@@ -286,18 +286,21 @@ fn add_file(path: &Path, tensors: &mut BTreeMap<String, Entry>) -> Result<(), Mo
     Ok(())
 }
 
+/// How names of other versions begin, and what stands for it in 4.51.
+const RENAMES: [(&str, &str); 4] = [
+    ("model.visual.", "visual."),
+    ("model.language_model.", "model."),
+    ("language_model.model.", "model."),
+    ("language_model.lm_head.", "lm_head."),
+];
+
 /// A tensor's name in the naming of transformers 4.51: `visual.*`, `model.*`, `lm_head.weight`.
 ///
 /// Takes the names of 4.52 (`model.visual.*`, `model.language_model.*`), of older language-model
-/// wrappers (`language_model.model.*`), and any of them behind PEFT's `base_model.model.`.
+/// wrappers (`language_model.model.*`, `language_model.lm_head.*`), and any of them behind PEFT's `base_model.model.`.
 pub(crate) fn canonical_name(name: &str) -> String {
     let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-    let renames = [
-        ("model.visual.", "visual."),
-        ("model.language_model.", "model."),
-        ("language_model.model.", "model."),
-    ];
-    for (from, to) in renames {
+    for (from, to) in RENAMES {
         if let Some(rest) = name.strip_prefix(from) {
             return format!("{to}{rest}");
         }
@@ -419,6 +422,9 @@ mod tests {
             "base_model.model.visual.merger.ln_q.bias",
         ] {
             assert_eq!(canonical_name(name), "visual.merger.ln_q.bias");
+        }
+        for name in ["lm_head.weight", "language_model.lm_head.weight"] {
+            assert_eq!(canonical_name(name), "lm_head.weight");
         }
     }
 

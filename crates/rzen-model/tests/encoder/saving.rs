@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, FloatDType};
 use rzen_core::SaveWeights;
-use rzen_model::{AdapterConfig, ModelConfig, Qwen2Vl, all_linear, tensor_table};
+use rzen_model::{AdapterConfig, Companions, ModelConfig, Qwen2Vl, all_linear, tensor_table};
 
 use crate::bad_files::tiny;
 
@@ -58,4 +58,19 @@ fn a_model_without_lm_head_says_that_it_needs_none() {
     assert!(!names.iter().any(|name| name.starts_with("lm_head")));
     assert!(ModelConfig::load(folder.path()).unwrap().tie_word_embeddings);
     Qwen2Vl::load(folder.path(), FloatDType::F32, &Device::flex()).unwrap();
+}
+
+#[test]
+fn companions_travel_with_the_weights() {
+    let (before, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    model().save_weights(before.path()).unwrap();
+    for name in Companions::NAMES {
+        std::fs::write(before.path().join(name), format!("bytes of {name}")).unwrap();
+    }
+    let loaded = Qwen2Vl::load(before.path(), FloatDType::F32, &Device::flex()).unwrap();
+    loaded.save_weights(after.path()).unwrap();
+    for name in Companions::NAMES {
+        let bytes = std::fs::read_to_string(after.path().join(name)).unwrap();
+        assert_eq!(bytes, format!("bytes of {name}"));
+    }
 }
