@@ -9,7 +9,7 @@ use burn::tensor::{DType, Tensor};
 use rzen_core::SaveWeights;
 use safetensors::{Dtype, SafeTensorError, View};
 
-use crate::{ModelConfig, ModelError};
+use crate::{ModelConfig, ModelError, ProcessorConfig};
 use crate::encoder::Qwen2Vl;
 
 /// Files of a checkpoint other than its weights: tokenizer, processor, templates.
@@ -59,6 +59,12 @@ impl Companions {
         self.files.retain(|(other, _)| other != name);
         self.files.push((name.to_owned(), bytes));
         self
+    }
+
+    /// The same files with these processor settings as `processor.json`, so that whoever opens the
+    /// folder encodes items in the same way.
+    pub fn with_processor(self, config: &ProcessorConfig) -> Self {
+        self.with(ProcessorConfig::FILE, config.to_json().into_bytes())
     }
 
     fn write(&self, folder: &Path) -> Result<(), ModelError> {

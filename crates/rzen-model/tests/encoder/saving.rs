@@ -2,7 +2,9 @@
 
 use burn::tensor::{Device, FloatDType};
 use rzen_core::SaveWeights;
-use rzen_model::{AdapterConfig, Companions, ModelConfig, Qwen2Vl, all_linear, tensor_table};
+use rzen_model::{
+    AdapterConfig, Companions, ModelConfig, ProcessorConfig, Qwen2Vl, all_linear, tensor_table,
+};
 
 use crate::bad_files::tiny;
 
@@ -72,5 +74,16 @@ fn companions_travel_with_the_weights() {
     for name in Companions::NAMES {
         let bytes = std::fs::read_to_string(after.path().join(name)).unwrap();
         assert_eq!(bytes, format!("bytes of {name}"));
+    }
+}
+
+#[test]
+fn processor_settings_are_written_and_replaced() {
+    let config = |max_length| ProcessorConfig { max_length, ..ProcessorConfig::default() };
+    for model in [model(), adapted()] {
+        let folder = tempfile::tempdir().unwrap();
+        let companions = Companions::default().with_processor(&config(700)).with_processor(&config(900));
+        model.with_companions(companions).save_weights(folder.path()).unwrap();
+        assert_eq!(ProcessorConfig::load(folder.path()).unwrap(), config(900));
     }
 }
