@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor};
 use rzen_core::Encode;
 
-use crate::adapter::AdapterConfig;
+use crate::adapter_config::AdapterConfig;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 use crate::rotary::Rotary;

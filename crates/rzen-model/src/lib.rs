@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 mod adapter;
+mod adapter_config;
 mod collate;
 mod config;
 mod decoder;
@@ -24,7 +25,7 @@ mod trace;
 mod vision;
 mod weights;
 
-pub use adapter::{AdapterConfig, all_linear};
+pub use adapter_config::{AdapterConfig, all_linear};
 pub use collate::Collator;
 pub use config::{ModelConfig, TextConfig, VisionConfig};
 pub use encoder::{EncoderInput, PatchInput, Qwen2Vl};
