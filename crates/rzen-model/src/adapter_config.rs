@@ -64,7 +64,7 @@ impl AdapterConfig {
     ///
     /// # Errors
     /// [`ModelError::UnsupportedAdapter`] names the first setting that is more than a plain or
-    /// rank-stabilised LoRA.
+    /// rank-stabilised LoRA, known here or not; [`ModelError::Config`] one that has no usable value.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join("adapter_config.json");
         let text = std::fs::read_to_string(&path).map_err(ModelError::io(&path))?;
@@ -72,23 +72,27 @@ impl AdapterConfig {
         if let Some(feature) = unsupported(&json) {
             return Err(ModelError::UnsupportedAdapter { path, feature });
         }
-        let problem = |problem: &str| ModelError::Config { path: path.clone(), problem: problem.into() };
+        Self::from_peft(&json).map_err(|problem| ModelError::Config { path, problem })
+    }
+
+    fn from_peft(json: &Map<String, Value>) -> Result<Self, String> {
+        let wrong = |key: &str, expected: &str| {
+            let found = json.get(key).map_or("missing".into(), |value| format!("{value}"));
+            format!("`{key}` is {found}, expected {expected}")
+        };
         let rank = json.get("r").and_then(Value::as_u64).filter(|r| *r > 0);
-        let targets = match json.get("target_modules") {
-            Some(Value::Array(names)) => {
-                names.iter().filter_map(|n| n.as_str().map(canonical_target)).collect()
-            }
-            Some(Value::String(name)) if name == "all-linear" => all_linear(),
-            _ => return Err(problem("`target_modules` is not a list of names; patterns are not supported")),
+        let alpha = json.get("lora_alpha").and_then(Value::as_f64).filter(|alpha| alpha.is_finite());
+        let rank_stabilized = match json.get("use_rslora") {
+            None | Some(Value::Null) => false,
+            Some(value) => value.as_bool().ok_or_else(|| wrong("use_rslora", "true or false"))?,
         };
         Ok(AdapterConfig {
-            rank: rank.ok_or_else(|| problem("`r` is missing or not a whole number above 0"))? as usize,
-            alpha: json
-                .get("lora_alpha")
-                .and_then(Value::as_f64)
-                .ok_or_else(|| problem("`lora_alpha` is missing"))?,
-            rank_stabilized: json.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
-            targets,
+            rank: rank.ok_or_else(|| wrong("r", "a whole number above 0"))? as usize,
+            alpha: alpha.ok_or_else(|| wrong("lora_alpha", "a number"))?,
+            rank_stabilized,
+            targets: json.get("target_modules").and_then(target_names).ok_or_else(|| {
+                wrong("target_modules", "a list of names or \"all-linear\"; patterns are not supported")
+            })?,
         })
     }
 
@@ -117,47 +121,144 @@ impl AdapterConfig {
     }
 }
 
-/// Targets may be whole paths of newer transformers versions.
-fn canonical_target(name: &str) -> String {
-    canonical_name(name)
+/// The names in `target_modules`; they may be whole paths of newer transformers versions.
+fn target_names(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(name) => (name == "all-linear").then(all_linear),
+        Value::Array(names) if !names.is_empty() => {
+            names.iter().map(|name| name.as_str().map(canonical_name)).collect()
+        }
+        _ => None,
+    }
 }
 
-/// The first setting of an adapter that changes its arithmetic in a way that is not implemented.
+/// Keys that may have any value: they are read here, or say how the adapter was made.
+const HARMLESS: [&str; 15] = [
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "target_modules",
+    "base_model_name_or_path",
+    "auto_mapping",
+    "inference_mode",
+    // Says where `layers_to_transform` counts, which is refused.
+    "layers_pattern",
+    "lora_dropout",
+    "megatron_core",
+    "peft_version",
+    // Read together with `use_qalora`, which is refused.
+    "qalora_group_size",
+    "revision",
+    "task_type",
+];
+
+/// Ways to start the factors that leave the base as it is; others move a part of it into the adapter.
+const STARTS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
+
+/// The first setting of an adapter that asks for something that is not implemented. A key that is not
+/// known here does unless it is off.
 fn unsupported(json: &Map<String, Value>) -> Option<String> {
-    let set = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(items) => !items.is_empty(),
-        _ => true,
-    };
     if json.get("peft_type").and_then(Value::as_str) != Some("LORA") {
         return Some(format!("`peft_type` {}", json.get("peft_type").unwrap_or(&Value::Null)));
     }
-    if let Some(bias) = json.get("bias").filter(|bias| bias.as_str() != Some("none")) {
-        return Some(format!("`bias` {bias}"));
+    let (key, value) = json.iter().find(|(key, value)| !is_harmless(key, value))?;
+    Some(format!("`{key}` {value}"))
+}
+
+fn is_harmless(key: &str, value: &Value) -> bool {
+    let is_off = match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::String(text) => text.is_empty() || text == "none",
+        Value::Bool(true) | Value::Number(_) => false,
+    };
+    let is_start = || *value == Value::Bool(true) || value.as_str().is_some_and(|it| STARTS.contains(&it));
+    is_off || HARMLESS.contains(&key) || (key == "init_lora_weights" && is_start())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(key: &str, value: Value) -> Result<AdapterConfig, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let config = AdapterConfig { rank: 4, alpha: 8.0, rank_stabilized: false, targets: all_linear() };
+        let mut json = config.to_json("base");
+        json[key] = value;
+        std::fs::write(folder.path().join("adapter_config.json"), json.to_string()).unwrap();
+        AdapterConfig::load(folder.path()).map_err(|error| error.to_string())
     }
-    let keys = [
-        "use_dora",
-        "lora_bias",
-        "fan_in_fan_out",
-        "modules_to_save",
-        "rank_pattern",
-        "alpha_pattern",
-        "layers_to_transform",
-        "layer_replication",
-        "trainable_token_indices",
-        "target_parameters",
-        "use_qalora",
-        "alora_invocation_tokens",
-        "arrow_config",
-        "corda_config",
-        "eva_config",
-        "use_bdlora",
-        "kasa_config",
-        "velora_config",
-        "exclude_modules",
-        "megatron_config",
-    ];
-    let found = keys.iter().find(|key| json.get(**key).is_some_and(set))?;
-    Some(format!("`{found}` {}", json[*found]))
+
+    #[test]
+    fn what_asks_for_more_than_lora_is_refused_by_name() {
+        for (key, value) in [
+            ("peft_type", "\"LOHA\""),
+            ("peft_type", "null"),
+            ("bias", "\"lora_only\""),
+            ("use_dora", "true"),
+            ("lora_bias", "true"),
+            ("fan_in_fan_out", "true"),
+            ("use_qalora", "true"),
+            ("modules_to_save", "[\"lm_head\"]"),
+            ("exclude_modules", "[\"q_proj\"]"),
+            ("layers_to_transform", "[0]"),
+            ("layers_to_transform", "0"),
+            ("rank_pattern", "{\"q_proj\": 2}"),
+            ("alpha_pattern", "{\"q_proj\": 2}"),
+            ("loftq_config", "{\"loftq_bits\": 4}"),
+            ("init_lora_weights", "\"pissa\""),
+            ("init_lora_weights", "\"pissa_niter_16\""),
+            ("init_lora_weights", "\"olora\""),
+            ("init_lora_weights", "\"loftq\""),
+            ("init_lora_weights", "\"corda\""),
+            ("init_lora_weights", "1"),
+            ("a_key_of_the_future", "true"),
+            ("a_key_of_the_future", "0.5"),
+        ] {
+            let value: Value = serde_json::from_str(value).unwrap();
+            let error = load(key, value.clone()).unwrap_err();
+            assert!(error.contains(&format!("`{key}` {value}")), "{error}");
+            assert!(error.contains("adapter_config.json") && error.contains("not supported"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_has_the_wrong_type_is_refused_by_name() {
+        for (key, value, expected) in [
+            ("r", "0", "whole number above 0"),
+            ("r", "2.5", "whole number above 0"),
+            ("r", "null", "whole number above 0"),
+            ("lora_alpha", "\"8\"", "a number"),
+            ("use_rslora", "\"yes\"", "true or false"),
+            ("use_rslora", "1", "true or false"),
+            ("target_modules", "[\"q_proj\",1]", "a list of names"),
+            ("target_modules", "[]", "a list of names"),
+            ("target_modules", "null", "a list of names"),
+            ("target_modules", "\".*q_proj\"", "patterns are not supported"),
+        ] {
+            let error = load(key, serde_json::from_str(value).unwrap()).unwrap_err();
+            assert!(error.contains(&format!("`{key}` is {value}, expected")), "{error}");
+            assert!(error.contains(expected) && error.contains("adapter_config.json"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_changes_nothing_is_read() {
+        for (key, value) in [
+            ("init_lora_weights", "\"gaussian\""),
+            ("init_lora_weights", "false"),
+            ("use_rslora", "null"),
+            ("loftq_config", "{}"),
+            ("qalora_group_size", "16"),
+            ("lora_dropout", "0.1"),
+            ("task_type", "\"FEATURE_EXTRACTION\""),
+            ("a_key_of_the_future", "null"),
+            ("target_modules", "\"all-linear\""),
+        ] {
+            let config = load(key, serde_json::from_str(value).unwrap()).unwrap();
+            assert_eq!((config.rank, config.alpha, config.targets), (4, 8.0, all_linear()), "{key}");
+        }
+    }
 }
