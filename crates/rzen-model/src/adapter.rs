@@ -19,8 +19,9 @@ impl Qwen2Vl {
     /// model is stored as.
     ///
     /// # Errors
-    /// If a target names no layer, or an adapter is attached already.
+    /// If the rank is 0, there is no target or one that names no layer, or an adapter is attached already.
     pub fn with_new_adapter(self, config: &AdapterConfig, seed: u64) -> Result<Self, ModelError> {
+        config.check().map_err(ModelError::Adapter)?;
         let device = self.device();
         let mut weights = Weights::from_seed(seed, FloatDType::F32, &device);
         let mut unused: BTreeSet<&String> = config.targets.iter().collect();
@@ -33,13 +34,10 @@ impl Qwen2Vl {
             });
             // As PEFT's default: uniform of this variance.
             let init = Init::Normal((3.0 * input as f64).sqrt().recip());
+            let (lora_a, lora_b) = factor_names(name);
             Ok(Some(Lora {
-                lora_a: weights.param(&format!("{name}.lora_A.weight"), [config.rank, input], init)?,
-                lora_b: weights.param(
-                    &format!("{name}.lora_B.weight"),
-                    [output, config.rank],
-                    Init::Zeros,
-                )?,
+                lora_a: weights.param(&lora_a, [config.rank, input], init)?,
+                lora_b: weights.param(&lora_b, [output, config.rank], Init::Zeros)?,
                 scale: config.scale(),
             }))
         })?;
@@ -55,45 +53,38 @@ impl Qwen2Vl {
     /// Attaches the PEFT adapter in `folder`, frozen.
     ///
     /// # Errors
-    /// Names the setting that is not supported, the module that this model lacks, or the factor
-    /// whose shape does not fit.
+    /// Names the setting that is not supported, the module that this model lacks or that has no
+    /// factors, or the factor whose shape does not fit.
     pub fn with_adapter(self, folder: &Path) -> Result<Self, ModelError> {
         let config = AdapterConfig::load(folder)?;
         let files = TensorFiles::open(folder, &["adapter_model.safetensors".to_owned()])?;
-        let device = self.device();
+        let factors = Factors { folder, files: &files, rank: config.rank, device: self.device() };
         let mut used = BTreeSet::new();
-        let model = self.attach(&config, |name, [output, input]| {
-            let names = [format!("{name}.lora_A.weight"), format!("{name}.lora_B.weight")];
-            if !names.iter().any(|name| files.shape(name).is_some()) {
-                return Ok(None);
-            }
-            let factor = |name: &str, expected: [usize; 2]| -> Result<Param<Tensor<2>>, ModelError> {
-                if let Some(found) = files.shape(name).filter(|found| **found != expected) {
-                    let problem =
-                        format!("`{}` is {found:?}, expected {expected:?}", files.stored_name(name));
-                    return Err(ModelError::AdapterMismatch { folder: folder.to_owned(), problem });
+        let model = self.attach(&config, |name, dims| {
+            let (lora_a, lora_b) = factor_names(name);
+            let stored = [&lora_a, &lora_b].into_iter().find(|name| files.shape(name).is_some());
+            match (config.targets(name), stored) {
+                (false, None) => return Ok(None),
+                (false, Some(stored)) => {
+                    let stored = files.stored_name(stored);
+                    return Err(factors.mismatch(format!("it has `{stored}`, which `target_modules` does not name")));
                 }
-                let data = files.data(name, &expected, &expected, FloatDType::F32)?;
-                Ok(param(name, Tensor::from_data(data, (&device, DType::F32))))
-            };
-            let lora = Lora {
-                lora_a: factor(&names[0], [config.rank, input])?,
-                lora_b: factor(&names[1], [output, config.rank])?,
-                scale: config.scale(),
-            };
-            used.extend(names);
+                (true, None) => {
+                    return Err(factors.mismatch(format!("`target_modules` names `{name}`, which has no factors")));
+                }
+                (true, Some(_)) => {}
+            }
+            let lora = factors.read(&lora_a, &lora_b, dims, config.scale())?;
+            used.extend([lora_a, lora_b]);
             Ok(Some(lora))
         })?;
         let extra: Vec<&str> = files.names().filter(|name| !used.contains(*name)).collect();
         match extra.first() {
-            Some(name) => {
-                let name = files.stored_name(name);
-                let problem = format!(
-                    "{} of its tensors stand beside no linear layer of this model, first `{name}`",
-                    extra.len()
-                );
-                Err(ModelError::AdapterMismatch { folder: folder.to_owned(), problem })
-            }
+            Some(name) => Err(factors.mismatch(format!(
+                "{} of its tensors stand beside no linear layer of this model, first `{}`",
+                extra.len(),
+                files.stored_name(name)
+            ))),
             None => Ok(model),
         }
     }
@@ -176,6 +167,46 @@ impl Qwen2Vl {
     /// Where the weights lie, without autodiff.
     pub fn device(&self) -> Device {
         self.model.norm.weight.val().inner().device()
+    }
+}
+
+/// What the two factors beside a layer are called.
+fn factor_names(module: &str) -> (String, String) {
+    (format!("{module}.lora_A.weight"), format!("{module}.lora_B.weight"))
+}
+
+/// The factors of an adapter in its file.
+struct Factors<'a> {
+    folder: &'a Path,
+    files: &'a TensorFiles,
+    rank: usize,
+    device: Device,
+}
+
+impl Factors<'_> {
+    fn read(&self, a: &str, b: &str, [output, input]: [usize; 2], scale: f64) -> Result<Lora, ModelError> {
+        Ok(Lora {
+            lora_a: self.factor(a, [self.rank, input])?,
+            lora_b: self.factor(b, [output, self.rank])?,
+            scale,
+        })
+    }
+
+    fn factor(&self, name: &str, expected: [usize; 2]) -> Result<Param<Tensor<2>>, ModelError> {
+        let stored = self.files.stored_name(name);
+        match self.files.shape(name) {
+            None => return Err(self.mismatch(format!("`{stored}` {expected:?} is missing"))),
+            Some(found) if *found != expected => {
+                return Err(self.mismatch(format!("`{stored}` is {found:?}, expected {expected:?}")));
+            }
+            Some(_) => {}
+        }
+        let data = self.files.data(name, &expected, &expected, FloatDType::F32)?;
+        Ok(param(name, Tensor::from_data(data, (&self.device, DType::F32))))
+    }
+
+    fn mismatch(&self, problem: String) -> ModelError {
+        ModelError::AdapterMismatch { folder: self.folder.to_owned(), problem }
     }
 }
 

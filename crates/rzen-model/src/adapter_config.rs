@@ -53,6 +53,21 @@ impl AdapterConfig {
         }
     }
 
+    /// Says what a new adapter can't be made of.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.rank == 0 {
+            return Err("the adapter's `rank` is 0, expected 1 or more".into());
+        }
+        if !self.alpha.is_finite() {
+            return Err(format!("the adapter's `alpha` is {}, expected a finite number", self.alpha));
+        }
+        if self.targets.is_empty() {
+            let names = all_linear().join(", ");
+            return Err(format!("the adapter's `targets` are empty, expected names of layers: {names}"));
+        }
+        Ok(())
+    }
+
     pub(crate) fn targets(&self, module: &str) -> bool {
         let ends = |target: &String| {
             module.strip_suffix(target).is_some_and(|head| head.is_empty() || head.ends_with('.'))

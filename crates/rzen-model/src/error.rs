@@ -150,7 +150,7 @@ pub enum ModelError {
         feature: String,
     },
     /// An adapter does not fit the model that it was put on.
-    #[error("{}: {problem}; the adapter belongs to another base model", folder.display())]
+    #[error("{}: {problem}; the adapter is incomplete or belongs to another base model", folder.display())]
     AdapterMismatch {
         /// The adapter.
         folder: PathBuf,

@@ -1,6 +1,7 @@
 //! The network against the reference: every layer, every embedding, every file layout.
 
 mod adapters;
+mod bad_adapters;
 mod bad_files;
 mod case;
 mod invariants;
