@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device, FloatDType, Tensor};
 use crate::adapter_config::{AdapterConfig, all_linear};
 use crate::encoder::Qwen2Vl;
 use crate::linear::{Linear, Lora};
-use crate::weights::{Init, TensorFiles, Weights, param};
+use crate::weights::{Init, Naming, TensorFiles, Weights, param};
 use crate::{ModelError, vision::VisionBlock};
 
 impl Qwen2Vl {
@@ -60,24 +60,30 @@ impl Qwen2Vl {
         let files = TensorFiles::open(folder, &["adapter_model.safetensors".to_owned()])?;
         let factors = Factors { folder, files: &files, rank: config.rank, device: self.device() };
         let mut used = BTreeSet::new();
-        let model = self.attach(&config, |name, dims| {
-            let (lora_a, lora_b) = factor_names(name);
-            let stored = [&lora_a, &lora_b].into_iter().find(|name| files.shape(name).is_some());
-            match (config.targets(name), stored) {
-                (false, None) => return Ok(None),
-                (false, Some(stored)) => {
-                    let stored = files.stored_name(stored);
-                    return Err(factors.mismatch(format!("it has `{stored}`, which `target_modules` does not name")));
+        let model =
+            self.attach(&config, |name, dims| {
+                let (lora_a, lora_b) = factor_names(name);
+                let stored = [&lora_a, &lora_b].into_iter().find(|name| files.shape(name).is_some());
+                match (config.targets(name), stored) {
+                    (false, None) => return Ok(None),
+                    (false, Some(stored)) => {
+                        let stored = files.stored_name(stored);
+                        return Err(factors
+                            .mismatch(format!("it has `{stored}`, which `target_modules` does not name")));
+                    }
+                    (true, None) => {
+                        return Err(factors
+                            .mismatch(format!("`target_modules` names `{name}`, which has no factors")));
+                    }
+                    (true, Some(_)) => {}
                 }
-                (true, None) => {
-                    return Err(factors.mismatch(format!("`target_modules` names `{name}`, which has no factors")));
-                }
-                (true, Some(_)) => {}
-            }
-            let lora = factors.read(&lora_a, &lora_b, dims, config.scale())?;
-            used.extend([lora_a, lora_b]);
-            Ok(Some(lora))
-        })?;
+                let lora = factors.read(&lora_a, &lora_b, dims, config.scale())?;
+                used.extend([lora_a, lora_b]);
+                Ok(Some(lora))
+            })?;
+        // Saved again, its names are those that the program which made it will look for.
+        let naming = files.names().map(|name| Naming::of(files.stored_name(name)));
+        let adapter_naming = naming.reduce(|a, b| if a == Naming::Flat { b } else { a }).unwrap_or_default();
         let extra: Vec<&str> = files.names().filter(|name| !used.contains(*name)).collect();
         match extra.first() {
             Some(name) => Err(factors.mismatch(format!(
@@ -85,7 +91,7 @@ impl Qwen2Vl {
                 extra.len(),
                 files.stored_name(name)
             ))),
-            None => Ok(model),
+            None => Ok(Qwen2Vl { adapter_naming, ..model }),
         }
     }
 
@@ -101,7 +107,7 @@ impl Qwen2Vl {
             Ok(())
         })
         .expect("merging can't fail");
-        Qwen2Vl { adapter: None, ..self }
+        Qwen2Vl { adapter: None, adapter_naming: Naming::default(), ..self }
     }
 
     /// Freezes everything but the adapter.

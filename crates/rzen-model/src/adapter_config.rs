@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ModelError;
-use crate::weights::canonical_name;
+use crate::weights::Naming;
 
 /// What an adapter is: its rank, its scale and the layers that it stands beside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,11 +68,13 @@ impl AdapterConfig {
         Ok(())
     }
 
+    /// True if a target is the name, or the end of the name, of `module` in any version's naming.
     pub(crate) fn targets(&self, module: &str) -> bool {
-        let ends = |target: &String| {
-            module.strip_suffix(target).is_some_and(|head| head.is_empty() || head.ends_with('.'))
+        let names = [Naming::Flat, Naming::Nested, Naming::Wrapped].map(|naming| naming.apply(module));
+        let ends = |name: &String, target: &String| {
+            name.strip_suffix(target).is_some_and(|head| head.is_empty() || head.ends_with('.'))
         };
-        self.targets.iter().any(ends)
+        self.targets.iter().any(|target| names.iter().any(|name| ends(name, target)))
     }
 
     /// Reads `folder/adapter_config.json`.
@@ -136,12 +138,12 @@ impl AdapterConfig {
     }
 }
 
-/// The names in `target_modules`; they may be whole paths of newer transformers versions.
+/// The names in `target_modules`.
 fn target_names(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::String(name) => (name == "all-linear").then(all_linear),
         Value::Array(names) if !names.is_empty() => {
-            names.iter().map(|name| name.as_str().map(canonical_name)).collect()
+            names.iter().map(|name| name.as_str().map(str::to_owned)).collect()
         }
         _ => None,
     }
@@ -204,6 +206,29 @@ mod tests {
         json[key] = value;
         std::fs::write(folder.path().join("adapter_config.json"), json.to_string()).unwrap();
         AdapterConfig::load(folder.path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn targets_are_ends_of_names_of_any_version() {
+        let targets = |target: &str, module: &str| {
+            let targets = vec![target.to_owned()];
+            AdapterConfig { rank: 4, alpha: 8.0, rank_stabilized: false, targets }.targets(module)
+        };
+        for target in [
+            "q_proj",
+            "self_attn.q_proj",
+            "layers.0.self_attn.q_proj",
+            "model.layers.0.self_attn.q_proj",
+            "language_model.layers.0.self_attn.q_proj",
+            "model.language_model.layers.0.self_attn.q_proj",
+            "language_model.model.layers.0.self_attn.q_proj",
+        ] {
+            assert!(targets(target, "model.layers.0.self_attn.q_proj"), "{target}");
+            assert!(!targets(target, "model.layers.0.self_attn.k_proj"), "{target}");
+        }
+        assert!(targets("model.visual.merger.mlp.0", "visual.merger.mlp.0"));
+        assert!(!targets("proj", "model.layers.0.self_attn.q_proj"));
+        assert!(!targets("layers.1.self_attn.q_proj", "model.layers.11.self_attn.q_proj"));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use burn::tensor::{DType, Tensor};
 use rzen_core::SaveWeights;
 use safetensors::{Dtype, SafeTensorError, View};
 
-use crate::{ModelConfig, ModelError, ProcessorConfig};
 use crate::encoder::Qwen2Vl;
+use crate::weights::PEFT_PREFIX;
+use crate::{ModelConfig, ModelError, ProcessorConfig};
 
 /// Files of a checkpoint other than its weights: tokenizer, processor, templates.
 ///
@@ -144,7 +145,9 @@ fn adapter_tensors(model: &Qwen2Vl) -> Vec<(String, Stored)> {
     tensors.retain(|(name, _)| name.contains(".lora."));
     tensors
         .into_iter()
-        .map(|(name, stored)| (format!("base_model.model.{}", peft_name(&name)), stored))
+        .map(|(name, stored)| {
+            (format!("{PEFT_PREFIX}{}", model.adapter_naming.apply(&peft_name(&name))), stored)
+        })
         .collect()
 }
 

@@ -222,7 +222,8 @@ impl WeightMap {
         let missing = map.files().into_iter().find(|shard| !index.with_file_name(shard).is_file());
         match missing {
             Some(shard) => {
-                let missing = format!("`{shard}` belongs to the checkpoint and is missing; copy it beside the index");
+                let missing =
+                    format!("`{shard}` belongs to the checkpoint and is missing; copy it beside the index");
                 Err(problem(index, missing))
             }
             None => Ok(map),
@@ -243,7 +244,9 @@ impl WeightMap {
         };
         match self.shards.iter().find(|entry| !stands(entry)) {
             Some((name, shard)) => {
-                let lost = format!("`{shard}` has no tensor `{name}`; copy index and shards of one checkpoint again");
+                let lost = format!(
+                    "`{shard}` has no tensor `{name}`; copy index and shards of one checkpoint again"
+                );
                 Err(problem(&self.index, lost))
             }
             None => Ok(()),
@@ -286,26 +289,56 @@ fn add_file(path: &Path, tensors: &mut BTreeMap<String, Entry>) -> Result<(), Mo
     Ok(())
 }
 
-/// How names of other versions begin, and what stands for it in 4.51.
-const RENAMES: [(&str, &str); 4] = [
-    ("model.visual.", "visual."),
-    ("model.language_model.", "model."),
-    ("language_model.model.", "model."),
-    ("language_model.lm_head.", "lm_head."),
-];
+/// How versions of transformers name tensors and modules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// As 4.51 and, but for 4.52, all since: `visual.*`, `model.*`. The names of this program.
+    #[default]
+    Flat,
+    /// As 4.52 in memory and in files, later versions in memory: `model.visual.*`, `model.language_model.*`.
+    Nested,
+    /// As older wrappers of a language model: `language_model.model.*`.
+    Wrapped,
+}
+
+impl Naming {
+    /// How names begin, and what stands for it in [`Naming::Flat`].
+    fn renames(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Naming::Flat => &[],
+            Naming::Nested => &[("model.visual.", "visual."), ("model.language_model.", "model.")],
+            Naming::Wrapped => {
+                &[("language_model.model.", "model."), ("language_model.lm_head.", "lm_head.")]
+            }
+        }
+    }
+
+    /// The naming that `name` shows, if it shows one; it may stand behind PEFT's prefix.
+    pub(crate) fn of(name: &str) -> Self {
+        let name = name.strip_prefix(PEFT_PREFIX).unwrap_or(name);
+        let shows = |naming: &Naming| naming.renames().iter().any(|(from, _)| name.starts_with(from));
+        [Naming::Nested, Naming::Wrapped].into_iter().find(shows).unwrap_or_default()
+    }
+
+    /// A canonical name in this naming.
+    pub(crate) fn apply(self, name: &str) -> String {
+        let renamed = |(from, to): &(&str, &str)| Some(format!("{from}{}", name.strip_prefix(to)?));
+        self.renames().iter().find_map(renamed).unwrap_or_else(|| name.to_owned())
+    }
+}
+
+/// What PEFT puts before the names of modules.
+pub(crate) const PEFT_PREFIX: &str = "base_model.model.";
 
 /// A tensor's name in the naming of transformers 4.51: `visual.*`, `model.*`, `lm_head.weight`.
 ///
 /// Takes the names of 4.52 (`model.visual.*`, `model.language_model.*`), of older language-model
 /// wrappers (`language_model.model.*`, `language_model.lm_head.*`), and any of them behind PEFT's `base_model.model.`.
 pub(crate) fn canonical_name(name: &str) -> String {
-    let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-    for (from, to) in RENAMES {
-        if let Some(rest) = name.strip_prefix(from) {
-            return format!("{to}{rest}");
-        }
-    }
-    name.to_owned()
+    let renames = Naming::of(name).renames();
+    let name = name.strip_prefix(PEFT_PREFIX).unwrap_or(name);
+    let renamed = |(from, to): &(&str, &str)| Some(format!("{to}{}", name.strip_prefix(from)?));
+    renames.iter().find_map(renamed).unwrap_or_else(|| name.to_owned())
 }
 
 /// How a tensor begins when there is no checkpoint.
@@ -426,6 +459,19 @@ mod tests {
         for name in ["lm_head.weight", "language_model.lm_head.weight"] {
             assert_eq!(canonical_name(name), "lm_head.weight");
         }
+    }
+
+    #[test]
+    fn every_naming_can_be_given_back() {
+        for naming in [Naming::Flat, Naming::Nested, Naming::Wrapped] {
+            for name in ["model.layers.0.mlp.up_proj", "visual.merger.mlp.0"] {
+                let other = naming.apply(name);
+                assert_eq!(canonical_name(&other), name);
+                assert_eq!(canonical_name(&format!("{PEFT_PREFIX}{other}")), name);
+            }
+            assert_eq!(Naming::of(&naming.apply("model.layers.0.mlp.up_proj")), naming);
+        }
+        assert_eq!(Naming::of("base_model.model.model.visual.merger.mlp.0"), Naming::Nested);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! PEFT adapters: loaded, applied, merged, saved.
 
 use burn::module::Module;
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::FloatDType;
 use rzen_core::{Encode, SaveWeights};
-use rzen_model::{AdapterConfig, PositionMode, Qwen2Vl, all_linear};
+use rzen_model::{AdapterConfig, PositionMode, all_linear};
 use safetensors::SafeTensors;
 
 use crate::case::{Case, cases};
@@ -88,17 +88,20 @@ fn golden_merged_weights() {
 
 #[test]
 fn golden_a_saved_adapter_is_the_loaded_one() {
-    let Some(run) = file("lora/run_rs") else { return };
     let Some(base) = model(FloatDType::F32) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    base.with_adapter(&run).unwrap().save_weights(folder.path()).unwrap();
-    let bytes = [&run, folder.path()].map(|f| std::fs::read(f.join("adapter_model.safetensors")).unwrap());
-    let [before, after] = [0, 1].map(|i| SafeTensors::deserialize(&bytes[i]).unwrap());
-    assert_eq!(before.len(), after.len());
-    for (name, view) in before.iter() {
-        assert_eq!(after.tensor(name).unwrap().data(), view.data(), "{name}");
+    for run in ["lora/run_rs", "lora/run_a", "lora/run_a_newnames"].iter().filter_map(|run| file(run)) {
+        let folder = tempfile::tempdir().unwrap();
+        base.clone().with_adapter(&run).unwrap().save_weights(folder.path()).unwrap();
+        let [before, after] = [run.as_path(), folder.path()]
+            .map(|folder| std::fs::read(folder.join("adapter_model.safetensors")).unwrap());
+        let [before, after] = [&before, &after].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+        assert_eq!(before.len(), after.len());
+        for (name, view) in before.iter() {
+            let saved = after.tensor(name).unwrap_or_else(|_| panic!("{name} was not saved"));
+            assert_eq!((saved.shape(), saved.data()), (view.shape(), view.data()), "{name}");
+        }
+        assert_eq!(AdapterConfig::load(folder.path()).unwrap(), AdapterConfig::load(&run).unwrap());
     }
-    assert_eq!(AdapterConfig::load(folder.path()).unwrap(), AdapterConfig::load(&run).unwrap());
 }
 
 #[test]
