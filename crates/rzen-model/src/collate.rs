@@ -59,10 +59,12 @@ impl Collator {
         let [time, height, width] =
             position_ids(self.positions, &item.input_ids, &grids, &self.special, merge);
         let length = item.input_ids.len();
+        // An item without pictures may hold their tokens as words.
+        let any_pictures = !item.pictures.is_empty();
         let mut picture_rows = picture_rows.into_iter();
         for t in 0..seq {
             let id = item.input_ids.get(t).copied().unwrap_or(self.special.endoftext);
-            let is_picture = t < length && (id == self.special.image_pad || id == self.special.video_pad);
+            let is_picture = t < length && any_pictures && self.special.is_picture(id);
             rows.order.push(match is_picture {
                 true => picture_rows.next().expect("each picture token has a row of its picture"),
                 false => b * seq + t,

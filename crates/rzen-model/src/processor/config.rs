@@ -85,7 +85,8 @@ pub enum SpecialTokens {
     /// They are words like any other.
     #[default]
     Plain,
-    /// They become the token, as in the released code.
+    /// They become the token, as in the released code. Those of pictures are refused beside pictures,
+    /// where the released code fails, and are words elsewhere.
     Parse,
 }
 
