@@ -41,6 +41,20 @@ pub enum ModelError {
         /// The setting, what was found, what was expected.
         problem: String,
     },
+    /// A network was given a tokenizer or a processor of another.
+    #[error(
+        "{} does not fit {}: {problem}; take both from one checkpoint",
+        other.display(),
+        config.display()
+    )]
+    Misfit {
+        /// The `config.json` of the network.
+        config: PathBuf,
+        /// The file that does not fit.
+        other: PathBuf,
+        /// What was found, what was expected.
+        problem: String,
+    },
     /// A folder holds no weights.
     #[error(
         "{}: no model.safetensors and no model.safetensors.index.json; give the folder of a Hugging Face checkpoint in safetensors form",

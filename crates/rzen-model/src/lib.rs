@@ -16,6 +16,7 @@ mod config;
 mod decoder;
 mod encoder;
 mod error;
+mod fit;
 mod linear;
 mod norm;
 mod processor;
@@ -30,6 +31,7 @@ pub use collate::Collator;
 pub use config::{ModelConfig, TextConfig, VisionConfig};
 pub use encoder::{EncoderInput, PatchInput, Qwen2Vl};
 pub use error::ModelError;
+pub use fit::check_fit;
 pub use processor::{
     Encoded, FrameRule, Patches, PositionMode, ProcessError, Processor, ProcessorConfig, SPECIAL_TOKENS,
     SpecialIds, SpecialTokens, Truncation, fit_picture, load_size, picture_patches, position_ids, resize,

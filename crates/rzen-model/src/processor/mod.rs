@@ -103,6 +103,11 @@ impl Processor {
         self.text.tokenizer()
     }
 
+    /// The highest id of any token.
+    pub(crate) fn highest_id(&self) -> u32 {
+        self.tokenizer().get_vocab(true).into_values().max().unwrap_or(0)
+    }
+
     /// Encodes one item, a batch of its own.
     ///
     /// # Errors
