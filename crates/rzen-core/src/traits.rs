@@ -83,9 +83,39 @@ pub fn check_unit_vector(vector: &[f32]) -> Result<(), String> {
     if let Some(at) = vector.iter().position(|x| !x.is_finite()) {
         return Err(format!("holds {} at position {at}", vector[at]));
     }
-    let length = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let length = vector.iter().fold(0.0, |sum, x| sum + f64::from(*x).powi(2)).sqrt();
     if (length - 1.0).abs() > 1e-3 {
         return Err(format!("has length {length:.4} instead of 1"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_unit_vector;
+
+    #[test]
+    fn unit_vectors_pass() {
+        let vectors: [&[f32]; 3] = [&[1.0], &[0.6, -0.8], &[0.6003, 0.8]];
+        for vector in vectors {
+            assert_eq!(check_unit_vector(vector), Ok(()), "{vector:?}");
+        }
+    }
+
+    #[test]
+    fn other_vectors_are_described() {
+        let cases: [(&[f32], &str); 7] = [
+            (&[0.6, f32::NAN], "holds NaN at position 1"),
+            (&[f32::INFINITY, 0.0], "holds inf at position 0"),
+            (&[0.0, f32::NEG_INFINITY], "holds -inf at position 1"),
+            (&[0.0, 0.0], "has length 0.0000"),
+            (&[], "has length 0.0000"),
+            (&[1.1, 0.0], "has length 1.1000"),
+            (&[0.998, 0.0], "has length 0.9980"),
+        ];
+        for (vector, problem) in cases {
+            let error = check_unit_vector(vector).unwrap_err();
+            assert!(error.contains(problem), "{vector:?}: {error}");
+        }
+    }
 }

@@ -5,167 +5,12 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use crate::adapter_config::{AdapterConfig, all_linear};
 use crate::encoder::Qwen2Vl;
 use crate::linear::{Linear, Lora};
-use crate::weights::{Init, TensorFiles, Weights, canonical_name, param};
+use crate::weights::{Init, Naming, TensorFiles, Weights, param};
 use crate::{ModelError, vision::VisionBlock};
-
-/// What an adapter is: its rank, its scale and the layers that it stands beside.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AdapterConfig {
-    /// Numbers between the two factors.
-    pub rank: usize,
-    /// The update is scaled by `alpha / rank`.
-    pub alpha: f64,
-    /// Scale by `alpha / sqrt(rank)` instead (rsLoRA).
-    #[serde(default)]
-    pub rank_stabilized: bool,
-    /// Names, or ends of names, of linear layers; default all of both towers.
-    #[serde(default = "all_linear")]
-    pub targets: Vec<String>,
-}
-
-/// The linear layers of both towers, as PEFT names targets.
-pub fn all_linear() -> Vec<String> {
-    let names = [
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-        "attn.qkv",
-        "attn.proj",
-        "mlp.fc1",
-        "mlp.fc2",
-        "merger.mlp.0",
-        "merger.mlp.2",
-    ];
-    names.map(str::to_owned).to_vec()
-}
-
-impl AdapterConfig {
-    /// What `B A` is multiplied by.
-    pub fn scale(&self) -> f64 {
-        match self.rank_stabilized {
-            true => self.alpha / (self.rank as f64).sqrt(),
-            false => self.alpha / self.rank as f64,
-        }
-    }
-
-    fn targets(&self, module: &str) -> bool {
-        let ends = |target: &String| {
-            module.strip_suffix(target).is_some_and(|head| head.is_empty() || head.ends_with('.'))
-        };
-        self.targets.iter().any(ends)
-    }
-
-    /// Reads `folder/adapter_config.json`.
-    ///
-    /// # Errors
-    /// [`ModelError::UnsupportedAdapter`] names the first setting that is more than a plain or
-    /// rank-stabilised LoRA.
-    pub fn load(folder: &Path) -> Result<Self, ModelError> {
-        let path = folder.join("adapter_config.json");
-        let text = std::fs::read_to_string(&path).map_err(ModelError::io(&path))?;
-        let json: Map<String, Value> = serde_json::from_str(&text).map_err(ModelError::json(&path))?;
-        if let Some(feature) = unsupported(&json) {
-            return Err(ModelError::UnsupportedAdapter { path, feature });
-        }
-        let problem = |problem: &str| ModelError::Config { path: path.clone(), problem: problem.into() };
-        let rank = json.get("r").and_then(Value::as_u64).filter(|r| *r > 0);
-        let targets = match json.get("target_modules") {
-            Some(Value::Array(names)) => {
-                names.iter().filter_map(|n| n.as_str().map(canonical_target)).collect()
-            }
-            Some(Value::String(name)) if name == "all-linear" => all_linear(),
-            _ => return Err(problem("`target_modules` is not a list of names; patterns are not supported")),
-        };
-        Ok(AdapterConfig {
-            rank: rank.ok_or_else(|| problem("`r` is missing or not a whole number above 0"))? as usize,
-            alpha: json
-                .get("lora_alpha")
-                .and_then(Value::as_f64)
-                .ok_or_else(|| problem("`lora_alpha` is missing"))?,
-            rank_stabilized: json.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
-            targets,
-        })
-    }
-
-    /// The content of an `adapter_config.json` that PEFT opens.
-    pub fn to_json(&self, base_model: &str) -> Value {
-        serde_json::json!({
-            "peft_type": "LORA",
-            "auto_mapping": {
-                "base_model_class": "Qwen2VLForConditionalGeneration",
-                "parent_library": "transformers.models.qwen2_vl.modeling_qwen2_vl",
-            },
-            "base_model_name_or_path": base_model,
-            "task_type": null,
-            "inference_mode": true,
-            "r": self.rank,
-            "lora_alpha": if self.alpha.fract() == 0.0 { Value::from(self.alpha as i64) } else { Value::from(self.alpha) },
-            "use_rslora": self.rank_stabilized,
-            "target_modules": self.targets,
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "fan_in_fan_out": false,
-            "use_dora": false,
-            "modules_to_save": null,
-            "init_lora_weights": true,
-        })
-    }
-}
-
-/// Targets may be whole paths of newer transformers versions.
-fn canonical_target(name: &str) -> String {
-    canonical_name(name)
-}
-
-/// The first setting of an adapter that changes its arithmetic in a way that is not implemented.
-fn unsupported(json: &Map<String, Value>) -> Option<String> {
-    let set = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(items) => !items.is_empty(),
-        _ => true,
-    };
-    if json.get("peft_type").and_then(Value::as_str) != Some("LORA") {
-        return Some(format!("`peft_type` {}", json.get("peft_type").unwrap_or(&Value::Null)));
-    }
-    if let Some(bias) = json.get("bias").filter(|bias| bias.as_str() != Some("none")) {
-        return Some(format!("`bias` {bias}"));
-    }
-    let keys = [
-        "use_dora",
-        "lora_bias",
-        "fan_in_fan_out",
-        "modules_to_save",
-        "rank_pattern",
-        "alpha_pattern",
-        "layers_to_transform",
-        "layer_replication",
-        "trainable_token_indices",
-        "target_parameters",
-        "use_qalora",
-        "alora_invocation_tokens",
-        "arrow_config",
-        "corda_config",
-        "eva_config",
-        "use_bdlora",
-        "kasa_config",
-        "velora_config",
-        "exclude_modules",
-        "megatron_config",
-    ];
-    let found = keys.iter().find(|key| json.get(**key).is_some_and(set))?;
-    Some(format!("`{found}` {}", json[*found]))
-}
 
 impl Qwen2Vl {
     /// Puts a new adapter beside the targeted layers and makes it the only trainable part.
@@ -174,8 +19,9 @@ impl Qwen2Vl {
     /// model is stored as.
     ///
     /// # Errors
-    /// If a target names no layer, or an adapter is attached already.
+    /// If the rank is 0, there is no target or one that names no layer, or an adapter is attached already.
     pub fn with_new_adapter(self, config: &AdapterConfig, seed: u64) -> Result<Self, ModelError> {
+        config.check().map_err(ModelError::Adapter)?;
         let device = self.device();
         let mut weights = Weights::from_seed(seed, FloatDType::F32, &device);
         let mut unused: BTreeSet<&String> = config.targets.iter().collect();
@@ -188,13 +34,10 @@ impl Qwen2Vl {
             });
             // As PEFT's default: uniform of this variance.
             let init = Init::Normal((3.0 * input as f64).sqrt().recip());
+            let (lora_a, lora_b) = factor_names(name);
             Ok(Some(Lora {
-                lora_a: weights.param(&format!("{name}.lora_A.weight"), [config.rank, input], init)?,
-                lora_b: weights.param(
-                    &format!("{name}.lora_B.weight"),
-                    [output, config.rank],
-                    Init::Zeros,
-                )?,
+                lora_a: weights.param(&lora_a, [config.rank, input], init)?,
+                lora_b: weights.param(&lora_b, [output, config.rank], Init::Zeros)?,
                 scale: config.scale(),
             }))
         })?;
@@ -210,46 +53,45 @@ impl Qwen2Vl {
     /// Attaches the PEFT adapter in `folder`, frozen.
     ///
     /// # Errors
-    /// Names the setting that is not supported, the module that this model lacks, or the factor
-    /// whose shape does not fit.
+    /// Names the setting that is not supported, the module that this model lacks or that has no
+    /// factors, or the factor whose shape does not fit.
     pub fn with_adapter(self, folder: &Path) -> Result<Self, ModelError> {
         let config = AdapterConfig::load(folder)?;
         let files = TensorFiles::open(folder, &["adapter_model.safetensors".to_owned()])?;
-        let device = self.device();
+        let factors = Factors { folder, files: &files, rank: config.rank, device: self.device() };
         let mut used = BTreeSet::new();
-        let model = self.attach(&config, |name, [output, input]| {
-            let names = [format!("{name}.lora_A.weight"), format!("{name}.lora_B.weight")];
-            if !names.iter().any(|name| files.shape(name).is_some()) {
-                return Ok(None);
-            }
-            let factor = |name: &str, expected: [usize; 2]| -> Result<Param<Tensor<2>>, ModelError> {
-                if let Some(found) = files.shape(name).filter(|found| **found != expected) {
-                    let problem =
-                        format!("`{}` is {found:?}, expected {expected:?}", files.stored_name(name));
-                    return Err(ModelError::AdapterMismatch { folder: folder.to_owned(), problem });
+        let model =
+            self.attach(&config, |name, dims| {
+                let (lora_a, lora_b) = factor_names(name);
+                let stored = [&lora_a, &lora_b].into_iter().find(|name| files.shape(name).is_some());
+                match (config.targets(name), stored) {
+                    (false, None) => return Ok(None),
+                    (false, Some(stored)) => {
+                        let stored = files.stored_name(stored);
+                        return Err(factors
+                            .mismatch(format!("it has `{stored}`, which `target_modules` does not name")));
+                    }
+                    (true, None) => {
+                        return Err(factors
+                            .mismatch(format!("`target_modules` names `{name}`, which has no factors")));
+                    }
+                    (true, Some(_)) => {}
                 }
-                let data = files.data(name, &expected, FloatDType::F32)?;
-                Ok(param(name, Tensor::from_data(data, (&device, DType::F32))))
-            };
-            let lora = Lora {
-                lora_a: factor(&names[0], [config.rank, input])?,
-                lora_b: factor(&names[1], [output, config.rank])?,
-                scale: config.scale(),
-            };
-            used.extend(names);
-            Ok(Some(lora))
-        })?;
+                let lora = factors.read(&lora_a, &lora_b, dims, config.scale())?;
+                used.extend([lora_a, lora_b]);
+                Ok(Some(lora))
+            })?;
+        // Saved again, its names are those that the program which made it will look for.
+        let naming = files.names().map(|name| Naming::of(files.stored_name(name)));
+        let adapter_naming = naming.reduce(|a, b| if a == Naming::Flat { b } else { a }).unwrap_or_default();
         let extra: Vec<&str> = files.names().filter(|name| !used.contains(*name)).collect();
         match extra.first() {
-            Some(name) => {
-                let name = files.stored_name(name);
-                let problem = format!(
-                    "{} of its tensors stand beside no linear layer of this model, first `{name}`",
-                    extra.len()
-                );
-                Err(ModelError::AdapterMismatch { folder: folder.to_owned(), problem })
-            }
-            None => Ok(model),
+            Some(name) => Err(factors.mismatch(format!(
+                "{} of its tensors stand beside no linear layer of this model, first `{}`",
+                extra.len(),
+                files.stored_name(name)
+            ))),
+            None => Ok(Qwen2Vl { adapter_naming, ..model }),
         }
     }
 
@@ -265,7 +107,7 @@ impl Qwen2Vl {
             Ok(())
         })
         .expect("merging can't fail");
-        Qwen2Vl { adapter: None, ..self }
+        Qwen2Vl { adapter: None, adapter_naming: Naming::default(), ..self }
     }
 
     /// Freezes everything but the adapter.
@@ -331,6 +173,46 @@ impl Qwen2Vl {
     /// Where the weights lie, without autodiff.
     pub fn device(&self) -> Device {
         self.model.norm.weight.val().inner().device()
+    }
+}
+
+/// What the two factors beside a layer are called.
+fn factor_names(module: &str) -> (String, String) {
+    (format!("{module}.lora_A.weight"), format!("{module}.lora_B.weight"))
+}
+
+/// The factors of an adapter in its file.
+struct Factors<'a> {
+    folder: &'a Path,
+    files: &'a TensorFiles,
+    rank: usize,
+    device: Device,
+}
+
+impl Factors<'_> {
+    fn read(&self, a: &str, b: &str, [output, input]: [usize; 2], scale: f64) -> Result<Lora, ModelError> {
+        Ok(Lora {
+            lora_a: self.factor(a, [self.rank, input])?,
+            lora_b: self.factor(b, [output, self.rank])?,
+            scale,
+        })
+    }
+
+    fn factor(&self, name: &str, expected: [usize; 2]) -> Result<Param<Tensor<2>>, ModelError> {
+        let stored = self.files.stored_name(name);
+        match self.files.shape(name) {
+            None => return Err(self.mismatch(format!("`{stored}` {expected:?} is missing"))),
+            Some(found) if *found != expected => {
+                return Err(self.mismatch(format!("`{stored}` is {found:?}, expected {expected:?}")));
+            }
+            Some(_) => {}
+        }
+        let data = self.files.data(name, &expected, &expected, FloatDType::F32)?;
+        Ok(param(name, Tensor::from_data(data, (&self.device, DType::F32))))
+    }
+
+    fn mismatch(&self, problem: String) -> ModelError {
+        ModelError::AdapterMismatch { folder: self.folder.to_owned(), problem }
     }
 }
 

@@ -1,5 +1,7 @@
 //! From encoded items on the host to a micro-batch on the device.
 
+use std::collections::HashMap;
+
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 use crate::config::ModelConfig;
@@ -59,10 +61,12 @@ impl Collator {
         let [time, height, width] =
             position_ids(self.positions, &item.input_ids, &grids, &self.special, merge);
         let length = item.input_ids.len();
+        // An item without pictures may hold their tokens as words.
+        let any_pictures = !item.pictures.is_empty();
         let mut picture_rows = picture_rows.into_iter();
         for t in 0..seq {
             let id = item.input_ids.get(t).copied().unwrap_or(self.special.endoftext);
-            let is_picture = t < length && (id == self.special.image_pad || id == self.special.video_pad);
+            let is_picture = t < length && any_pictures && self.special.is_picture(id);
             rows.order.push(match is_picture {
                 true => picture_rows.next().expect("each picture token has a row of its picture"),
                 false => b * seq + t,
@@ -130,6 +134,26 @@ impl Collator {
     }
 }
 
+/// A hash of pixels in eight lanes, which go side by side through vector registers.
+fn rows_hash(rows: &[f32]) -> u64 {
+    let mut lanes = [0x811c_9dc5_u32; 8];
+    let (chunks, rest) = rows.as_chunks::<8>();
+    let mut mix = |lane: usize, x: f32| {
+        lanes[lane] = (lanes[lane] ^ x.to_bits()).wrapping_mul(0x9e37_79b1).rotate_left(15)
+    };
+    for chunk in chunks {
+        for (lane, x) in chunk.iter().enumerate() {
+            mix(lane, *x);
+        }
+    }
+    for (lane, x) in rest.iter().enumerate() {
+        mix(lane, *x);
+    }
+    lanes
+        .iter()
+        .fold(0, |hash: u64, lane| (hash ^ u64::from(*lane)).wrapping_mul(0x0100_0000_01b3).rotate_left(23))
+}
+
 fn patches(picture: &Patches) -> usize {
     picture.grid_thw.iter().product()
 }
@@ -155,14 +179,13 @@ impl<'a> PictureTable<'a> {
         let mut by_size: Vec<usize> = (0..all.len()).collect();
         by_size.sort_by_key(|&i| (all[i].grid_thw[1] * all[i].grid_thw[2], all[i].grid_thw, i));
         let (mut distinct, mut slot) = (Vec::<&Patches>::new(), vec![0; all.len()]);
+        let mut alike: HashMap<([usize; 3], u64), Vec<usize>> = HashMap::new();
         for i in by_size {
-            let same_size = distinct.iter().rev().take_while(|other| other.grid_thw == all[i].grid_thw);
-            let twin = same_size.clone().position(|other| other.rows == all[i].rows);
-            slot[i] = match twin {
-                Some(back) => distinct.len() - 1 - back,
-                None => distinct.len(),
-            };
+            let alike = alike.entry((all[i].grid_thw, rows_hash(&all[i].rows))).or_default();
+            let twin = alike.iter().copied().find(|other| distinct[*other].rows == all[i].rows);
+            slot[i] = twin.unwrap_or(distinct.len());
             if twin.is_none() {
+                alike.push(distinct.len());
                 distinct.push(all[i]);
             }
         }
@@ -178,5 +201,47 @@ impl<'a> PictureTable<'a> {
             start
         });
         starts.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A picture whose patches are all `value` but for the number at `at`.
+    fn picture(grid_thw: [usize; 3], value: f32, at: usize) -> Patches {
+        let mut rows = vec![value; grid_thw.iter().product::<usize>() * 1176];
+        rows[at] += 0.5;
+        Patches { grid_thw, rows }
+    }
+
+    fn item(pictures: Vec<Patches>) -> Encoded {
+        Encoded { input_ids: Vec::new(), pictures }
+    }
+
+    #[test]
+    fn equal_pictures_are_taken_once_and_sizes_stand_together() {
+        let (wide, tall, large) = ([1, 2, 4], [1, 4, 2], [1, 4, 4]);
+        let items = [
+            item(vec![picture(large, 0.1, 0), picture(wide, 0.1, 0), picture(tall, 0.1, 0)]),
+            item(vec![picture(wide, 0.1, 9), picture(wide, 0.1, 0), picture(large, 0.1, 0)]),
+            item(vec![picture(wide, 0.1, 9), picture(wide, 0.2, 9)]),
+        ];
+        let items: Vec<&Encoded> = items.iter().collect();
+        let table = PictureTable::new(&items);
+        let grids: Vec<[usize; 3]> = table.distinct.iter().map(|picture| picture.grid_thw).collect();
+        assert_eq!(grids, [wide, wide, wide, tall, large]);
+        assert_eq!(table.slot, [4, 0, 3, 1, 0, 4, 1, 2]);
+        let all = items.iter().flat_map(|item| &item.pictures);
+        assert!(all.zip(&table.slot).all(|(picture, slot)| table.distinct[*slot] == picture));
+        assert_eq!(table.first_rows(4), [0, 2, 4, 6, 8]);
+    }
+
+    #[test]
+    fn every_number_and_its_place_count_in_the_hash() {
+        let rows = |at: usize| picture([1, 1, 1], 0.1, at).rows[..21].to_vec();
+        let hashes: std::collections::BTreeSet<u64> = (0..21).map(|at| rows_hash(&rows(at))).collect();
+        assert_eq!(hashes.len(), 21);
+        assert_eq!(rows_hash(&rows(3)), rows_hash(&rows(3)));
     }
 }

@@ -89,6 +89,11 @@ impl VisionConfig {
         self.in_channels * self.temporal_patch_size * self.patch_size * self.patch_size
     }
 
+    /// The patch kernel in files: `[embed_dim, channels, frames, patch, patch]`.
+    pub(crate) fn kernel_shape(&self) -> [usize; 5] {
+        [self.embed_dim, self.in_channels, self.temporal_patch_size, self.patch_size, self.patch_size]
+    }
+
     /// Numbers in a head.
     pub fn head_dim(&self) -> usize {
         self.embed_dim / self.num_heads
@@ -226,7 +231,7 @@ fn json_number(x: f64) -> Value {
     if x.fract() == 0.0 { json!(x as u64) } else { json!(x) }
 }
 
-/// Looks a key up in several tables, first match first.
+/// Looks a key up in several tables, first match first; null counts as absent.
 struct Settings<'a> {
     name: &'static str,
     tables: Vec<&'a Map<String, Value>>,
@@ -234,7 +239,7 @@ struct Settings<'a> {
 
 impl<'a> Settings<'a> {
     fn find(&self, key: &str) -> Option<&'a Value> {
-        self.tables.iter().find_map(|table| table.get(key)).filter(|value| !value.is_null())
+        self.tables.iter().find_map(|table| table.get(key).filter(|value| !value.is_null()))
     }
 
     fn size(&self, key: &str) -> Result<usize, String> {
@@ -262,11 +267,13 @@ fn read_text(text: &Settings) -> Result<TextConfig, String> {
     if let Some(act) = text.find("hidden_act").filter(|act| act.as_str() != Some("silu")) {
         return Err(format!("`hidden_act` is {act}, expected \"silu\""));
     }
-    let rope = ["rope_parameters", "rope_scaling"]
+    let (rope_key, rope) = ["rope_parameters", "rope_scaling"]
         .iter()
-        .find_map(|key| text.find(key).and_then(Value::as_object))
+        .find_map(|key| Some((key, text.find(key)?.as_object()?)))
         .ok_or("`rope_scaling` (or `rope_parameters`) with `mrope_section` is missing")?;
-    let section = rope.get("mrope_section").ok_or("`rope_scaling.mrope_section` is missing")?;
+    check_rope_type(rope_key, rope)?;
+    let section =
+        rope.get("mrope_section").ok_or_else(|| format!("`{rope_key}.mrope_section` is missing"))?;
     let mrope_section = serde_json::from_value(section.clone())
         .map_err(|_| format!("`mrope_section` is {section}, expected three whole numbers"))?;
     let theta = Settings { name: "rope_parameters.", tables: vec![rope] };
@@ -286,6 +293,18 @@ fn read_text(text: &Settings) -> Result<TextConfig, String> {
         rope_theta,
         mrope_section,
     })
+}
+
+/// Frequencies that are stretched (`yarn`, `linear`, `dynamic` …) would give other vectors.
+fn check_rope_type(table: &str, rope: &Map<String, Value>) -> Result<(), String> {
+    let is_plain = |value: &Value| value.is_null() || value == "mrope" || value == "default";
+    let mut types = ["type", "rope_type"].into_iter().filter_map(|key| Some((key, rope.get(key)?)));
+    match types.find(|(_, value)| !is_plain(value)) {
+        Some((key, value)) => Err(format!(
+            "`{table}.{key}` is {value}, expected \"mrope\" or \"default\"; scaled rotary frequencies are not supported"
+        )),
+        None => Ok(()),
+    }
 }
 
 fn read_vision(vision: &Settings) -> Result<VisionConfig, String> {
@@ -325,6 +344,14 @@ mod tests {
     }
 
     #[test]
+    fn a_null_of_the_nested_table_hides_nothing() {
+        let mut config = small();
+        config["image_token_id"] = json!(95);
+        config["text_config"] = json!({"image_token_id": null, "hidden_size": 64});
+        assert_eq!(ModelConfig::from_json(&config).unwrap().token_ids["image_token_id"], 95);
+    }
+
+    #[test]
     fn a_bad_setting_is_named() {
         let with = |key: &str, value: Value| {
             let mut config = small();
@@ -336,5 +363,24 @@ mod tests {
         assert!(with("num_key_value_heads", json!(3)).contains("num_key_value_heads"));
         assert!(with("rope_scaling", json!({"mrope_section": [2, 2, 2]})).contains("adds up to 6"));
         assert!(with("use_sliding_window", json!(true)).contains("sliding"));
+        for (table, key) in
+            [("rope_scaling", "type"), ("rope_scaling", "rope_type"), ("rope_parameters", "rope_type")]
+        {
+            for value in [json!("yarn"), json!("linear"), json!(1)] {
+                let error = with(table, json!({ key: value, "mrope_section": [2, 3, 3] }));
+                let (found, expected) = (format!("`{table}.{key}` is {value}"), "expected \"mrope\"");
+                assert!(error.contains(&found) && error.contains(expected), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn plain_rope_types_are_read() {
+        for rope in [json!({}), json!({"type": null}), json!({"type": "mrope", "rope_type": "default"})] {
+            let mut config = small();
+            config["rope_scaling"] = rope;
+            config["rope_scaling"]["mrope_section"] = json!([2, 3, 3]);
+            ModelConfig::from_json(&config).unwrap();
+        }
     }
 }

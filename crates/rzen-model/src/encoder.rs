@@ -7,13 +7,13 @@ use burn::module::Module;
 use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor};
 use rzen_core::Encode;
 
-use crate::adapter::AdapterConfig;
+use crate::adapter_config::AdapterConfig;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 use crate::rotary::Rotary;
 use crate::trace::Trace;
 use crate::vision::VisionTower;
-use crate::weights::{TensorFiles, Weights};
+use crate::weights::{Naming, TensorFiles, Weights};
 use crate::{Companions, ModelError};
 
 /// Qwen2-VL as an embedding encoder.
@@ -31,6 +31,9 @@ pub struct Qwen2Vl {
     pub(crate) config: ModelConfig,
     #[module(skip)]
     pub(crate) adapter: Option<AdapterConfig>,
+    /// How the adapter's file names modules.
+    #[module(skip)]
+    pub(crate) adapter_naming: Naming,
     #[module(skip)]
     pub(crate) companions: Arc<Companions>,
 }
@@ -68,6 +71,7 @@ impl Qwen2Vl {
             model: Decoder::load(weights, &config.text)?,
             config: config.clone(),
             adapter: None,
+            adapter_naming: Naming::default(),
             companions: Arc::default(),
         })
     }

@@ -6,9 +6,18 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// A file could not be read or written.
+    /// A file could not be read.
     #[error("{}: {source}", path.display())]
     Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("{} could not be written: {source}; see to free space and permissions there and run again", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -32,6 +41,20 @@ pub enum ModelError {
         /// The setting, what was found, what was expected.
         problem: String,
     },
+    /// A network was given a tokenizer or a processor of another.
+    #[error(
+        "{} does not fit {}: {problem}; take both from one checkpoint",
+        other.display(),
+        config.display()
+    )]
+    Misfit {
+        /// The `config.json` of the network.
+        config: PathBuf,
+        /// The file that does not fit.
+        other: PathBuf,
+        /// What was found, what was expected.
+        problem: String,
+    },
     /// A folder holds no weights.
     #[error(
         "{}: no model.safetensors and no model.safetensors.index.json; give the folder of a Hugging Face checkpoint in safetensors form",
@@ -49,6 +72,22 @@ pub enum ModelError {
         /// What the format's reader said.
         #[source]
         source: safetensors::SafeTensorError,
+    },
+    /// A tensor stands in the files twice, under one name or two that mean the same.
+    #[error(
+        "{}: tensor `{name}` is there a second time, as `{other_name}` of {}; keep one of them",
+        file.display(),
+        other_file.display()
+    )]
+    TwiceTensor {
+        /// The file that was read later.
+        file: PathBuf,
+        /// Its name there.
+        name: String,
+        /// The file that was read first.
+        other_file: PathBuf,
+        /// Its name there.
+        other_name: String,
     },
     /// A tensor that the model needs is in none of the files.
     #[error("{}: tensor `{name}` {expected:?} is missing; is this a checkpoint of the model in config.json?", folder.display())]
@@ -94,6 +133,20 @@ pub enum ModelError {
         /// Its place in the flattened tensor.
         at: usize,
     },
+    /// A number of a tensor is finite in the file and infinite in the type that was asked for.
+    #[error("{}: tensor `{name}` holds {found} at element {at}, which is infinite as {dtype}; load the model as bf16 or f32", file.display())]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+        /// The tensor, as the file names it.
+        name: String,
+        /// The value.
+        found: f32,
+        /// Its place in the flattened tensor.
+        at: usize,
+        /// The type that was asked for.
+        dtype: &'static str,
+    },
     /// The files hold tensors that the model has no place for.
     #[error("{}: {} tensors have no place in this model, first `{}`; is this a checkpoint of the model in config.json?", folder.display(), names.len(), names[0])]
     ExtraTensors {
@@ -111,7 +164,7 @@ pub enum ModelError {
         feature: String,
     },
     /// An adapter does not fit the model that it was put on.
-    #[error("{}: {problem}; the adapter belongs to another base model", folder.display())]
+    #[error("{}: {problem}; the adapter is incomplete or belongs to another base model", folder.display())]
     AdapterMismatch {
         /// The adapter.
         folder: PathBuf,
@@ -126,6 +179,10 @@ pub enum ModelError {
 impl ModelError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ModelError + '_ {
         move |source| ModelError::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> ModelError + '_ {
+        move |source| ModelError::Write { path: path.to_owned(), source }
     }
 
     pub(crate) fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> ModelError + '_ {

@@ -10,11 +10,13 @@
 #![warn(missing_docs)]
 
 mod adapter;
+mod adapter_config;
 mod collate;
 mod config;
 mod decoder;
 mod encoder;
 mod error;
+mod fit;
 mod linear;
 mod norm;
 mod processor;
@@ -24,11 +26,12 @@ mod trace;
 mod vision;
 mod weights;
 
-pub use adapter::{AdapterConfig, all_linear};
+pub use adapter_config::{AdapterConfig, all_linear};
 pub use collate::Collator;
 pub use config::{ModelConfig, TextConfig, VisionConfig};
 pub use encoder::{EncoderInput, PatchInput, Qwen2Vl};
 pub use error::ModelError;
+pub use fit::check_fit;
 pub use processor::{
     Encoded, FrameRule, Patches, PositionMode, ProcessError, Processor, ProcessorConfig, SPECIAL_TOKENS,
     SpecialIds, SpecialTokens, Truncation, fit_picture, load_size, picture_patches, position_ids, resize,

@@ -7,10 +7,11 @@ use std::path::Path;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 use rzen_core::SaveWeights;
-use safetensors::{Dtype, View};
+use safetensors::{Dtype, SafeTensorError, View};
 
-use crate::ModelError;
 use crate::encoder::Qwen2Vl;
+use crate::weights::PEFT_PREFIX;
+use crate::{ModelConfig, ModelError, ProcessorConfig};
 
 /// Files of a checkpoint other than its weights: tokenizer, processor, templates.
 ///
@@ -23,7 +24,7 @@ pub struct Companions {
 
 impl Companions {
     /// The names that are taken along when a folder has them.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 13] = [
         "tokenizer.json",
         "tokenizer_config.json",
         "vocab.json",
@@ -31,7 +32,10 @@ impl Companions {
         "special_tokens_map.json",
         "added_tokens.json",
         "preprocessor_config.json",
+        "processor_config.json",
+        "video_preprocessor_config.json",
         "chat_template.json",
+        "chat_template.jinja",
         "generation_config.json",
         "processor.json",
     ];
@@ -58,10 +62,16 @@ impl Companions {
         self
     }
 
+    /// The same files with these processor settings as `processor.json`, so that whoever opens the
+    /// folder encodes items in the same way.
+    pub fn with_processor(self, config: &ProcessorConfig) -> Self {
+        self.with(ProcessorConfig::FILE, config.to_json().into_bytes())
+    }
+
     fn write(&self, folder: &Path) -> Result<(), ModelError> {
         for (name, bytes) in &self.files {
             let path = folder.join(name);
-            std::fs::write(&path, bytes).map_err(ModelError::io(&path))?;
+            std::fs::write(&path, bytes).map_err(ModelError::write(&path))?;
         }
         Ok(())
     }
@@ -73,8 +83,9 @@ impl SaveWeights for Qwen2Vl {
     fn save_weights(&self, folder: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
         match &self.adapter {
             Some(adapter) => {
-                write_json(&folder.join("adapter_config.json"), &adapter.to_json(""))?;
-                write_tensors(&folder.join("adapter_model.safetensors"), adapter_tensors(self))?;
+                let config = folder.join("adapter_config.json");
+                write_json(&config, &adapter.to_json(""))?;
+                write_tensors(&folder.join("adapter_model.safetensors"), adapter_tensors(self), &config)?;
             }
             None => {
                 let dtype = match self.dtype() {
@@ -82,8 +93,11 @@ impl SaveWeights for Qwen2Vl {
                     DType::BF16 => "bfloat16",
                     _ => "float32",
                 };
-                write_json(&folder.join("config.json"), &self.config.to_json(dtype))?;
-                write_tensors(&folder.join("model.safetensors"), model_tensors(self))?;
+                let config = folder.join("config.json");
+                // `lm_head` is not kept: untied, transformers would put a random one in its place.
+                let tied = ModelConfig { tie_word_embeddings: true, ..self.config.clone() };
+                write_json(&config, &tied.to_json(dtype))?;
+                write_tensors(&folder.join("model.safetensors"), model_tensors(self), &config)?;
             }
         }
         self.companions.write(folder)?;
@@ -93,13 +107,19 @@ impl SaveWeights for Qwen2Vl {
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ModelError> {
     let text = serde_json::to_string_pretty(value).map_err(ModelError::json(path))?;
-    std::fs::write(path, text + "\n").map_err(ModelError::io(path))
+    std::fs::write(path, text + "\n").map_err(ModelError::write(path))
 }
 
-fn write_tensors(path: &Path, tensors: Vec<(String, Stored)>) -> Result<(), ModelError> {
+/// Writes a safetensors file that may be read by whoever may read its neighbour `config`.
+fn write_tensors(path: &Path, tensors: Vec<(String, Stored)>, config: &Path) -> Result<(), ModelError> {
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    safetensors::serialize_to_file(tensors, Some(metadata), path)
-        .map_err(|source| ModelError::Safetensors { path: path.to_owned(), source })
+    safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|source| match source {
+        SafeTensorError::IoError(source) => ModelError::write(path)(source),
+        source => ModelError::Safetensors { path: path.to_owned(), source },
+    })?;
+    // The format's writer goes through a temporary file, which is its owner's alone.
+    let permissions = std::fs::metadata(config).map_err(ModelError::io(config))?.permissions();
+    std::fs::set_permissions(path, permissions).map_err(ModelError::write(path))
 }
 
 /// The names that a whole checkpoint of this model has, `lm_head` aside.
@@ -113,8 +133,7 @@ fn model_tensors(model: &Qwen2Vl) -> Vec<(String, Stored)> {
     tensors.retain(|(name, _)| !name.contains(".lora."));
     for (name, stored) in &mut tensors {
         if name == "visual.patch_embed.proj.weight" {
-            let side = vision.patch_size;
-            stored.shape = vec![vision.embed_dim, vision.in_channels, vision.temporal_patch_size, side, side];
+            stored.shape = vision.kernel_shape().to_vec();
         }
     }
     debug_assert!(tensors.iter().any(|(_, stored)| stored.shape == [text.vocab_size, text.hidden_size]));
@@ -126,7 +145,9 @@ fn adapter_tensors(model: &Qwen2Vl) -> Vec<(String, Stored)> {
     tensors.retain(|(name, _)| name.contains(".lora."));
     tensors
         .into_iter()
-        .map(|(name, stored)| (format!("base_model.model.{}", peft_name(&name)), stored))
+        .map(|(name, stored)| {
+            (format!("{PEFT_PREFIX}{}", model.adapter_naming.apply(&peft_name(&name))), stored)
+        })
         .collect()
 }
 

@@ -76,8 +76,9 @@ pub struct Kernel {
 impl PatchEmbed {
     fn load(weights: &mut Weights, config: &VisionConfig) -> Result<Self, ModelError> {
         let init = Init::Normal((config.patch_dim() as f64).sqrt().recip());
+        let shape = [config.embed_dim, config.patch_dim()];
         let weight =
-            weights.param("visual.patch_embed.proj.weight", [config.embed_dim, config.patch_dim()], init)?;
+            weights.reshaped("visual.patch_embed.proj.weight", &config.kernel_shape(), shape, init)?;
         let proj = Kernel { weight, channels: config.in_channels, frames: config.temporal_patch_size };
         Ok(PatchEmbed { proj })
     }

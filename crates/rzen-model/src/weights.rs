@@ -1,6 +1,6 @@
 //! Where a model's numbers come from: the files of a checkpoint, or a seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,15 +68,19 @@ struct MappedFile {
 impl TensorFiles {
     /// Opens the checkpoint in `folder`, single or sharded.
     pub(crate) fn open_checkpoint(folder: &Path) -> Result<Self, ModelError> {
+        let single = "model.safetensors";
+        // With both, transformers takes the single file.
+        if folder.join(single).is_file() {
+            return Self::open(folder, &[single.to_owned()]);
+        }
         let index = folder.join("model.safetensors.index.json");
-        let files = if index.is_file() {
-            shard_files(&index)?
-        } else if folder.join("model.safetensors").is_file() {
-            vec!["model.safetensors".to_owned()]
-        } else {
+        if !index.is_file() {
             return Err(ModelError::NoWeights { path: folder.to_owned() });
-        };
-        Self::open(folder, &files)
+        }
+        let shards = WeightMap::read(&index)?;
+        let files = Self::open(folder, &shards.files())?;
+        shards.check(&files)?;
+        Ok(files)
     }
 
     /// Opens the named files of `folder`; tensors are known by their canonical names.
@@ -115,10 +119,14 @@ impl TensorFiles {
     }
 
     /// Reads a tensor as `dtype`, whatever it is stored as.
+    ///
+    /// - `expected`: its shape in the file
+    /// - `shape`: its shape here, of as many numbers
     pub(crate) fn data(
         &self,
         name: &str,
         expected: &[usize],
+        shape: &[usize],
         dtype: FloatDType,
     ) -> Result<TensorData, ModelError> {
         let entry = self.tensors.get(name).ok_or_else(|| ModelError::MissingTensor {
@@ -126,9 +134,7 @@ impl TensorFiles {
             name: name.to_owned(),
             expected: expected.to_vec(),
         })?;
-        if entry.shape.iter().product::<usize>() != expected.iter().product::<usize>()
-            || !same_shape(&entry.shape, expected)
-        {
+        if entry.shape != expected {
             return Err(ModelError::Shape {
                 file: entry.file.path.clone(),
                 name: entry.stored_name.clone(),
@@ -136,13 +142,8 @@ impl TensorFiles {
                 expected: expected.to_vec(),
             });
         }
-        entry.read(expected, dtype)
+        entry.read(shape, dtype)
     }
-}
-
-/// A patch kernel is `[E, C, T, P, P]` in files and one matrix `[E, C·T·P·P]` here.
-fn same_shape(found: &[usize], expected: &[usize]) -> bool {
-    found == expected || (found.len() == 5 && expected.len() == 2 && found[0] == expected[0])
 }
 
 impl Entry {
@@ -172,6 +173,16 @@ impl Entry {
                 at,
             });
         }
+        let limit = overflow(dtype);
+        if let Some(at) = values.iter().position(|x| x.abs() >= limit) {
+            return Err(ModelError::TooLarge {
+                file: self.file.path.clone(),
+                name: self.stored_name.clone(),
+                found: values[at],
+                at,
+                dtype: DType::from(dtype).name(),
+            });
+        }
         let data = TensorData::new(values, shape.to_vec());
         Ok(match dtype {
             FloatDType::F32 => data,
@@ -180,21 +191,71 @@ impl Entry {
     }
 }
 
+/// The least number that rounds to infinity.
+fn overflow(dtype: FloatDType) -> f32 {
+    match dtype {
+        FloatDType::F16 => 65520.0,
+        FloatDType::BF16 => f32::from_bits(0x7f7f_8000),
+        _ => f32::INFINITY,
+    }
+}
+
 fn pairs(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
     bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]))
 }
 
-fn shard_files(index: &Path) -> Result<Vec<String>, ModelError> {
-    let text = std::fs::read_to_string(index).map_err(ModelError::io(index))?;
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(ModelError::json(index))?;
-    let map = value.get("weight_map").and_then(|map| map.as_object()).ok_or_else(|| ModelError::Config {
-        path: index.to_owned(),
-        problem: "`weight_map` is missing".into(),
-    })?;
-    let mut files: Vec<String> = map.values().filter_map(|file| file.as_str().map(str::to_owned)).collect();
-    files.sort();
-    files.dedup();
-    Ok(files)
+/// What an index says: the shard of each tensor.
+struct WeightMap {
+    index: PathBuf,
+    shards: BTreeMap<String, String>,
+}
+
+impl WeightMap {
+    /// Reads an index; every shard that it names is there.
+    fn read(index: &Path) -> Result<Self, ModelError> {
+        let text = std::fs::read_to_string(index).map_err(ModelError::io(index))?;
+        let mut value: serde_json::Value = serde_json::from_str(&text).map_err(ModelError::json(index))?;
+        let shards = value.get_mut("weight_map").map(serde_json::Value::take).unwrap_or_default();
+        let shards = serde_json::from_value(shards)
+            .map_err(|_| problem(index, "`weight_map` is missing or names no file for each tensor".into()))?;
+        let map = WeightMap { index: index.to_owned(), shards };
+        let missing = map.files().into_iter().find(|shard| !index.with_file_name(shard).is_file());
+        match missing {
+            Some(shard) => {
+                let missing =
+                    format!("`{shard}` belongs to the checkpoint and is missing; copy it beside the index");
+                Err(problem(index, missing))
+            }
+            None => Ok(map),
+        }
+    }
+
+    /// The shards, each once.
+    fn files(&self) -> Vec<String> {
+        let files: BTreeSet<&String> = self.shards.values().collect();
+        files.into_iter().cloned().collect()
+    }
+
+    /// Every tensor stands in its shard.
+    fn check(&self, files: &TensorFiles) -> Result<(), ModelError> {
+        let stands = |(name, shard): &(&String, &String)| {
+            let entry = files.tensors.get(&canonical_name(name));
+            entry.is_some_and(|entry| entry.stored_name == **name && entry.file.path.ends_with(shard))
+        };
+        match self.shards.iter().find(|entry| !stands(entry)) {
+            Some((name, shard)) => {
+                let lost = format!(
+                    "`{shard}` has no tensor `{name}`; copy index and shards of one checkpoint again"
+                );
+                Err(problem(&self.index, lost))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn problem(path: &Path, problem: String) -> ModelError {
+    ModelError::Config { path: path.to_owned(), problem }
 }
 
 fn add_file(path: &Path, tensors: &mut BTreeMap<String, Entry>) -> Result<(), ModelError> {
@@ -209,37 +270,75 @@ fn add_file(path: &Path, tensors: &mut BTreeMap<String, Entry>) -> Result<(), Mo
     let file = Arc::new(MappedFile { path: path.to_owned(), bytes });
     for (name, info) in metadata.tensors() {
         let (from, to) = info.data_offsets;
-        tensors.insert(
-            canonical_name(&name),
-            Entry {
-                file: file.clone(),
-                stored_name: name.clone(),
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                range: start + from..start + to,
-            },
-        );
+        let entry = Entry {
+            file: file.clone(),
+            stored_name: name.clone(),
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            range: start + from..start + to,
+        };
+        if let Some(other) = tensors.insert(canonical_name(&name), entry) {
+            return Err(ModelError::TwiceTensor {
+                file: path.to_owned(),
+                name,
+                other_file: other.file.path.clone(),
+                other_name: other.stored_name,
+            });
+        }
     }
     Ok(())
 }
 
+/// How versions of transformers name tensors and modules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// As 4.51 and, but for 4.52, all since: `visual.*`, `model.*`. The names of this program.
+    #[default]
+    Flat,
+    /// As 4.52 in memory and in files, later versions in memory: `model.visual.*`, `model.language_model.*`.
+    Nested,
+    /// As older wrappers of a language model: `language_model.model.*`.
+    Wrapped,
+}
+
+impl Naming {
+    /// How names begin, and what stands for it in [`Naming::Flat`].
+    fn renames(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Naming::Flat => &[],
+            Naming::Nested => &[("model.visual.", "visual."), ("model.language_model.", "model.")],
+            Naming::Wrapped => {
+                &[("language_model.model.", "model."), ("language_model.lm_head.", "lm_head.")]
+            }
+        }
+    }
+
+    /// The naming that `name` shows, if it shows one; it may stand behind PEFT's prefix.
+    pub(crate) fn of(name: &str) -> Self {
+        let name = name.strip_prefix(PEFT_PREFIX).unwrap_or(name);
+        let shows = |naming: &Naming| naming.renames().iter().any(|(from, _)| name.starts_with(from));
+        [Naming::Nested, Naming::Wrapped].into_iter().find(shows).unwrap_or_default()
+    }
+
+    /// A canonical name in this naming.
+    pub(crate) fn apply(self, name: &str) -> String {
+        let renamed = |(from, to): &(&str, &str)| Some(format!("{from}{}", name.strip_prefix(to)?));
+        self.renames().iter().find_map(renamed).unwrap_or_else(|| name.to_owned())
+    }
+}
+
+/// What PEFT puts before the names of modules.
+pub(crate) const PEFT_PREFIX: &str = "base_model.model.";
+
 /// A tensor's name in the naming of transformers 4.51: `visual.*`, `model.*`, `lm_head.weight`.
 ///
 /// Takes the names of 4.52 (`model.visual.*`, `model.language_model.*`), of older language-model
-/// wrappers (`language_model.model.*`), and any of them behind PEFT's `base_model.model.`.
+/// wrappers (`language_model.model.*`, `language_model.lm_head.*`), and any of them behind PEFT's `base_model.model.`.
 pub(crate) fn canonical_name(name: &str) -> String {
-    let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-    let renames = [
-        ("model.visual.", "visual."),
-        ("model.language_model.", "model."),
-        ("language_model.model.", "model."),
-    ];
-    for (from, to) in renames {
-        if let Some(rest) = name.strip_prefix(from) {
-            return format!("{to}{rest}");
-        }
-    }
-    name.to_owned()
+    let renames = Naming::of(name).renames();
+    let name = name.strip_prefix(PEFT_PREFIX).unwrap_or(name);
+    let renamed = |(from, to): &(&str, &str)| Some(format!("{to}{}", name.strip_prefix(from)?));
+    renames.iter().find_map(renamed).unwrap_or_else(|| name.to_owned())
 }
 
 /// How a tensor begins when there is no checkpoint.
@@ -282,8 +381,19 @@ impl<'a> Weights<'a> {
         shape: [usize; D],
         init: Init,
     ) -> Result<Param<Tensor<D>>, ModelError> {
+        self.reshaped(name, &shape, shape, init)
+    }
+
+    /// The parameter `name` that has the shape `stored` in files and `shape` here.
+    pub(crate) fn reshaped<const D: usize>(
+        &mut self,
+        name: &str,
+        stored: &[usize],
+        shape: [usize; D],
+        init: Init,
+    ) -> Result<Param<Tensor<D>>, ModelError> {
         let data = match &self.source {
-            Source::Files(files) => files.data(name, &shape, self.dtype)?,
+            Source::Files(files) => files.data(name, stored, &shape, self.dtype)?,
             Source::Seed(seed) => random(*seed, name, &shape, init).convert_dtype(self.dtype.into()),
         };
         Ok(param(name, Tensor::from_data(data, (&self.device, DType::from(self.dtype)))))
@@ -346,6 +456,31 @@ mod tests {
         ] {
             assert_eq!(canonical_name(name), "visual.merger.ln_q.bias");
         }
+        for name in ["lm_head.weight", "language_model.lm_head.weight"] {
+            assert_eq!(canonical_name(name), "lm_head.weight");
+        }
+    }
+
+    #[test]
+    fn every_naming_can_be_given_back() {
+        for naming in [Naming::Flat, Naming::Nested, Naming::Wrapped] {
+            for name in ["model.layers.0.mlp.up_proj", "visual.merger.mlp.0"] {
+                let other = naming.apply(name);
+                assert_eq!(canonical_name(&other), name);
+                assert_eq!(canonical_name(&format!("{PEFT_PREFIX}{other}")), name);
+            }
+            assert_eq!(Naming::of(&naming.apply("model.layers.0.mlp.up_proj")), naming);
+        }
+        assert_eq!(Naming::of("base_model.model.model.visual.merger.mlp.0"), Naming::Nested);
+    }
+
+    #[test]
+    fn what_overflows_is_what_rounds_to_infinity() {
+        let before = |x: f32| f32::from_bits(x.to_bits() - 1);
+        let f16 = overflow(FloatDType::F16);
+        assert!(half::f16::from_f32(f16).is_infinite() && half::f16::from_f32(before(f16)).is_finite());
+        let bf16 = overflow(FloatDType::BF16);
+        assert!(half::bf16::from_f32(bf16).is_infinite() && half::bf16::from_f32(before(bf16)).is_finite());
     }
 
     #[test]

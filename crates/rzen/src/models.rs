@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use burn::tensor::{Device, FloatDType};
 use rzen_data::{LoadOptions, Loader};
-use rzen_model::{Collator, Processor, ProcessorConfig, Qwen2Vl};
+use rzen_model::{Collator, Processor, ProcessorConfig, Qwen2Vl, check_fit};
 
 use crate::batches::Reader;
 use crate::embedder::{EmbedSettings, LocalEmbedder};
@@ -37,6 +37,7 @@ pub fn open(folder: &Path, adapter: Option<&Path>, dtype: FloatDType, device: &D
     let settings = adapter.filter(|adapter| adapter.join("processor.json").is_file()).unwrap_or(folder);
     let config = ProcessorConfig::load(settings)?;
     let processor = Processor::load_with(folder, config)?;
+    check_fit(model.config(), &processor, folder, settings)?;
     Ok(Opened { model, processor, device: device.clone() })
 }
 

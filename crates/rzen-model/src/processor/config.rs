@@ -1,6 +1,6 @@
 //! Settings of the processor; they travel with a checkpoint as `processor.json`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -85,7 +85,8 @@ pub enum SpecialTokens {
     /// They are words like any other.
     #[default]
     Plain,
-    /// They become the token, as in the released code.
+    /// They become the token, as in the released code. Those of pictures are refused beside pictures,
+    /// where the released code fails, and are words elsewhere.
     Parse,
 }
 
@@ -125,16 +126,22 @@ impl ProcessorConfig {
     /// # Errors
     /// If a file can't be read, or a setting of it can't be used.
     pub fn load(folder: &Path) -> Result<Self, ProcessError> {
-        let (own, published) = (folder.join(Self::FILE), folder.join("preprocessor_config.json"));
-        let config: ProcessorConfig = if own.is_file() {
-            read_json(&own)?
-        } else if published.is_file() {
-            read_json::<PublishedSettings>(&published)?.into()
-        } else {
+        let file = Self::file_of(folder);
+        let config: ProcessorConfig = if !file.is_file() {
             ProcessorConfig::default()
+        } else if file.ends_with(Self::FILE) {
+            read_json(&file)?
+        } else {
+            read_json::<PublishedSettings>(&file)?.into()
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// The file of `folder` that [`ProcessorConfig::load`] reads, or would if it were there.
+    pub(crate) fn file_of(folder: &Path) -> PathBuf {
+        let own = folder.join(Self::FILE);
+        if own.is_file() { own } else { folder.join("preprocessor_config.json") }
     }
 
     /// Writes `processor.json` into a folder that exists.

@@ -55,9 +55,9 @@ pub enum ProcessError {
     /// The tokenizer failed on a text.
     #[error("the text could not be tokenized: {0}")]
     Tokenize(#[source] TokenizerError),
-    /// A text holds a picture token, and special tokens in texts are recognised.
+    /// A text beside pictures holds a picture token, and special tokens in texts are recognised.
     #[error(
-        "the text holds `{token}`, and picture tokens in a text belong to no picture; take it out or set `special_tokens` to \"plain\""
+        "the text holds `{token}` beside pictures, and picture tokens in a text belong to no picture; take it out or set `special_tokens` to \"plain\""
     )]
     PictureToken {
         /// The token.

@@ -38,7 +38,8 @@ use tokenizer::TextEncoder;
 /// An item as the encoder takes it, on the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoded {
-    /// `[seq]`: the tokens, without padding; `<|image_pad|>` stands once for each token of a picture.
+    /// `[seq]`: the tokens, without padding; `<|image_pad|>` stands once for each token of a picture. In
+    /// an item without pictures it is a word like any other.
     pub input_ids: Vec<u32>,
     /// The pictures, in order of their tokens.
     pub pictures: Vec<Patches>,
@@ -102,11 +103,17 @@ impl Processor {
         self.text.tokenizer()
     }
 
+    /// The highest id of any token.
+    pub(crate) fn highest_id(&self) -> u32 {
+        self.tokenizer().get_vocab(true).into_values().max().unwrap_or(0)
+    }
+
     /// Encodes one item, a batch of its own.
     ///
     /// # Errors
     /// [`ProcessError::TooLong`] if its pictures don't fit in `max_length`, and
-    /// [`ProcessError::PictureToken`] if special tokens are parsed and its text holds one of a picture.
+    /// [`ProcessError::PictureToken`] if special tokens are parsed and a text beside pictures holds one of
+    /// a picture.
     pub fn process(&self, item: &LoadedItem) -> Result<Encoded, ProcessError> {
         self.encode(item, is_list(item))
     }

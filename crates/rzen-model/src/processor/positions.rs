@@ -17,7 +17,8 @@ pub enum PositionMode {
 
 /// Numbers the tokens of one sequence without padding; returns the rows time, height and width.
 ///
-/// - `grids`: time steps, rows and columns of patches of each picture or video, in order of their tokens
+/// - `grids`: time steps, rows and columns of patches of each picture or video, in order of their tokens;
+///   if there are none, every token is a word
 /// - `merge_size`: patches on a side of a token
 ///
 /// # Panics
@@ -40,8 +41,9 @@ fn mrope(input_ids: &[u32], grids: &[[usize; 3]], special: &SpecialIds, merge_si
     let mut push = |position: [i64; 3]| rows.iter_mut().zip(position).for_each(|(row, p)| row.push(p));
     let mut grids = grids.iter();
     let (mut at, mut next) = (0, 0);
+    let any_pictures = grids.len() > 0;
     while at < input_ids.len() {
-        if !special.is_picture(input_ids[at]) {
+        if !any_pictures || !special.is_picture(input_ids[at]) {
             push([next; 3]);
             (at, next) = (at + 1, next + 1);
             continue;
@@ -87,6 +89,14 @@ mod tests {
         assert_eq!(width, [0, 1, 2, 3, 4, 2, 3, 4, 5, 6]);
         let sequential = position_ids(PositionMode::Sequential, &ids, &[[1, 4, 6]], &SPECIAL, 2);
         assert!(sequential.iter().all(|row| row.iter().copied().eq(0..10)));
+    }
+
+    #[test]
+    fn a_picture_token_without_any_picture_is_a_word() {
+        for mode in [PositionMode::Mrope, PositionMode::Sequential] {
+            let rows = position_ids(mode, &[1, 95, 95, 96, 2], &[], &SPECIAL, 2);
+            assert!(rows.iter().all(|row| row == &[0, 1, 2, 3, 4]));
+        }
     }
 
     #[test]

@@ -73,29 +73,34 @@ impl<'a> Prompt<'a> {
         truncation: Truncation,
         max_length: usize,
     ) -> Result<Vec<u32>, ProcessError> {
-        let head = encode_pieces(&self.head(&self.system_turn()), encoder)?;
-        let tail = encode_pieces(&TAIL, encoder)?;
+        let text = |text: &str| match self.pictures.is_empty() {
+            // As in the published code, a picture token of an item without pictures is a word.
+            true => encoder.encode(text),
+            false => encoder.encode_beside_pictures(text),
+        };
+        let pieces = |pieces: &[Piece]| encode_pieces(pieces, encoder.special(), text);
+        let (head, tail) = (pieces(&self.head(&self.system_turn()))?, pieces(&TAIL)?);
         // A run between control tokens is tokenized as one: its words may share a token.
-        let run = encoder.encode(&self.run())?;
+        let run = text(&self.run())?;
         if head.len() + run.len() + tail.len() <= max_length {
             return Ok([head, run, tail].concat());
         }
         match truncation {
             Truncation::TextOnly => {
-                let kept = encoder.encode(self.lead())?.len();
-                let closing = encoder.encode(self.closing)?;
+                let kept = text(self.lead())?.len();
+                let closing = text(self.closing)?;
                 let fixed = head.len() + closing.len() + tail.len();
                 if fixed + kept > max_length {
                     return Err(self.too_long(fixed + kept, max_length));
                 }
-                let mut words = encoder.encode(&[self.lead(), &self.words].concat())?;
+                let mut words = text(&[self.lead(), &self.words].concat())?;
                 words.truncate(max_length - fixed);
                 Ok([head, words, closing, tail].concat())
             }
             Truncation::Published => {
                 let mut ids = [head, run, tail].concat();
                 let last_picture = ids.iter().rposition(|id| *id == encoder.special().image_pad);
-                match last_picture {
+                match last_picture.filter(|_| !self.pictures.is_empty()) {
                     Some(last) if last >= max_length => Err(self.too_long(last + 1, max_length)),
                     _ => {
                         ids.truncate(max_length);
@@ -137,13 +142,17 @@ impl<'a> Prompt<'a> {
     }
 }
 
-fn encode_pieces(pieces: &[Piece], encoder: &TextEncoder) -> Result<Vec<u32>, ProcessError> {
+fn encode_pieces(
+    pieces: &[Piece],
+    special: &SpecialIds,
+    encode: impl Fn(&str) -> Result<Vec<u32>, ProcessError>,
+) -> Result<Vec<u32>, ProcessError> {
     let mut ids = Vec::new();
     for piece in pieces {
         match piece {
-            Control(_, id) => ids.push(id(encoder.special())),
-            Text(text) => ids.extend(encoder.encode(text)?),
-            Piece::Picture(tokens) => ids.extend(std::iter::repeat_n(encoder.special().image_pad, *tokens)),
+            Control(_, id) => ids.push(id(special)),
+            Text(text) => ids.extend(encode(text)?),
+            Piece::Picture(tokens) => ids.extend(std::iter::repeat_n(special.image_pad, *tokens)),
         }
     }
     Ok(ids)

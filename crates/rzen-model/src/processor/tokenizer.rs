@@ -98,10 +98,15 @@ impl TextEncoder {
         &self.tokenizer
     }
 
-    /// Encodes a run of text; fails if a picture token is recognised in it.
+    /// Encodes a run of text.
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, ProcessError> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(ProcessError::Tokenize)?;
-        let ids = encoding.get_ids().to_vec();
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Encodes a run of text that stands beside pictures; fails if a picture token is recognised in it.
+    pub(super) fn encode_beside_pictures(&self, text: &str) -> Result<Vec<u32>, ProcessError> {
+        let ids = self.encode(text)?;
         for (id, token) in [(self.special.image_pad, IMAGE_PAD), (self.special.video_pad, VIDEO_PAD)] {
             if ids.contains(&id) {
                 return Err(ProcessError::PictureToken { token });

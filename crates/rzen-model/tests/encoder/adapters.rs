@@ -1,13 +1,13 @@
 //! PEFT adapters: loaded, applied, merged, saved.
 
 use burn::module::Module;
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::FloatDType;
 use rzen_core::{Encode, SaveWeights};
-use rzen_model::{AdapterConfig, PositionMode, Qwen2Vl, all_linear};
+use rzen_model::{AdapterConfig, PositionMode, all_linear};
 use safetensors::SafeTensors;
 
-use crate::case::Case;
-use crate::reference::{Arrays, distance, file};
+use crate::case::{Case, cases};
+use crate::reference::{Arrays, distance, file, largest};
 use crate::{MODES, model, rows};
 
 /// Every `ADAPTER.CASE.MODE` whose adapter this set has.
@@ -42,10 +42,15 @@ fn golden_adapters_apply() {
             (_, Some(folder)) => base.with_adapter(&folder).unwrap(),
             (_, None) => return eprintln!("skipped: adapter {name} is not there"),
         };
-        let embeddings = rows(&model.encode(case.input(&model, mode)).into_data());
-        for (i, embedding) in embeddings.iter().enumerate() {
-            let off = distance(embedding, expected.row(i));
-            assert!(off <= 1e-5, "{name} on {} row {i}: off by {off:e}", case.name);
+        let input = case.input(&model, mode);
+        let merged = model.clone().merge_adapter();
+        for (state, model) in [("beside", model), ("merged", merged)] {
+            let embeddings = rows(&model.encode(input.clone()).into_data());
+            assert_eq!(embeddings.len(), expected.shape[0], "{name} on {}", case.name);
+            for (i, embedding) in embeddings.iter().enumerate() {
+                let off = distance(embedding, expected.row(i));
+                assert!(off <= 1e-5, "{name} {state} on {} row {i}: off by {off:e}", case.name);
+            }
         }
     });
 }
@@ -54,7 +59,7 @@ fn golden_adapters_apply() {
 fn golden_newer_module_names_are_the_same_adapter() {
     let (Some(old), Some(new)) = (file("lora/run_a"), file("lora/run_a_newnames")) else { return };
     let Some(base) = model(FloatDType::F32) else { return };
-    let case = Case::open("text_en").unwrap();
+    let case = cases().swap_remove(0);
     let input = case.input(&base, PositionMode::Sequential);
     let embeddings = [old, new].map(|folder| {
         let model = base.clone().with_adapter(&folder).unwrap();
@@ -75,24 +80,28 @@ fn golden_merged_weights() {
     let expected = Arrays::read(&merged);
     for name in expected.names() {
         let (expected, ours) = (expected.get(&name), ours.get(&name));
-        let off = expected.values.iter().zip(&ours.values).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert_eq!(ours.shape, expected.shape, "{name}");
+        let off = largest(expected.values.iter().zip(&ours.values).map(|(a, b)| a - b));
         assert!(off <= 1e-6, "{name}: off by {off:e}");
     }
 }
 
 #[test]
 fn golden_a_saved_adapter_is_the_loaded_one() {
-    let Some(run) = file("lora/run_rs") else { return };
     let Some(base) = model(FloatDType::F32) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    base.with_adapter(&run).unwrap().save_weights(folder.path()).unwrap();
-    let bytes = [&run, folder.path()].map(|f| std::fs::read(f.join("adapter_model.safetensors")).unwrap());
-    let [before, after] = [0, 1].map(|i| SafeTensors::deserialize(&bytes[i]).unwrap());
-    assert_eq!(before.len(), after.len());
-    for (name, view) in before.iter() {
-        assert_eq!(after.tensor(name).unwrap().data(), view.data(), "{name}");
+    for run in ["lora/run_rs", "lora/run_a", "lora/run_a_newnames"].iter().filter_map(|run| file(run)) {
+        let folder = tempfile::tempdir().unwrap();
+        base.clone().with_adapter(&run).unwrap().save_weights(folder.path()).unwrap();
+        let [before, after] = [run.as_path(), folder.path()]
+            .map(|folder| std::fs::read(folder.join("adapter_model.safetensors")).unwrap());
+        let [before, after] = [&before, &after].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+        assert_eq!(before.len(), after.len());
+        for (name, view) in before.iter() {
+            let saved = after.tensor(name).unwrap_or_else(|_| panic!("{name} was not saved"));
+            assert_eq!((saved.shape(), saved.data()), (view.shape(), view.data()), "{name}");
+        }
+        assert_eq!(AdapterConfig::load(folder.path()).unwrap(), AdapterConfig::load(&run).unwrap());
     }
-    assert_eq!(AdapterConfig::load(folder.path()).unwrap(), AdapterConfig::load(&run).unwrap());
 }
 
 #[test]
@@ -100,7 +109,7 @@ fn golden_a_new_adapter_changes_nothing_and_trains_alone() {
     let Some(base) = model(FloatDType::F32) else { return };
     let config = AdapterConfig { rank: 3, alpha: 6.0, rank_stabilized: false, targets: all_linear() };
     let adapted = base.clone().with_new_adapter(&config, 7).unwrap();
-    let case = Case::open("text_en").unwrap();
+    let case = cases().swap_remove(0);
     let input = case.input(&base, PositionMode::Sequential);
     assert_eq!(
         rows(&base.encode(input.clone()).into_data()),
@@ -126,44 +135,18 @@ fn golden_an_unknown_target_is_named() {
     assert!(error.contains("`query`") && error.contains("q_proj"), "{error}");
 }
 
-fn edited(run: &std::path::Path, edit: impl Fn(&mut serde_json::Value)) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(run.join("adapter_model.safetensors"), folder.path().join("adapter_model.safetensors"))
-        .unwrap();
-    let mut config = crate::reference::json(&run.join("adapter_config.json"));
-    edit(&mut config);
-    std::fs::write(folder.path().join("adapter_config.json"), config.to_string()).unwrap();
-    folder
-}
-
 #[test]
-fn golden_what_is_not_supported_is_refused_by_name() {
-    let Some(run) = file("lora/run_a") else { return };
-    let cases: [(&str, serde_json::Value); 6] = [
-        ("use_dora", true.into()),
-        ("bias", "all".into()),
-        ("lora_bias", true.into()),
-        ("modules_to_save", serde_json::json!(["lm_head"])),
-        ("rank_pattern", serde_json::json!({"q_proj": 2})),
-        ("peft_type", "LOHA".into()),
-    ];
-    for (key, value) in cases {
-        let folder = edited(&run, |config| config[key] = value.clone());
-        let error = AdapterConfig::load(folder.path()).unwrap_err().to_string();
-        assert!(error.contains(key) && error.contains("adapter_config.json"), "{error}");
-    }
-}
-
-#[test]
-fn golden_an_adapter_of_another_model_is_refused() {
-    let Some(run) = file("lora/run_a") else { return };
+fn golden_every_adapter_loads() {
     let Some(base) = model(FloatDType::F32) else { return };
-    let folder = edited(&run, |config| config["r"] = 5.into());
-    let error = base.clone().with_adapter(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("lora_A") && error.contains("another base model"), "{error}");
-    let mut shallow = base.config().clone();
-    shallow.text.num_hidden_layers = 1;
-    let shallow = Qwen2Vl::random(&shallow, 1, FloatDType::F32, &Device::flex());
-    let error = shallow.with_adapter(&run).unwrap_err().to_string();
-    assert!(error.contains("layers.1."), "{error}");
+    let mut count = 0;
+    for place in ["lora", "lora/soup"].iter().filter_map(|place| file(place)) {
+        for entry in std::fs::read_dir(place).unwrap() {
+            let folder = entry.unwrap().path();
+            if folder.join("adapter_config.json").is_file() {
+                base.clone().with_adapter(&folder).unwrap();
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 0);
 }

@@ -8,7 +8,7 @@ use rzen_model::{ModelConfig, Qwen2Vl, TextConfig, VisionConfig};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-fn tiny() -> ModelConfig {
+pub fn tiny() -> ModelConfig {
     ModelConfig {
         text: TextConfig {
             hidden_size: 16,
@@ -110,6 +110,20 @@ fn a_misshapen_tensor_is_named_with_both_shapes() {
 }
 
 #[test]
+fn a_patch_kernel_with_its_axes_swapped_is_refused() {
+    for (axes, found) in [(vec![16, 2, 3, 14, 14], "[16, 2, 3, 14, 14]"), (vec![16, 1176], "[16, 1176]")] {
+        let folder = saved();
+        edit(folder.path(), |name, shape, data| match name {
+            "visual.patch_embed.proj.weight" => Some((name.into(), axes.clone(), data)),
+            _ => Some((name.into(), shape, data)),
+        });
+        let error = refusal(folder.path());
+        let expected = format!("`visual.patch_embed.proj.weight` is {found}, expected [16, 3, 2, 14, 14]");
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
+#[test]
 fn nan_in_a_tensor_is_named() {
     let folder = saved();
     edit(folder.path(), |name, shape, mut data| {
@@ -120,6 +134,23 @@ fn nan_in_a_tensor_is_named() {
     });
     let error = refusal(folder.path());
     assert!(error.contains("visual.merger.ln_q.bias") && error.contains("NaN at element 2"), "{error}");
+}
+
+#[test]
+fn a_number_too_large_for_the_type_is_named() {
+    let folder = saved();
+    edit(folder.path(), |name, shape, mut data| {
+        if name == "model.norm.weight" {
+            data[12..16].copy_from_slice(&(-7e4f32).to_le_bytes());
+        }
+        Some((name.into(), shape, data))
+    });
+    let load = |dtype| Qwen2Vl::load(folder.path(), dtype, &Device::flex());
+    let error = load(FloatDType::F16).unwrap_err().to_string();
+    assert!(error.contains("`model.norm.weight` holds -70000 at element 3"), "{error}");
+    assert!(error.contains("f16") && error.contains("as bf16 or f32"), "{error}");
+    load(FloatDType::BF16).unwrap();
+    load(FloatDType::F32).unwrap();
 }
 
 #[test]
@@ -141,6 +172,91 @@ fn a_folder_without_weights_says_what_it_should_hold() {
     assert!(refusal(folder.path()).contains("model.safetensors.index.json"));
     std::fs::remove_file(folder.path().join("config.json")).unwrap();
     assert!(refusal(folder.path()).contains("config.json"));
+}
+
+/// Puts tensors that `moved` names in a second shard, and an index beside them.
+fn shard(folder: &Path, moved: impl Fn(&str) -> bool) -> serde_json::Value {
+    let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut weight_map = serde_json::Map::new();
+    for (shard, second) in [("one.safetensors", false), ("two.safetensors", true)] {
+        let views: Vec<(String, TensorView)> = tensors
+            .iter()
+            .filter(|(name, _)| moved(name) == second)
+            .map(|(name, view)| (name.to_owned(), view))
+            .collect();
+        weight_map.extend(views.iter().map(|(name, _)| (name.clone(), shard.into())));
+        safetensors::serialize_to_file(views, None, &folder.join(shard)).unwrap();
+    }
+    std::fs::remove_file(folder.join("model.safetensors")).unwrap();
+    serde_json::json!({ "weight_map": weight_map })
+}
+
+fn write_index(folder: &Path, index: &serde_json::Value) {
+    std::fs::write(folder.join("model.safetensors.index.json"), index.to_string()).unwrap();
+}
+
+#[test]
+fn an_index_that_disagrees_with_its_shards_is_refused() {
+    let folder = saved();
+    let index = shard(folder.path(), |name| name.starts_with("visual."));
+    write_index(folder.path(), &index);
+    Qwen2Vl::load(folder.path(), FloatDType::F32, &Device::flex()).unwrap();
+
+    for wrong in ["two.safetensors", "model.absent.weight"] {
+        let mut edited = index.clone();
+        match wrong {
+            "two.safetensors" => edited["weight_map"]["model.norm.weight"] = wrong.into(),
+            _ => edited["weight_map"][wrong] = "one.safetensors".into(),
+        }
+        write_index(folder.path(), &edited);
+        let error = refusal(folder.path());
+        assert!(error.contains("index.json: `") && error.contains("has no tensor"), "{error}");
+        assert!(error.contains(wrong), "{error}");
+    }
+    for wrong in [serde_json::json!({}), serde_json::json!({ "weight_map": { "model.norm.weight": 1 } })] {
+        write_index(folder.path(), &wrong);
+        let error = refusal(folder.path());
+        assert!(error.contains("index.json: `weight_map`"), "{error}");
+    }
+
+    write_index(folder.path(), &index);
+    std::fs::remove_file(folder.path().join("two.safetensors")).unwrap();
+    let error = refusal(folder.path());
+    assert!(error.contains("index.json: `two.safetensors`") && error.contains("copy it"), "{error}");
+}
+
+#[test]
+fn a_single_file_goes_before_an_index() {
+    let folder = saved();
+    write_index(folder.path(), &serde_json::json!({ "weight_map": { "x": "gone.safetensors" } }));
+    Qwen2Vl::load(folder.path(), FloatDType::F32, &Device::flex()).unwrap();
+}
+
+#[test]
+fn a_tensor_that_is_there_twice_is_refused() {
+    // Under two names in one file.
+    let folder = saved();
+    let path = folder.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut views: Vec<(String, TensorView)> =
+        tensors.iter().map(|(name, view)| (name.to_owned(), view)).collect();
+    let twin = tensors.tensor("visual.merger.ln_q.bias").unwrap();
+    views.push(("model.visual.merger.ln_q.bias".into(), twin));
+    safetensors::serialize_to_file(views, None, &path).unwrap();
+    let error = refusal(folder.path());
+    assert!(error.contains("`visual.merger.ln_q.bias`"), "{error}");
+    assert!(error.contains("`model.visual.merger.ln_q.bias`") && error.contains("keep one"), "{error}");
+
+    // Under one name in two shards.
+    let folder = saved();
+    let mut index = shard(folder.path(), |name| name.starts_with("visual."));
+    std::fs::copy(folder.path().join("two.safetensors"), folder.path().join("three.safetensors")).unwrap();
+    index["weight_map"]["visual.merger.ln_q.bias"] = "three.safetensors".into();
+    write_index(folder.path(), &index);
+    let error = refusal(folder.path());
+    assert!(error.contains("three.safetensors") && error.contains("two.safetensors"), "{error}");
 }
 
 #[test]

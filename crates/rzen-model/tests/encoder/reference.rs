@@ -1,5 +1,6 @@
 //! The reference folder: where it is, and its arrays as plain numbers.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
@@ -7,12 +8,21 @@ use serde_json::Value;
 
 /// `RZEN_REFERENCE`, else the project's shared folder, else the repository's own copy.
 pub fn folder() -> PathBuf {
-    if let Some(folder) = std::env::var_os("RZEN_REFERENCE") {
-        return folder.into();
-    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    if let Some(name) = std::env::var_os("RZEN_REFERENCE") {
+        return named_folder(&root, &name);
+    }
     let shared = root.join("../shared/reference");
     if shared.is_dir() { shared } else { root.join("fixtures/reference") }
+}
+
+/// What `RZEN_REFERENCE` names, counted from the workspace; a name of no folder must not pass for an
+/// empty set.
+pub fn named_folder(root: &Path, name: &OsStr) -> PathBuf {
+    let folder = root.join(name);
+    let named = !name.is_empty() && folder.is_dir();
+    assert!(named, "RZEN_REFERENCE is {name:?}, and {} is no folder of references", folder.display());
+    folder
 }
 
 /// The path of a reference file, or `None` (said aloud) where this set lacks it.
@@ -92,11 +102,17 @@ impl Arrays {
 
 /// The largest difference of two rows.
 pub fn distance(a: &[f32], b: &[f64]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max)
+    assert_eq!(a.len(), b.len(), "rows of different lengths");
+    largest(a.iter().zip(b).map(|(a, b)| f64::from(*a) - b))
+}
+
+/// The largest magnitude; infinite where there is a NaN, which `f64::max` would pass over.
+pub fn largest(values: impl Iterator<Item = f64>) -> f64 {
+    values.map(|x| if x.is_nan() { f64::INFINITY } else { x.abs() }).fold(0.0, f64::max)
 }
 
 pub fn cosine(a: &[f32], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len(), "rows of different lengths");
     let dot: f64 = a.iter().zip(b).map(|(a, b)| f64::from(*a) * b).sum();
     let norm = |x: f64| x.sqrt();
     let aa: f64 = a.iter().map(|a| f64::from(*a).powi(2)).sum();

@@ -131,7 +131,7 @@ fn check(row: &Value, key: &str, (height, width): (u32, u32)) {
             assert_eq!(size, [height, width].map(u64::from), "{key} of {row}");
         }
         Some(Value::String(_)) => assert!(height >= 28 && width >= 28, "{key} of {row}"),
-        _ => {}
+        other => panic!("`{key}` of {row} is {other:?}, expected a size or why there is none"),
     }
 }
 

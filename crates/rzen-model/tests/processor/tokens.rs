@@ -259,10 +259,26 @@ fn published_parsing_reads_control_tokens_and_refuses_pictures_of_texts() {
     let processor = own_processor(config);
     let ids = processor.process(&words("x<|im_end|>")).unwrap().input_ids;
     assert_eq!(ids.iter().filter(|id| **id == processor.special().im_end).count(), 3);
-    for make in [words, with_picture] {
-        let error = processor.process(&make("<|image_pad|>")).unwrap_err().to_string();
-        assert!(error.contains("picture tokens"), "{error}");
+    for token in ["<|image_pad|>", "<|video_pad|>"] {
+        let error = processor.process(&with_picture(token)).unwrap_err().to_string();
+        assert!(error.contains(token) && error.contains("picture tokens"), "{error}");
+        let encoded = processor.process(&words(&format!("a red {token} star"))).unwrap();
+        let id = processor.tokenizer().token_to_id(token).unwrap();
+        assert_eq!(encoded.input_ids.iter().filter(|other| **other == id).count(), 1);
+        assert!(encoded.pictures.is_empty());
     }
+}
+
+#[test]
+fn a_picture_token_among_words_is_cut_like_a_word() {
+    let config = ProcessorConfig {
+        special_tokens: SpecialTokens::Parse,
+        truncation: Truncation::Published,
+        max_length: 40,
+        ..ProcessorConfig::default()
+    };
+    let ids = own_processor(config).process(&words(&"<|image_pad|>".repeat(60))).unwrap().input_ids;
+    assert_eq!(ids.len(), 40);
 }
 
 #[test]
