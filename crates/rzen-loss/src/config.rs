@@ -57,7 +57,7 @@ impl InfoNceConfig {
     /// # Errors
     /// [`LossError::Setting`] names the first setting that makes no sense.
     pub fn init(&self, device: &Device) -> Result<InfoNce, LossError> {
-        self.check()?;
+        self.validate()?;
         let theta = vec![self.initial_temperature.ln() as f32; self.tasks.len()];
         Ok(InfoNce::new(self.clone(), theta_param(&theta, self.learn_temperature, device)))
     }
@@ -74,7 +74,16 @@ impl InfoNceConfig {
         (low, high)
     }
 
-    fn check(&self) -> Result<(), LossError> {
+    /// Whether the loss is kept from temperatures that training may reach.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.learn_temperature && (self.temperature_min.is_some() || self.temperature_max.is_some())
+    }
+
+    /// Checks that every setting makes sense, without a device.
+    ///
+    /// # Errors
+    /// [`LossError::Setting`] names the first that doesn't.
+    pub fn validate(&self) -> Result<(), LossError> {
         require("alpha", self.alpha, self.alpha.is_finite(), "a finite number")?;
         if let Some(delta) = self.delta {
             require("delta", delta, !delta.is_nan(), "a cosine")?;
@@ -90,6 +99,10 @@ impl InfoNceConfig {
         }
         let (low, high) = self.theta_range();
         require("temperature_min", low.exp(), low <= high, "at most `temperature_max`")?;
+        let start = self.initial_temperature.ln();
+        let inside = (low..=high).contains(&start);
+        let expected = "a temperature from `temperature_min` to `temperature_max`";
+        require("initial_temperature", self.initial_temperature, inside, expected)?;
         let found = self.tasks.join(", ");
         let names_differ = self.tasks.iter().enumerate().all(|(i, task)| !self.tasks[..i].contains(task));
         let usable = !self.tasks.is_empty() && self.tasks.iter().all(|task| !task.is_empty());
@@ -137,6 +150,8 @@ mod tests {
         assert!(refused(|c| c.temperature_max = Some(f64::INFINITY)).contains("`temperature_max`"));
         let swapped = refused(|c| (c.temperature_min, c.temperature_max) = (Some(0.5), Some(0.1)));
         assert!(swapped.contains("`temperature_min`"), "{swapped}");
+        let outside = refused(|c| c.temperature_min = Some(0.06));
+        assert!(outside.contains("`initial_temperature` of the objective is 0.05"), "{outside}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub enum LossError {
         theta: f32,
     },
     /// A file can't be read or written.
-    #[error("can't {action} {path}", path = path.display())]
+    #[error("can't {action} {path}; is it there, and is there room on the disk?", path = path.display())]
     Io {
         /// "read" or "write".
         action: &'static str,

@@ -12,10 +12,11 @@ use crate::{InfoNceConfig, hardness_weights, info_nce, possible_negatives};
 /// InfoNCE with hardness weights, a false-negative mask and a temperature per task.
 ///
 /// Built by [`InfoNceConfig::init`]. The parameter `theta` holds the logarithms of the
-/// temperatures; train it without weight decay. Where theta leaves the range of
+/// temperatures; train it without weight decay. At the ends of the range of
 /// [`temperature_min`](InfoNceConfig::temperature_min) and
-/// [`temperature_max`](InfoNceConfig::temperature_max), the loss takes the nearer end and theta still
-/// gets the gradient there, so that it can come back.
+/// [`temperature_max`](InfoNceConfig::temperature_max), theta gets the gradient that leads back into
+/// the range and none that leads out of it; where an optimizer's momentum carries it past an end, the
+/// loss takes the end.
 ///
 /// The statistics of the [`Loss`] are of the direction query → candidate:
 ///
@@ -57,12 +58,33 @@ impl InfoNce {
         (clamped + (theta.clone() - theta.inner())).exp()
     }
 
+    /// [`temperatures`](Self::temperatures) without the part of the gradient of `value` that leads out
+    /// of the range. Which part that is, a backward pass through `value` alone says.
+    fn temperatures_kept_inside(&self, value: impl Fn(Tensor<1>) -> Tensor<1>) -> Tensor<1> {
+        let theta = self.theta.val().cast(FloatDType::F32);
+        if !self.config.is_bounded() || !theta.is_tracked() {
+            return self.temperatures();
+        }
+        let (low, high) = self.config.theta_range();
+        let here = theta.clone().inner();
+        let clamped = here.clone().clamp(low, high);
+        let probe = clamped.clone().autodiff().require_grad();
+        let gradient = probe.grad(&value(probe.clone().exp()).backward());
+        let gradient = gradient.unwrap_or_else(|| clamped.zeros_like());
+        // A step goes against the gradient.
+        let below = here.clone().lower_equal_elem(low).bool_and(gradient.clone().greater_elem(0.0));
+        let above = here.greater_equal_elem(high).bool_and(gradient.lower_elem(0.0));
+        let stays = below.bool_or(above).bool_not().float();
+        let moves = (theta.clone() - theta.inner()) * Tensor::from_inner(stays);
+        (Tensor::from_inner(clamped) + moves).exp()
+    }
+
     /// `[queries]`: the loss of each query, in the direction query → candidate.
     ///
     /// [`Objective::loss`] takes the mean of this, or of both directions.
     pub fn per_query(&self, queries: Tensor<2>, candidates: Tensor<2>, targets: &Targets) -> Tensor<1> {
         let side = self.side(unit_rows(queries), unit_rows(candidates), targets);
-        self.one_direction(&side, targets)
+        self.one_direction(&side, targets, self.temperatures())
     }
 
     pub(crate) fn theta_device(&self) -> Device {
@@ -108,11 +130,18 @@ impl InfoNce {
         Side { similarity, positive, possible, negatives }
     }
 
-    fn one_direction(&self, side: &Side, targets: &Targets) -> Tensor<1> {
+    /// The mean of one direction, or of both.
+    fn value(&self, sides: &[Side], targets: &Targets, temperatures: Tensor<1>) -> Tensor<1> {
+        let means = sides.iter().map(|side| self.one_direction(side, targets, temperatures.clone()).mean());
+        let sum = means.reduce(|sum, mean| sum + mean).expect("a loss has a direction");
+        if sides.len() == 1 { sum } else { sum.div_scalar(sides.len() as f64) }
+    }
+
+    fn one_direction(&self, side: &Side, targets: &Targets, temperatures: Tensor<1>) -> Tensor<1> {
         let InfoNceConfig { alpha, differentiate_hardness, .. } = self.config;
         let log_weights =
             (alpha != 0.0).then(|| hardness_weights(side.similarity.clone(), alpha, differentiate_hardness));
-        let temperature = self.temperatures().select(0, targets.task.clone().inner());
+        let temperature = temperatures.select(0, targets.task.clone().inner());
         info_nce(
             side.similarity.clone(),
             side.positive.clone(),
@@ -124,6 +153,7 @@ impl InfoNce {
 }
 
 /// One direction of the comparison: who may be told from whom.
+#[derive(Clone)]
 pub(crate) struct Side {
     /// `[queries, candidates]`
     pub similarity: Tensor<2>,
@@ -133,6 +163,13 @@ pub(crate) struct Side {
     pub possible: Tensor<2, Bool>,
     /// `[queries, candidates]`: the negatives.
     pub negatives: Tensor<2, Bool>,
+}
+
+impl Side {
+    /// The same comparison, as constants.
+    fn without_gradient(&self) -> Self {
+        Side { similarity: self.similarity.clone().detach(), ..self.clone() }
+    }
 }
 
 impl Objective for InfoNce {
@@ -146,12 +183,14 @@ impl Objective for InfoNce {
 
         let queries = unit_rows(queries);
         let side = self.side(queries.clone(), unit_rows(candidates), targets);
-        let mut value = self.one_direction(&side, targets).mean();
-        if self.config.symmetric {
-            let back = self.one_direction(&self.reversed_side(&side, queries), targets).mean();
-            value = (value + back).mul_scalar(0.5);
-        }
-        Loss { value, stats: self.stats(&side) }
+        let stats = self.stats(&side);
+        let back = self.config.symmetric.then(|| self.reversed_side(&side, queries));
+        let sides: Vec<Side> = [Some(side), back].into_iter().flatten().collect();
+        let temperatures = self.temperatures_kept_inside(|temperatures| {
+            let constants: Vec<Side> = sides.iter().map(Side::without_gradient).collect();
+            self.value(&constants, targets, temperatures)
+        });
+        Loss { value: self.value(&sides, targets, temperatures), stats }
     }
 }
 

@@ -35,7 +35,11 @@ impl InfoNce {
         Ok(InfoNce::new(self.config().clone(), theta))
     }
 
-    fn write_temperatures(&self, path: PathBuf) -> Result<(), LossError> {
+    /// What [`TEMPERATURES_FILE`] holds.
+    ///
+    /// # Errors
+    /// [`LossError::NotFinite`] names the task whose temperature is no number.
+    pub fn temperatures_json(&self) -> Result<String, LossError> {
         let host = |tensor: burn::tensor::Tensor<1>| -> Vec<f32> {
             tensor.inner().into_data().convert::<f32>().try_to_vec().expect("it was just converted to f32")
         };
@@ -47,8 +51,15 @@ impl InfoNce {
             }
             rows.insert(task.clone(), json!({ "theta": theta, "tau": tau }));
         }
-        let text = format!("{:#}\n", Value::Object(rows));
-        fs::write(&path, text).map_err(|source| LossError::Io { action: "write", path, source })
+        Ok(format!("{:#}\n", Value::Object(rows)))
+    }
+
+    fn write_temperatures(&self, path: PathBuf) -> Result<(), LossError> {
+        fs::write(&path, self.temperatures_json()?).map_err(|source| LossError::Io {
+            action: "write",
+            path,
+            source,
+        })
     }
 }
 

@@ -96,6 +96,16 @@ pub enum Warmup {
 }
 
 impl StageConfig {
+    /// The settings that must not change between stop and resume; the others are at their defaults.
+    ///
+    /// Those don't change what is computed (`recompute` does in the last bits; a run that no longer
+    /// fits in memory needs it).
+    pub fn identity(&self) -> StageConfig {
+        let StageConfig { recompute, threads, checkpoint_every, keep_last, log_every, .. } =
+            StageConfig::default();
+        StageConfig { recompute, threads, checkpoint_every, keep_last, log_every, ..self.clone() }
+    }
+
     /// Checks that every value can be trained with.
     ///
     /// # Errors

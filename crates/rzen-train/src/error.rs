@@ -37,9 +37,10 @@ pub enum TrainError {
     },
     /// The loss or a gradient is NaN or infinite. The step was refused: no parameter changed.
     #[error(
-        "step {step} ({label}) was refused: the loss is {loss} and {}; the weights are those of step {}. \
-         Lower the learning rate, or look for numbers in the batch that the model can't work with",
-        describe_not_finite(.parameters), .step - 1
+        "step {step} ({label}) was refused: the loss is {loss} and {}. {}. Look for numbers in the batch \
+         that the model can't work with, mend them and resume; a lower learning_rate or max_grad_norm makes \
+         another run, which begins at its first step in an empty folder",
+        describe_not_finite(.parameters), describe_kept(.kept)
     )]
     NotFinite {
         /// The step, counted from 1.
@@ -50,6 +51,17 @@ pub enum TrainError {
         loss: f32,
         /// The parameters whose gradient is not finite, in the order of the model.
         parameters: Vec<String>,
+        /// The checkpoint of the step before; none before the first.
+        kept: Option<PathBuf>,
+    },
+    /// A stage had to end, and what it had done since its last checkpoint could not be kept.
+    #[error("{cause}; the steps since the last checkpoint are lost, since they could not be saved")]
+    NotSaved {
+        /// Why the stage had to end.
+        cause: Box<TrainError>,
+        /// Why they could not be saved.
+        #[source]
+        source: Box<TrainError>,
     },
     /// The caller asked to stop; all work is in the checkpoint.
     #[error("stopped after step {step}; `{}` holds everything that is needed to resume", checkpoint.display())]
@@ -86,7 +98,7 @@ pub enum TrainError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// `metrics.jsonl` could not be written.
-    #[error("can't {action} `{}`", path.display())]
+    #[error("can't {action} `{}`; is the disk full, or the folder not writable?", path.display())]
     Metrics {
         /// What was tried.
         action: &'static str,
@@ -96,6 +108,13 @@ pub enum TrainError {
         #[source]
         source: io::Error,
     },
+}
+
+fn describe_kept(kept: &Option<PathBuf>) -> String {
+    match kept {
+        Some(folder) => format!("The weights before it are in `{}`", folder.display()),
+        None => "No step was taken before it".into(),
+    }
 }
 
 fn describe_not_finite(parameters: &[String]) -> String {

@@ -106,9 +106,23 @@ impl ModuleVisitor for SquaresVisitor<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
             self.names.push(self.path.join("."));
-            self.squares.push(gradient.cast(DType::F32).square().sum());
+            let count = gradient.shape().num_elements();
+            self.squares.push(sum_in_order(gradient.cast(DType::F32).square().reshape([count])));
         }
     }
+}
+
+/// Elements that are summed at once.
+const SUMMED_AT_ONCE: usize = 1 << 20;
+
+/// `[1]`: the sum, with the same bits each time. On the CPU burn cuts a sum of 4 Mi elements or more into
+/// parts that it adds as threads finish them; these are added in their own order.
+fn sum_in_order(values: Tensor<1>) -> Tensor<1> {
+    if values.dims()[0] <= SUMMED_AT_ONCE {
+        return values.sum();
+    }
+    let parts = values.split(SUMMED_AT_ONCE, 0).into_iter().map(Tensor::sum).collect();
+    sum_in_order(Tensor::cat(parts, 0))
 }
 
 /// Moves the gradients of the visited parameters, scaled where there is a factor.
@@ -127,5 +141,25 @@ impl ModuleVisitor for Move {
             };
             self.to.register(param.id, gradient);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+
+    use super::*;
+
+    #[test]
+    fn a_large_sum_has_the_same_bits_each_time() {
+        let device = Device::flex();
+        let values = Tensor::<1>::random([5_000_000], Distribution::Default, &device).square();
+        let expected: f64 =
+            read(vec![values.clone().cast(DType::F64).sum()]).into_iter().map(f64::from).sum();
+        let bits = |_| read(vec![sum_in_order(values.clone())])[0].to_bits();
+        let found: Vec<u32> = (0..20).map(bits).collect();
+        assert!(found.iter().all(|bits| *bits == found[0]), "{found:?}");
+        let sum = f64::from(f32::from_bits(found[0]));
+        assert!((sum - expected).abs() < 1e-4 * expected, "{sum} is not {expected}");
     }
 }

@@ -72,6 +72,15 @@ impl Metrics {
         }
     }
 
+    /// Makes the lines so far last.
+    pub(crate) fn sync(&self) -> Result<(), TrainError> {
+        self.file.sync_all().map_err(|source| TrainError::Metrics {
+            action: "sync",
+            path: self.path.clone(),
+            source,
+        })
+    }
+
     /// Adds a line.
     pub(crate) fn write(&mut self, record: &StepRecord) -> Result<(), TrainError> {
         let mut line = serde_json::to_string(record).expect("a record has string keys alone");
@@ -91,17 +100,18 @@ fn cut_back(path: &Path, step: usize) -> io::Result<()> {
     struct Line {
         step: usize,
     }
-    let text = fs::read_to_string(path)?;
-    let kept: String = text
-        .split_inclusive('\n')
-        .filter(|line| line.ends_with('\n'))
-        .filter(|line| serde_json::from_str::<Line>(line).is_ok_and(|line| line.step <= step))
-        .collect();
-    if kept == text {
+    let fits = |line: &[u8]| serde_json::from_slice::<Line>(line).is_ok_and(|line| line.step <= step);
+    // Bytes: a line may have been cut inside of a letter.
+    let bytes = fs::read(path)?;
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let kept: Vec<u8> = lines.filter(|line| line.ends_with(b"\n") && fits(line)).flatten().copied().collect();
+    if kept == bytes {
         return Ok(());
     }
     let temporary = path.with_extension("jsonl.tmp");
-    fs::write(&temporary, kept)?;
+    let mut file = File::create(&temporary)?;
+    file.write_all(&kept)?;
+    file.sync_all()?;
     fs::rename(&temporary, path)
 }
 
@@ -118,5 +128,38 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":2}\n");
         cut_back(&path, 0).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
+    }
+
+    #[test]
+    fn a_line_cut_inside_of_a_letter_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let cut = "{\"step\":2,\"label\":\"é".as_bytes();
+        fs::write(&path, [b"{\"step\":1}\n", &cut[..cut.len() - 1]].concat()).unwrap();
+        cut_back(&path, 2).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"step\":1}\n");
+    }
+    /// `/dev/full` is a Linux device.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_named() {
+        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut metrics = Metrics { path: "run/metrics.jsonl".into(), file };
+        let record = StepRecord {
+            stage: "one".into(),
+            step: 1,
+            steps: 2,
+            loss: 0.5,
+            learning_rate: 0.1,
+            temperature_learning_rate: 0.1,
+            grad_norm: 1.0,
+            samples: 4,
+            samples_per_second: 2.0,
+            seconds: 2.0,
+            label: "set".into(),
+            stats: BTreeMap::new(),
+        };
+        let message = metrics.write(&record).unwrap_err().to_string();
+        assert!(message.contains("run/metrics.jsonl") && message.contains("is the disk full"), "{message}");
     }
 }

@@ -14,8 +14,8 @@ use crate::gradients::{norm_of, read, squared_norms};
 use crate::metrics::Metrics;
 use crate::state::{FORMAT, parameter_keys};
 use crate::{
-    BoxError, CheckpointError, Contrastive, LearningRates, Observer, Optimizer, RunFolder, StageConfig,
-    State, StepOptions, StepRecord, StepStats, TrainError, cached_gradients, clip_gradients,
+    BoxError, Contrastive, LearningRates, Observer, Optimizer, RunFolder, StageConfig, State, StepOptions,
+    StepRecord, StepStats, TrainError, cached_gradients, clip_gradients,
 };
 
 /// A batch and where it comes from.
@@ -42,7 +42,8 @@ pub struct TrainBatch<I> {
 ///
 /// # Errors
 /// A step whose loss or gradient is not finite is refused, and the stage ends: see [`TrainError`].
-/// Whatever the error, checkpoints written so far stay.
+/// Whatever the error, checkpoints written so far stay; where no batch came or a step was refused, the
+/// steps before it are saved first.
 pub fn train_stage<E, O>(
     model: Contrastive<E, O>,
     config: &StageConfig,
@@ -61,19 +62,22 @@ where
     let mut log = Log::start(run, config, stage.step)?;
     for index in stage.step..config.steps {
         if stop.load(Ordering::SeqCst) {
-            let checkpoint = stage.save_once(observer)?;
+            let checkpoint = stage.save_once(&log, observer)?;
             return Err(TrainError::Interrupted { step: stage.step, checkpoint });
         }
-        let TrainBatch { batch, label } =
-            source(index).map_err(|source| TrainError::Source { step: index + 1, source })?;
-        let outcome;
-        (stage, outcome) = stage.advance(&batch, &label)?;
+        let ready = match stage.prepare(source) {
+            Ok(ready) => ready,
+            Err(cause) => return Err(stage.keep(cause, &log, observer)),
+        };
+        let (outcome, label);
+        (stage, outcome, label) = stage.advance(ready);
         log.add(outcome, label, observer)?;
-        if config.checkpoint_every > 0 && stage.step.is_multiple_of(config.checkpoint_every) {
-            stage.save_once(observer)?;
+        let done = index + 1;
+        if config.checkpoint_every > 0 && done.is_multiple_of(config.checkpoint_every) {
+            stage.save_once(&log, observer)?;
         }
     }
-    stage.save_once(observer)?;
+    stage.save_once(&log, observer)?;
     Ok(stage.model.without_gradients())
 }
 
@@ -87,6 +91,15 @@ struct Stage<'a, E, O> {
     step: usize,
     /// The checkpoint of this very step.
     saved: Option<PathBuf>,
+}
+
+/// A step that can be taken: its loss and gradients are finite.
+struct Ready {
+    stats: StepStats,
+    loss: f32,
+    gradients: GradientsParams,
+    grad_norm: f64,
+    label: String,
 }
 
 /// What a finished step leaves to be reported.
@@ -129,11 +142,22 @@ where
         Ok(Stage { model, optimizer, config, run, step, saved: Some(checkpoint.folder) })
     }
 
-    /// Takes one step, or refuses it.
-    fn advance(mut self, batch: &Batch<E::Input>, label: &str) -> Result<(Self, Outcome), TrainError> {
+    /// Computes the gradients of the next step, or refuses it; nothing changes yet.
+    fn prepare(
+        &self,
+        source: &mut dyn FnMut(usize) -> Result<TrainBatch<E::Input>, BoxError>,
+    ) -> Result<Ready, TrainError> {
+        let TrainBatch { batch, label } =
+            source(self.step).map_err(|source| TrainError::Source { step: self.step + 1, source })?;
         let options = StepOptions { recompute: self.config.recompute, threads: self.config.threads };
-        let (stats, gradients) = cached_gradients(&self.model, batch, options);
-        let (loss, grad_norm) = self.check(&stats, &gradients, label)?;
+        let (stats, gradients) = cached_gradients(&self.model, &batch, options);
+        let (loss, grad_norm) = self.check(&stats, &gradients, &label)?;
+        Ok(Ready { stats, loss, gradients, grad_norm, label })
+    }
+
+    /// Takes a step.
+    fn advance(mut self, ready: Ready) -> (Self, Outcome, String) {
+        let Ready { stats, loss, gradients, grad_norm, label } = ready;
         let gradients = match self.config.max_grad_norm {
             max_norm if max_norm > 0.0 => clip_gradients(&self.model, gradients, grad_norm, max_norm),
             _ => gradients,
@@ -142,7 +166,21 @@ where
         self.model = self.optimizer.step(self.model, gradients, rates);
         self.step += 1;
         self.saved = None;
-        Ok((self, Outcome { stats, loss, grad_norm, rates }))
+        (self, Outcome { stats, loss, grad_norm, rates }, label)
+    }
+
+    /// Keeps the steps so far, since the stage has to end, and says why it has to.
+    fn keep(&mut self, cause: TrainError, log: &Log, observer: &mut dyn Observer) -> TrainError {
+        if self.step == 0 {
+            return cause;
+        }
+        match (self.save_once(log, observer), cause) {
+            (Ok(folder), TrainError::NotFinite { step, label, loss, parameters, .. }) => {
+                TrainError::NotFinite { step, label, loss, parameters, kept: Some(folder) }
+            }
+            (Ok(_), cause) => cause,
+            (Err(source), cause) => TrainError::NotSaved { cause: Box::new(cause), source: Box::new(source) },
+        }
     }
 
     /// Reads the loss and the gradient's norm, which must be finite.
@@ -163,14 +201,17 @@ where
             label: label.to_string(),
             loss,
             parameters: norm.not_finite,
+            kept: None,
         })
     }
 
     /// Writes the checkpoint of this step unless it is there, and says where it lies.
-    fn save_once(&mut self, observer: &mut dyn Observer) -> Result<PathBuf, CheckpointError> {
+    fn save_once(&mut self, log: &Log, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
         if let Some(folder) = &self.saved {
             return Ok(folder.clone());
         }
+        // The checkpoint must not outlast the lines that lead to it.
+        log.metrics.sync()?;
         let state = State {
             format: FORMAT,
             stage: self.run.stage.clone(),

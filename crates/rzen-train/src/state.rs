@@ -11,10 +11,6 @@ use crate::{RunFolder, StageConfig};
 /// The layout of a checkpoint that this version writes.
 pub(crate) const FORMAT: u32 = 1;
 
-/// Keys of the stage that may change between stop and resume: they don't change what is computed
-/// (`recompute` does in the last bits; a run that no longer fits in memory needs it).
-const FREE_KEYS: [&str; 5] = ["recompute", "threads", "checkpoint_every", "keep_last", "log_every"];
-
 /// `state.json`, written last: a checkpoint without it is not complete.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,11 +67,7 @@ impl State {
 }
 
 fn identity(stage: &str, seed: u64, config: &StageConfig, settings: &Value) -> Value {
-    let mut config = json!(config);
-    if let Some(config) = config.as_object_mut() {
-        config.retain(|key, _| !FREE_KEYS.contains(&key.as_str()));
-    }
-    json!({"stage": stage, "seed": seed, "config": config, "settings": settings})
+    json!({"stage": stage, "seed": seed, "config": config.identity(), "settings": settings})
 }
 
 /// What `state.json` would give back: parsing may move the last bit of a number.

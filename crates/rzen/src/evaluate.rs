@@ -1,9 +1,9 @@
 //! Scores of an embedder on the tasks of a corpus folder.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rzen_core::Embed;
 use rzen_data::{EvalCorpus, EvalSet, EvalTask};
 use rzen_eval::{EmbeddingCache, Metric, RankQuery, RankTask, Results, RunOptions, TaskScore, run_task};
@@ -17,18 +17,20 @@ pub struct Benchmark {
 }
 
 impl Benchmark {
-    /// Reads the tasks of `corpus`, or those named.
+    /// Reads the tasks of `corpus`, or those named, and looks for their files.
     ///
     /// # Errors
-    /// Names the file, the row and the key.
+    /// Names the file, the row and the key; or the task, the row and the file that is missing.
     pub fn load(corpus: &Path, names: Option<&[String]>) -> Result<Self> {
         let corpus = EvalCorpus::open(corpus)?;
         let wanted: Vec<&EvalTask> = match names {
             None => corpus.tasks.iter().collect(),
             Some(names) => names.iter().map(|name| corpus.task(name)).collect::<Result<_, _>>()?,
         };
-        let tasks =
+        let tasks: Vec<RankTask> =
             wanted.into_iter().map(|task| rank_task(task, corpus.load(task)?)).collect::<Result<_>>()?;
+        let mut seen = HashSet::new();
+        tasks.iter().try_for_each(|task| find_files(task, &mut seen))?;
         Ok(Benchmark { tasks })
     }
 
@@ -63,6 +65,25 @@ pub struct Scores {
     pub scores: Vec<TaskScore>,
 }
 
+/// Looks for every file of a task, so that none is missing only after hours of training.
+fn find_files(task: &RankTask, seen: &mut HashSet<PathBuf>) -> Result<()> {
+    let queries = task.queries.iter().map(|query| ("query", &query.id, &query.item));
+    let pool = task.pool.iter().map(|(id, item)| ("candidate", id, item));
+    for (kind, id, item) in queries.chain(pool) {
+        for file in item.content.iter().flat_map(|part| part.files(Path::new(""))) {
+            let there = seen.contains(&file) || file.is_file();
+            ensure!(
+                there,
+                "task `{}`, {kind} `{id}`: {} is missing; put the file there, or leave the task out",
+                task.name,
+                file.display()
+            );
+            seen.insert(file);
+        }
+    }
+    Ok(())
+}
+
 fn rank_task(task: &EvalTask, set: EvalSet) -> Result<RankTask> {
     let places: HashMap<&str, usize> =
         set.pool.iter().enumerate().map(|(i, row)| (row.id.as_str(), i)).collect();
@@ -76,4 +97,39 @@ fn rank_task(task: &EvalTask, set: EvalSet) -> Result<RankTask> {
     let queries = queries.collect();
     let pool = set.pool.iter().map(|row| (row.id.clone(), row.item.clone())).collect();
     Ok(RankTask { name: task.name.clone(), kind: task.task.clone(), metric, queries, pool })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_found_before_anything_is_embedded() {
+        let corpus = tempfile::tempdir().unwrap();
+        crate::world::draw_world(&crate::world::WorldConfig { queries: 4, ..small() }, corpus.path())
+            .unwrap();
+        let benchmark = Benchmark::load(corpus.path(), None).unwrap();
+        let mut items = benchmark.tasks.iter().flat_map(|task| &task.pool).map(|(_, item)| item);
+        let gone =
+            items.find_map(|item| item.content.iter().find_map(|part| part.files(Path::new("")).pop()));
+        let gone = gone.expect("there are pictures among the candidates");
+        std::fs::remove_file(&gone).unwrap();
+        let Err(error) = Benchmark::load(corpus.path(), None) else { panic!("a file is missing") };
+        let message = format!("{error:#}");
+        assert!(message.contains(&format!("{} is missing", gone.display())), "{message}");
+        assert!(message.starts_with("task `"), "{message}");
+    }
+
+    fn small() -> crate::world::WorldConfig {
+        crate::world::WorldConfig {
+            captions: 40,
+            edits: 8,
+            pages: 8,
+            clips: 12,
+            texts: 12,
+            instructed: 12,
+            labels: 8,
+            ..crate::world::WorldConfig::default()
+        }
+    }
 }

@@ -11,31 +11,28 @@ use anyhow::{Context, Result};
 /// Whatever `write` says; nothing is left behind then, and nothing stands under the final name.
 pub fn whole_folder(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let name = folder.file_name().context("a folder has a name")?.to_string_lossy().into_owned();
-    let parent = folder.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).with_context(|| format!("{}", parent.display()))?;
+    let parent = parent_of(folder);
     let temporary = parent.join(format!(".{name}.part"));
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary).with_context(|| format!("{}", temporary.display()))?;
-    }
     let finish = || -> Result<()> {
+        fs::create_dir_all(parent)?;
+        if temporary.exists() {
+            fs::remove_dir_all(&temporary)?;
+        }
         fs::create_dir(&temporary)?;
         write(&temporary)?;
-        for entry in fs::read_dir(&temporary)? {
-            fs::File::open(entry?.path())?.sync_all()?;
-        }
+        sync_tree(&temporary)?;
         fs::rename(&temporary, folder)?;
-        fs::File::open(parent)?.sync_all()?;
+        sync_folder(parent)?;
         Ok(())
     };
-    finish()
-        .inspect_err(|_| drop(fs::remove_dir_all(&temporary)))
-        .with_context(|| format!("writing {}", folder.display()))
+    finish().inspect_err(|_| drop(fs::remove_dir_all(&temporary))).with_context(|| failed(folder))
 }
 
 /// Writes a file under a temporary name, syncs it and renames it.
 ///
 /// # Errors
-/// If the disk is full or the folder can't be written; nothing stands under the final name then.
+/// If the disk is full or the folder can't be written; nothing stands under the final name then, or what
+/// stood there before.
 pub fn whole_file(path: &Path, write: impl FnOnce(&mut fs::File) -> Result<()>) -> Result<()> {
     let name = path.file_name().context("a file has a name")?.to_string_lossy().into_owned();
     let temporary = path.with_file_name(format!(".{name}.part"));
@@ -45,11 +42,40 @@ pub fn whole_file(path: &Path, write: impl FnOnce(&mut fs::File) -> Result<()>) 
         file.sync_all()?;
         drop(file);
         fs::rename(&temporary, path)?;
+        sync_folder(parent_of(path))?;
         Ok(())
     };
-    finish()
-        .inspect_err(|_| drop(fs::remove_file(&temporary)))
-        .with_context(|| format!("writing {}", path.display()))
+    finish().inspect_err(|_| drop(fs::remove_file(&temporary))).with_context(|| failed(path))
+}
+
+/// Whether a name is one that [`whole_folder`] or [`whole_file`] may leave where the program is killed.
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".part")
+}
+
+fn failed(path: &Path) -> String {
+    format!("can't write {}; is there room on the disk, and may its folder be written?", path.display())
+}
+
+/// The folder that `path` lies in; a bare name lies in the working directory.
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sync_tree(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => sync_tree(&path)?,
+            false => fs::File::open(path)?.sync_all()?,
+        }
+    }
+    sync_folder(folder)
+}
+
+/// Makes new names in `folder` last, where folders can be synced.
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -61,13 +87,33 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("out");
         let failed = whole_folder(&folder, |part| {
-            fs::write(part.join("half"), "half")?;
+            fs::create_dir(part.join("inner"))?;
+            fs::write(part.join("inner/half"), "half")?;
             anyhow::bail!("no space left")
         });
-        assert!(format!("{:#}", failed.unwrap_err()).contains("no space left"));
+        let message = format!("{:#}", failed.unwrap_err());
+        assert!(message.contains("no space left") && message.contains("room on the disk"), "{message}");
+        assert!(message.contains("out"), "{message}");
         assert!(whole_file(&place.path().join("file"), |_| anyhow::bail!("no space left")).is_err());
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
-        whole_folder(&folder, |part| Ok(fs::write(part.join("whole"), "whole")?)).unwrap();
-        assert_eq!(fs::read_to_string(folder.join("whole")).unwrap(), "whole");
+        whole_folder(&folder, |part| {
+            fs::create_dir(part.join("inner"))?;
+            Ok(fs::write(part.join("inner/whole"), "whole")?)
+        })
+        .unwrap();
+        assert_eq!(fs::read_to_string(folder.join("inner/whole")).unwrap(), "whole");
+    }
+
+    #[test]
+    fn a_bare_name_lies_in_the_working_directory() {
+        assert_eq!(parent_of(Path::new("report")), Path::new("."));
+        assert_eq!(parent_of(Path::new("runs/report")), Path::new("runs"));
+        assert_eq!(parent_of(Path::new("/report")), Path::new("/"));
+    }
+
+    #[test]
+    fn leftovers_are_known_by_name() {
+        assert!(is_temporary(".recipe.toml.part"));
+        assert!(!is_temporary("recipe.toml") && !is_temporary(".hidden"));
     }
 }

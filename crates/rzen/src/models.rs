@@ -42,15 +42,27 @@ pub fn open(folder: &Path, adapter: Option<&Path>, dtype: FloatDType, device: &D
 }
 
 impl Opened {
-    /// What reads files as this model wants them, relative paths counted from `root`.
-    pub fn loader(&self, root: PathBuf) -> Loader {
+    /// The same model with other processor settings, which are written beside its weights from now on.
+    ///
+    /// # Errors
+    /// Names the setting that can't be used, or what is wrong with the tokenizer in `folder`.
+    pub fn with_processor(self, folder: &Path, config: ProcessorConfig) -> Result<Self> {
+        let companions = self.model.companions().clone();
+        let companions = companions.with(ProcessorConfig::FILE, config.to_json().into_bytes());
+        let processor = Processor::load_with(folder, config)
+            .with_context(|| format!("the processor of {}", folder.display()))?;
+        Ok(Opened { model: self.model.with_companions(companions), processor, ..self })
+    }
+
+    /// What reads files as this model wants them within `limits`, relative paths counted from `root`.
+    fn loader(&self, root: PathBuf, limits: LoadOptions) -> Loader {
         let config = self.processor.config();
         Loader::new(LoadOptions {
             root,
             num_frames: config.num_frames,
             exif_orientation: config.exif_orientation,
             pdf_dpi: config.pdf_dpi,
-            ..LoadOptions::default()
+            ..limits
         })
     }
 
@@ -60,15 +72,21 @@ impl Opened {
         Collator::new(self.model.config(), special, self.processor.config().positions, &self.device)
     }
 
-    /// What reads training rows for this model.
-    pub fn reader(self) -> Reader {
-        Reader { loader: Arc::new(self.loader(PathBuf::new())), processor: Arc::new(self.processor) }
+    /// What reads training rows for this model, within `limits`.
+    pub fn reader(self, limits: LoadOptions) -> Reader {
+        let loader = Arc::new(self.loader(PathBuf::new(), limits));
+        Reader { loader, processor: Arc::new(self.processor) }
     }
 
     /// The model as an embedder of items whose relative paths count from `root`.
     pub fn embedder(self, root: PathBuf, batch_size: usize) -> LocalEmbedder {
+        self.embedder_within(root, batch_size, LoadOptions::default())
+    }
+
+    /// The model as an embedder whose files are read within `limits`.
+    pub fn embedder_within(self, root: PathBuf, batch_size: usize, limits: LoadOptions) -> LocalEmbedder {
         let settings = EmbedSettings { batch_size, threads: threads(&self.device) };
-        let (loader, collator) = (self.loader(root), self.collator());
+        let (loader, collator) = (self.loader(root, limits), self.collator());
         LocalEmbedder::new(self.model, loader, self.processor, collator, settings)
     }
 }

@@ -1,6 +1,7 @@
 //! A whole training: start, stages, soup, scores, report.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,17 +10,18 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, FloatDType};
 use rzen_core::SaveWeights;
-use rzen_loss::InfoNce;
-use rzen_model::{Companions, Processor, Qwen2Vl, train_tokenizer};
+use rzen_loss::{InfoNce, TEMPERATURES_FILE};
+use rzen_model::{Companions, Processor, ProcessorConfig, Qwen2Vl, train_tokenizer};
 use rzen_train::{Checkpoint, Contrastive, RunFolder, StageConfig, latest, train_stage};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::batches::{BatchSource, SourceSettings, StageData};
 use crate::evaluate::{Benchmark, Scores};
-use crate::files::whole_folder;
+use crate::files::{whole_file, whole_folder};
 use crate::models::{self, Opened};
 use crate::progress::StageProgress;
-use crate::recipe::{Recipe, Stage, Start, Train, scratch_config};
+use crate::recipe::{Recipe, Stage, Start, TextShape, Train, VisionShape, scratch_config};
 use crate::run_folder::Run;
 use crate::verbs::soup::{SoupOptions, make_soup};
 use crate::{summary, world};
@@ -54,9 +56,12 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
     let started = Instant::now();
     let corpus = corpus(job)?;
     let benchmark = Benchmark::load(&corpus, job.recipe.evaluation.tasks.as_deref())?;
+    // All of them before the first trains: a mistake in the last stage's rows shows now.
+    let rows = job.recipe.stages.iter().map(|stage| Rows::load(stage, &corpus, job.recipe.seed));
+    let rows: Vec<Rows> = rows.collect::<Result<_>>()?;
     let start = start_model(job, &corpus)?;
-    for stage in &job.recipe.stages {
-        train_one(job, stage, &start, &corpus)?;
+    for (stage, rows) in job.recipe.stages.iter().zip(rows) {
+        train_one(job, stage, &start, rows)?;
     }
     let soup = match &job.recipe.soup {
         Some(soup) => Some(soup_adapters(job, soup, &start)?),
@@ -67,6 +72,38 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
     let report = summary::write_report(job, name, &benchmark, &columns, started.elapsed())?;
     println!("report: {}", report.display());
     Ok(())
+}
+
+/// The rows of a stage, and the hashes of the manifests that they stand in.
+struct Rows {
+    data: Arc<StageData>,
+    manifests: BTreeMap<String, String>,
+}
+
+impl Rows {
+    fn load(stage: &Stage, corpus: &Path, seed: u64) -> Result<Self> {
+        let mut manifests = BTreeMap::new();
+        for row in &stage.datasets {
+            let path = corpus.join(&row.dataset).join("train.jsonl");
+            let bytes = std::fs::read(&path).with_context(|| {
+                format!("stage `{}`, dataset `{}`: {}", stage.name, row.dataset, path.display())
+            })?;
+            manifests.insert(row.dataset.clone(), hash(&bytes));
+        }
+        let data = StageData::load(stage, corpus, seed).with_context(|| format!("stage `{}`", stage.name))?;
+        Ok(Rows { data: Arc::new(data), manifests })
+    }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The model that training starts from.
+struct Base {
+    folder: PathBuf,
+    /// As the recipe says, else as the folder does; travels with everything that is written.
+    processor: ProcessorConfig,
 }
 
 /// The corpus folder, drawn first where the recipe asks for a world.
@@ -91,19 +128,38 @@ fn corpus(job: &Job) -> Result<PathBuf> {
     }
 }
 
-/// The folder of the model that training starts from, made where it is to be random.
-fn start_model(job: &Job, corpus: &Path) -> Result<PathBuf> {
-    let Start::Scratch { vocab_size, text, vision } = &job.recipe.model else {
-        let Start::Checkpoint { folder } = &job.recipe.model else { unreachable!("a start is one of two") };
-        return Ok(folder.clone());
-    };
-    let folder = job.run.join("start");
-    if folder.is_dir() {
-        return Ok(folder);
+/// The model that training starts from, made where it is to be random.
+fn start_model(job: &Job, corpus: &Path) -> Result<Base> {
+    let own = job.recipe.processor.clone();
+    match &job.recipe.model {
+        Start::Checkpoint { folder } => {
+            let there =
+                || ProcessorConfig::load(folder).with_context(|| format!("model {}", folder.display()));
+            let processor = own.map_or_else(there, Ok)?;
+            Ok(Base { folder: folder.clone(), processor })
+        }
+        Start::Scratch { vocab_size, text, vision } => {
+            let base = Base { folder: job.run.join("start"), processor: own.unwrap_or_default() };
+            if !base.folder.is_dir() {
+                draw_start(job, corpus, &base, *vocab_size, text, vision)?;
+            }
+            Ok(base)
+        }
     }
-    let texts = training_texts(job.recipe, corpus)?;
-    let tokenizer = train_tokenizer(texts.into_iter(), *vocab_size)?;
-    let processor = Processor::new(job.recipe.processor.clone(), &tokenizer)?;
+}
+
+/// Writes a model with random weights and a tokenizer of its own.
+fn draw_start(
+    job: &Job,
+    corpus: &Path,
+    base: &Base,
+    vocab_size: usize,
+    text: &TextShape,
+    vision: &VisionShape,
+) -> Result<()> {
+    let texts = training_texts(job.recipe, &base.processor.system_prompt, corpus)?;
+    let tokenizer = train_tokenizer(texts.into_iter(), vocab_size)?;
+    let processor = Processor::new(base.processor.clone(), &tokenizer)?;
     let special = processor.special();
     let ids = BTreeMap::from([
         ("bos_token_id".to_owned(), u64::from(special.endoftext)),
@@ -113,19 +169,18 @@ fn start_model(job: &Job, corpus: &Path) -> Result<PathBuf> {
         ("image_token_id".to_owned(), u64::from(special.image_pad)),
         ("video_token_id".to_owned(), u64::from(special.video_pad)),
     ]);
-    let config = scratch_config(*vocab_size, text, vision, processor.config(), ids)?;
+    let config = scratch_config(vocab_size, text, vision, processor.config(), ids)?;
     let companions = Companions::default()
         .with("tokenizer.json", tokenizer.to_string(true).map_err(anyhow::Error::from_boxed)?.into_bytes())
-        .with("processor.json", job.recipe.processor.to_json().into_bytes());
+        .with(ProcessorConfig::FILE, base.processor.to_json().into_bytes());
     let model =
         Qwen2Vl::random(&config, job.recipe.seed, FloatDType::F32, job.device).with_companions(companions);
-    save(&model, &folder)?;
-    Ok(folder)
+    save(&model, &base.folder)
 }
 
 /// Every text of the training rows, instructions and system prompt included.
-fn training_texts(recipe: &Recipe, corpus: &Path) -> Result<Vec<String>> {
-    let mut texts = vec![recipe.processor.system_prompt.clone()];
+fn training_texts(recipe: &Recipe, system_prompt: &str, corpus: &Path) -> Result<Vec<String>> {
+    let mut texts = vec![system_prompt.to_owned()];
     let mut seen = std::collections::BTreeSet::new();
     for row in recipe.stages.iter().flat_map(|stage| &stage.datasets) {
         if seen.insert(&row.dataset) {
@@ -142,17 +197,17 @@ fn save(model: &Qwen2Vl, folder: &Path) -> Result<()> {
 /// What a stage leaves: `model/`, or `adapter/` on what it started from.
 fn result_folder(run: &Run, stage: &Stage) -> PathBuf {
     match stage.train {
-        Train::Full => run.join(&stage.name).join("model"),
+        Train::Full {} => run.join(&stage.name).join("model"),
         Train::Lora(_) => run.join(&stage.name).join("adapter"),
     }
 }
 
 /// Opens the weights that `stage` (or the start, for `None`) left, adapters attached.
-fn open_result(job: &Job, stage: Option<&Stage>, start: &Path) -> Result<Opened> {
-    let Some(stage) = stage else { return models::open(start, None, FloatDType::F32, job.device) };
+fn open_result(job: &Job, stage: Option<&Stage>, start: &Base) -> Result<Opened> {
+    let Some(stage) = stage else { return open_folder(job, &start.folder, start) };
     let folder = result_folder(job.run, stage);
     match stage.train {
-        Train::Full => models::open(&folder, None, FloatDType::F32, job.device),
+        Train::Full {} => open_folder(job, &folder, start),
         Train::Lora(_) => {
             let base = open_base(job, stage, start)?;
             Ok(Opened { model: base.model.with_adapter(&folder)?, ..base })
@@ -160,13 +215,18 @@ fn open_result(job: &Job, stage: Option<&Stage>, start: &Path) -> Result<Opened>
     }
 }
 
+/// Opens a whole model with the processor of the training.
+fn open_folder(job: &Job, folder: &Path, start: &Base) -> Result<Opened> {
+    models::open(folder, None, FloatDType::F32, job.device)?.with_processor(folder, start.processor.clone())
+}
+
 /// Opens what `stage` starts from, adapters merged.
-fn open_base(job: &Job, stage: &Stage, start: &Path) -> Result<Opened> {
+fn open_base(job: &Job, stage: &Stage, start: &Base) -> Result<Opened> {
     let base = open_result(job, job.recipe.base_of(stage)?, start)?;
     Ok(Opened { model: base.model.merge_adapter(), ..base })
 }
 
-fn train_one(job: &Job, stage: &Stage, start: &Path, corpus: &Path) -> Result<()> {
+fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows) -> Result<()> {
     let result = result_folder(job.run, stage);
     if result.is_dir() {
         eprintln!("{}: done before", stage.name);
@@ -176,14 +236,19 @@ fn train_one(job: &Job, stage: &Stage, start: &Path, corpus: &Path) -> Result<()
         path: job.run.join(&stage.name),
         stage: stage.name.clone(),
         seed: job.recipe.seed,
-        settings: json!({ "model": job.recipe.model, "stage": stage_settings(stage) }),
+        settings: json!({
+            "model": job.recipe.model,
+            "stage": stage_settings(stage),
+            "processor": start.processor,
+            "manifests": rows.manifests,
+        }),
     };
     std::fs::create_dir_all(&run.path).with_context(|| run.path.display().to_string())?;
     let resume = latest(&run.path)?;
     for problem in &resume.skipped {
         eprintln!("left alone: {problem}");
     }
-    let data = Arc::new(StageData::load(stage, corpus, job.recipe.seed)?);
+    let data = rows.data;
     let config = StageConfig { steps: data.steps(), ..stage.training.clone() };
     let base = open_base(job, stage, start)?;
     let model = trainable(job, stage, base.model.clone(), &data, resume.checkpoint.as_ref())?;
@@ -203,7 +268,13 @@ fn train_one(job: &Job, stage: &Stage, start: &Path, corpus: &Path) -> Result<()
         bad_row_limit: job.recipe.data.bad_row_limit,
     };
     let collator = base.collator();
-    let mut source = BatchSource::start(data, base.reader(), collator, job.device, settings)?;
+    let mut source = BatchSource::start(
+        data,
+        base.reader(job.recipe.data.load.options()),
+        collator,
+        job.device,
+        settings,
+    )?;
     let mut progress = StageProgress::new(&stage.name, first_step, config.steps);
     let trained = train_stage(
         model,
@@ -215,7 +286,8 @@ fn train_one(job: &Job, stage: &Stage, start: &Path, corpus: &Path) -> Result<()
         job.stop,
     )?;
     progress.finish();
-    trained.objective.save_weights(&run.path).map_err(anyhow::Error::from_boxed)?;
+    let temperatures = trained.objective.temperatures_json()?;
+    whole_file(&run.path.join(TEMPERATURES_FILE), |file| Ok(file.write_all(temperatures.as_bytes())?))?;
     save(&trained.encoder, &result)?;
     if job.stop.load(Ordering::SeqCst) {
         bail!("stopped after stage `{}`; give the same command again to go on", stage.name);
@@ -243,20 +315,20 @@ fn trainable(
     let objective = stage.objective.config(data.tasks().to_vec()).init(job.device)?;
     let Some(checkpoint) = resume else {
         let encoder = match &stage.train {
-            Train::Full => base.unfreeze_all(),
+            Train::Full {} => base.unfreeze_all(),
             Train::Lora(adapter) => base.with_new_adapter(adapter, job.recipe.seed)?,
         };
         return Ok(Contrastive { encoder, objective });
     };
     let encoder = match &stage.train {
-        Train::Full => Qwen2Vl::load(&checkpoint.encoder(), FloatDType::F32, job.device)?.unfreeze_all(),
+        Train::Full {} => Qwen2Vl::load(&checkpoint.encoder(), FloatDType::F32, job.device)?.unfreeze_all(),
         Train::Lora(_) => base.with_adapter(&checkpoint.encoder())?.train_adapter_only(),
     };
     Ok(Contrastive { encoder, objective: objective.load_weights(&checkpoint.objective())? })
 }
 
 /// Makes `soup/adapter` and `soup/model`; returns the model's folder.
-fn soup_adapters(job: &Job, soup: &crate::recipe::Soup, start: &Path) -> Result<PathBuf> {
+fn soup_adapters(job: &Job, soup: &crate::recipe::Soup, start: &Base) -> Result<PathBuf> {
     let model = job.run.join("soup/model");
     if model.is_dir() {
         return Ok(model);
@@ -267,9 +339,12 @@ fn soup_adapters(job: &Job, soup: &crate::recipe::Soup, start: &Path) -> Result<
         .filter_map(|name| job.recipe.stages.iter().find(|stage| stage.name == *name))
         .collect();
     let adapters: Vec<PathBuf> = stages.iter().map(|stage| result_folder(job.run, stage)).collect();
-    let options = SoupOptions { method: soup.method.clone(), rank: soup.rank, density: 0.5, overwrite: true };
+    let method = soup.method.name().to_owned();
+    let options = SoupOptions { method, rank: soup.rank, density: 0.5, overwrite: true };
     let folder = job.run.join("soup/adapter");
     let report = make_soup(&adapters, soup.weights.as_deref(), &options, &folder)?;
+    let settings = start.processor.to_json();
+    whole_file(&folder.join(ProcessorConfig::FILE), |file| Ok(file.write_all(settings.as_bytes())?))?;
     eprintln!("soup: relative error {report:.2e}");
     let base = open_base(job, stages[0], start)?;
     save(&base.model.with_adapter(&folder)?.merge_adapter(), &model)?;
@@ -277,7 +352,7 @@ fn soup_adapters(job: &Job, soup: &crate::recipe::Soup, start: &Path) -> Result<
 }
 
 /// Scores the start, each stage and the soup.
-fn measure(job: &Job, benchmark: &Benchmark, start: &Path, soup: Option<&Path>) -> Result<Vec<Column>> {
+fn measure(job: &Job, benchmark: &Benchmark, start: &Base, soup: Option<&Path>) -> Result<Vec<Column>> {
     let mut columns = Vec::new();
     let mut column = |name: &str, opened: Opened| -> Result<()> {
         if job.stop.load(Ordering::SeqCst) {
@@ -285,7 +360,7 @@ fn measure(job: &Job, benchmark: &Benchmark, start: &Path, soup: Option<&Path>) 
         }
         let batch_size = job.recipe.evaluation.batch_size;
         let scores = benchmark.run(
-            &opened.embedder(PathBuf::new(), batch_size),
+            &opened.embedder_within(PathBuf::new(), batch_size, job.recipe.data.load.options()),
             &format!("measure {name}"),
             batch_size,
         )?;
@@ -302,7 +377,7 @@ fn measure(job: &Job, benchmark: &Benchmark, start: &Path, soup: Option<&Path>) 
         column(&stage.name, open_result(job, Some(stage), start)?)?;
     }
     if let Some(folder) = soup {
-        column("soup", models::open(folder, None, FloatDType::F32, job.device)?)?;
+        column("soup", open_folder(job, folder, start)?)?;
     }
     Ok(columns)
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use rzen_data::{LoadOptions, VideoDecoder};
 use rzen_loss::InfoNceConfig;
-use rzen_model::{AdapterConfig, ModelConfig, ProcessorConfig, TextConfig, VisionConfig};
+use rzen_model::{AdapterConfig, ModelConfig, ProcessorConfig, TextConfig, VisionConfig, all_linear};
 use rzen_train::StageConfig;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::augment::Augment;
 use crate::world::WorldConfig;
@@ -23,9 +24,9 @@ pub struct Recipe {
     pub data: Data,
     /// What training starts from.
     pub model: Start,
-    /// How content becomes tokens; travels with every checkpoint.
-    #[serde(default)]
-    pub processor: ProcessorConfig,
+    /// How content becomes tokens; travels with every checkpoint. Default what the model's folder says,
+    /// for a model from scratch the settings of the release.
+    pub processor: Option<ProcessorConfig>,
     /// The stages, in order.
     #[serde(rename = "stage")]
     pub stages: Vec<Stage>,
@@ -48,11 +49,57 @@ pub struct Data {
     pub bad_row_limit: usize,
     /// Batches that are decoded ahead.
     pub prefetch: usize,
+    /// What files may ask for before they are refused.
+    pub load: LoadLimits,
 }
 
 impl Default for Data {
     fn default() -> Self {
-        Data { folder: None, world: None, bad_row_limit: 0, prefetch: 2 }
+        Data { folder: None, world: None, bad_row_limit: 0, prefetch: 2, load: LoadLimits::default() }
+    }
+}
+
+/// What files may ask for before they are refused; see [`LoadOptions`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoadLimits {
+    max_pixels: u64,
+    max_side: u32,
+    max_file_bytes: u64,
+    pdf_timeout_ms: u64,
+    video_timeout_ms: u64,
+    video_byte_cap: u64,
+    video_decoder: VideoDecoder,
+}
+
+impl Default for LoadLimits {
+    fn default() -> Self {
+        let options = LoadOptions::default();
+        LoadLimits {
+            max_pixels: options.max_pixels,
+            max_side: options.max_side,
+            max_file_bytes: options.max_file_bytes,
+            pdf_timeout_ms: options.pdf_timeout_ms,
+            video_timeout_ms: options.video_timeout_ms,
+            video_byte_cap: options.video_byte_cap,
+            video_decoder: options.video_decoder,
+        }
+    }
+}
+
+impl LoadLimits {
+    /// The options of a loader with these limits.
+    pub fn options(&self) -> LoadOptions {
+        LoadOptions {
+            max_pixels: self.max_pixels,
+            max_side: self.max_side,
+            max_file_bytes: self.max_file_bytes,
+            pdf_timeout_ms: self.pdf_timeout_ms,
+            video_timeout_ms: self.video_timeout_ms,
+            video_byte_cap: self.video_byte_cap,
+            video_decoder: self.video_decoder,
+            ..LoadOptions::default()
+        }
     }
 }
 
@@ -173,9 +220,23 @@ pub struct Stage {
     /// The criterion.
     #[serde(default)]
     pub objective: Objective,
-    /// Rates, schedule, memory. `steps` follows from `epochs` and is not set here.
-    #[serde(default)]
+    /// Rates, schedule, memory. `steps` follows from `epochs`; the key is refused.
+    #[serde(default, serialize_with = "write_training", deserialize_with = "read_training")]
     pub training: StageConfig,
+}
+
+fn read_training<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StageConfig, D::Error> {
+    let table = toml::Table::deserialize(deserializer)?;
+    if table.contains_key("steps") {
+        return Err(de::Error::custom("`training.steps` follows from `epochs` and the data; set `epochs`"));
+    }
+    table.try_into().map_err(de::Error::custom)
+}
+
+fn write_training<S: Serializer>(training: &StageConfig, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut table = toml::Table::try_from(training).map_err(ser::Error::custom)?;
+    table.remove("steps");
+    table.serialize(serializer)
 }
 
 fn yes() -> bool {
@@ -186,15 +247,36 @@ fn yes() -> bool {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Train {
-    /// Every weight.
-    Full,
+    /// Every weight. (Without the braces serde would accept any key here.)
+    Full {},
     /// A new adapter.
     Lora(AdapterConfig),
 }
 
 impl Train {
     fn full() -> Self {
-        Train::Full
+        Train::Full {}
+    }
+
+    fn check(&self) -> Result<()> {
+        let Train::Lora(AdapterConfig { rank, alpha, targets, .. }) = self else { return Ok(()) };
+        ensure!(*rank >= 1, "`train.rank` is 0, expected 1 or more");
+        ensure!(alpha.is_finite() && *alpha > 0.0, "`train.alpha` is {alpha}, expected a number above 0");
+        ensure!(!targets.is_empty(), "`train.targets` is empty; leave it out for all linear layers");
+        let known = all_linear();
+        let ends = |name: &str, end: &str| {
+            name.strip_suffix(end).is_some_and(|head| head.is_empty() || head.ends_with('.'))
+        };
+        let wrong = targets.iter().find(|target| {
+            target.is_empty() || !known.iter().any(|known| ends(target, known) || ends(known, target))
+        });
+        match wrong {
+            Some(target) => bail!(
+                "`train.targets` names `{target}`, which is no linear layer; they are called {}",
+                known.join(", ")
+            ),
+            None => Ok(()),
+        }
     }
 }
 
@@ -271,22 +353,71 @@ impl Objective {
 }
 
 /// What is made of the stages' adapters.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Soup {
     /// The stages whose adapters are combined; they start from the same stage.
     pub ingredients: Vec<String>,
     /// A weight for each; default equal shares.
     pub weights: Option<Vec<f64>>,
-    /// How: `exact`, `svd` or `mean-ab`.
-    #[serde(default = "exact")]
-    pub method: String,
+    /// How.
+    #[serde(default)]
+    pub method: SoupMethod,
     /// The rank that `svd` cuts to.
     pub rank: Option<usize>,
 }
 
-fn exact() -> String {
-    "exact".into()
+/// How adapters are combined; see `rzen soup --help`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SoupMethod {
+    /// The weighted sum of the updates; ranks add up.
+    #[default]
+    Exact,
+    /// That sum, cut back to `rank`.
+    Svd,
+    /// The mean of the factors, which is not the mean of the updates.
+    MeanAb,
+    /// PEFT's `linear`.
+    Linear,
+    /// TIES.
+    Ties,
+    /// Magnitude pruning.
+    MagnitudePrune,
+}
+
+impl SoupMethod {
+    /// The name that `rzen soup --method` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            SoupMethod::Exact => "exact",
+            SoupMethod::Svd => "svd",
+            SoupMethod::MeanAb => "mean-ab",
+            SoupMethod::Linear => "linear",
+            SoupMethod::Ties => "ties",
+            SoupMethod::MagnitudePrune => "magnitude-prune",
+        }
+    }
+}
+
+impl Soup {
+    fn check(&self) -> Result<()> {
+        let count = self.ingredients.len();
+        ensure!(count >= 2, "`ingredients` has {count} entries, expected two stages or more");
+        if let Some(weights) = &self.weights {
+            ensure!(
+                weights.len() == count,
+                "`weights` has {} entries for {count} ingredients; give one for each",
+                weights.len()
+            );
+            let wrong = weights.iter().find(|weight| !weight.is_finite());
+            ensure!(wrong.is_none(), "`weights` holds {}, expected numbers", wrong.unwrap_or(&0.0));
+        }
+        ensure!(self.rank != Some(0), "`rank` is 0, expected 1 or more");
+        let cuts = self.method == SoupMethod::Svd || self.rank.is_none();
+        ensure!(cuts, "`rank` is for `method = \"svd\"`, and the method is {}", self.method.name());
+        Ok(())
+    }
 }
 
 /// What is measured at the end.
@@ -327,50 +458,48 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// What must not change between stop and resume; the other keys are at their defaults.
+    ///
+    /// Free are how data is read (`bad_row_limit`, `prefetch`, `load`), what is made and measured after the
+    /// stages (`soup`, `evaluation`), and what [`StageConfig::identity`] leaves out.
+    pub fn identity(&self) -> Recipe {
+        let data =
+            Data { folder: self.data.folder.clone(), world: self.data.world.clone(), ..Data::default() };
+        let stage = |stage: &Stage| Stage { training: stage.training.identity(), ..stage.clone() };
+        Recipe {
+            data,
+            stages: self.stages.iter().map(stage).collect(),
+            soup: None,
+            evaluation: Evaluation::default(),
+            ..self.clone()
+        }
+    }
+
     fn check(&self) -> Result<()> {
         ensure!(!self.stages.is_empty(), "the recipe has no [[stage]]");
         for (i, stage) in self.stages.iter().enumerate() {
             let name = &stage.name;
-            let fine =
-                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
-            ensure!(fine, "stage name `{name}`: use letters, digits, - and _");
+            ensure!(is_stage_name(name), "stage name `{name}`: use letters, digits, - and _");
             ensure!(!RESERVED.contains(&name.as_str()), "stage name `{name}` is taken; choose another");
             ensure!(!self.stages[..i].iter().any(|other| other.name == *name), "stage `{name}` occurs twice");
             self.base_of(stage)?;
-            ensure!(
-                stage.batch_size >= 2,
-                "stage `{name}`: `batch_size` is {}, expected 2 or more",
-                stage.batch_size
-            );
-            ensure!(
-                stage.micro_batch_size >= 1,
-                "stage `{name}`: `micro_batch_size` is 0, expected 1 or more"
-            );
-            ensure!(
-                stage.epochs > 0.0,
-                "stage `{name}`: `epochs` is {}, expected a number above 0",
-                stage.epochs
-            );
-            ensure!(!stage.datasets.is_empty(), "stage `{name}` has no `datasets`");
-            for row in &stage.datasets {
-                let wrong = |problem| anyhow::anyhow!("stage `{name}`, dataset `{}`: {problem}", row.dataset);
-                row.augment.check().map_err(wrong)?;
-            }
-            stage.training.validate().with_context(|| format!("stage `{name}`, [stage.training]"))?;
+            stage.check().with_context(|| format!("stage `{name}`"))?;
         }
-        let Some(soup) = &self.soup else { return Ok(()) };
+        if let Some(soup) = &self.soup {
+            soup.check().and_then(|()| self.check_ingredients(soup)).context("[soup]")?;
+        }
+        self.evaluation.check().context("[evaluation]")
+    }
+
+    fn check_ingredients(&self, soup: &Soup) -> Result<()> {
         for name in &soup.ingredients {
             let Some(stage) = self.stages.iter().find(|stage| stage.name == *name) else {
-                bail!(
-                    "[soup]: ingredient `{name}` is no stage; the stages are {}",
-                    self.stage_names().join(", ")
-                );
+                bail!("ingredient `{name}` is no stage; the stages are {}", self.stage_names().join(", "));
             };
-            ensure!(matches!(stage.train, Train::Lora(_)), "[soup]: stage `{name}` trains no adapter");
+            ensure!(matches!(stage.train, Train::Lora(_)), "stage `{name}` trains no adapter");
             let first = self.base_of(&self.stages[self.index(&soup.ingredients[0])])?;
-            ensure!(self.base_of(stage)? == first, "[soup]: ingredients start from different stages");
+            ensure!(self.base_of(stage)? == first, "the ingredients start from different stages");
         }
-        ensure!(soup.ingredients.len() >= 2, "[soup]: give two or more `ingredients`");
         Ok(())
     }
 
@@ -399,7 +528,41 @@ impl Recipe {
 }
 
 /// Names of columns and folders that a stage can't have.
-const RESERVED: [&str; 3] = ["start", "soup", "world"];
+const RESERVED: [&str; 4] = ["start", "soup", "world", "results"];
+
+/// Whether a stage may have this name, which becomes a folder.
+pub fn is_stage_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+}
+
+impl Stage {
+    fn check(&self) -> Result<()> {
+        ensure!(self.batch_size >= 2, "`batch_size` is {}, expected 2 or more", self.batch_size);
+        ensure!(self.micro_batch_size >= 1, "`micro_batch_size` is 0, expected 1 or more");
+        ensure!(
+            self.epochs.is_finite() && self.epochs > 0.0,
+            "`epochs` is {}, expected a number above 0",
+            self.epochs
+        );
+        ensure!(!self.datasets.is_empty(), "there are no `datasets`");
+        for row in &self.datasets {
+            let wrong = |problem| anyhow::anyhow!("dataset `{}`: {problem}", row.dataset);
+            row.augment.check().map_err(wrong)?;
+        }
+        self.train.check()?;
+        self.objective.config(vec!["task".to_owned()]).validate().context("`objective`")?;
+        self.training.validate().context("`training`")
+    }
+}
+
+impl Evaluation {
+    fn check(&self) -> Result<()> {
+        ensure!(self.batch_size >= 1, "`batch_size` is 0, expected 1 or more");
+        let tasks = self.tasks.as_ref().is_none_or(|tasks| !tasks.is_empty());
+        ensure!(tasks, "`tasks` is empty; leave it out for all tasks of the corpus");
+        Ok(())
+    }
+}
 
 impl PartialEq for Stage {
     fn eq(&self, other: &Self) -> bool {
@@ -449,15 +612,115 @@ mod tests {
         assert_eq!(toml::to_string(&Recipe::parse(&text).unwrap()).unwrap(), text);
     }
 
+    /// Refuses each change of a recipe, and names what is wrong.
+    fn check_refused(cases: &[(&str, &str, &str)]) {
+        for (from, to, named) in cases {
+            assert!(RECIPE.contains(from), "{from}");
+            let message = refusal(from, to);
+            assert!(message.contains(named), "{to}: {message}");
+        }
+    }
+
     #[test]
     fn mistakes_are_named() {
-        assert!(
-            refusal("batch_size = 8\n        micro", "batch_sise = 8\n        micro").contains("batch_sise")
-        );
-        assert!(refusal("weight = 2", "wait = 2").contains("wait"));
-        assert!(refusal("name = \"two\"", "name = \"one\"").contains("occurs twice"));
-        assert!(refusal("name = \"two\"", "name = \"two\"\nfrom = \"three\"").contains("`three`"));
-        assert!(refusal("epochs = 0.5", "epochs = 0").contains("`epochs` is 0"));
-        assert!(refusal("kind = \"lora\"", "kind = \"dora\"").contains("dora"));
+        let stage = "epochs = 0.5";
+        let soup = "name = \"three\"\nfrom = \"one\"\ntrain = { kind = \"lora\", rank = 4, alpha = 8 }\n\
+                    batch_size = 8\nmicro_batch_size = 4\nepochs = 1\ndatasets = [{ dataset = \"x\" }]\n[soup]";
+        let recipe = format!("{RECIPE}\n[[stage]]\n{soup}\ningredients = [\"two\", \"three\"]\n");
+        Recipe::parse(&recipe).unwrap();
+        for (more, named) in [
+            ("method = \"magic\"", "magnitude-prune"),
+            ("weights = [1.0]", "`weights` has 1 entries for 2"),
+            ("weights = [nan, 1.0]", "`weights` holds NaN"),
+            ("method = \"svd\"\nrank = 0", "`rank` is 0"),
+            ("rank = 4", "`rank` is for"),
+        ] {
+            let message = format!("{:#}", Recipe::parse(&format!("{recipe}{more}")).unwrap_err());
+            assert!(message.contains(named), "{more}: {message}");
+        }
+        let one = recipe.replace(", \"three\"]", "]");
+        assert!(format!("{:#}", Recipe::parse(&one).unwrap_err()).contains("`ingredients` has 1"));
+
+        let with = |text: &str| format!("{stage}\n{text}");
+        check_refused(&[
+            ("name = \"two\"", "name = \"one\"", "occurs twice"),
+            ("name = \"two\"", "name = \"results\"", "`results` is taken"),
+            ("name = \"two\"", "name = \"../two\"", "letters, digits"),
+            ("name = \"two\"", "name = \"two\"\nfrom = \"three\"", "`three`"),
+            (stage, "epochs = 0", "`epochs` is 0"),
+            (stage, "epochs = inf", "`epochs` is inf"),
+            ("batch_size = 8\n        micro", "batch_size = 1\n        micro", "`batch_size` is 1"),
+            (
+                "micro_batch_size = 4\n        epochs = 1",
+                "micro_batch_size = 0\nepochs = 1",
+                "`micro_batch_size` is 0",
+            ),
+            ("kind = \"lora\"", "kind = \"dora\"", "dora"),
+            ("rank = 4", "rank = 0", "`train.rank` is 0"),
+            ("alpha = 8", "alpha = nan", "`train.alpha` is NaN"),
+            ("alpha = 8", "alpha = 8, targets = [\"q_prog\"]", "`q_prog`"),
+            ("alpha = 8", "alpha = 8, targets = []", "`train.targets` is empty"),
+            (stage, &with("objective = { alpha = nan }"), "`alpha`"),
+            (stage, &with("objective = { initial_temperature = 0 }"), "`initial_temperature`"),
+            (stage, &with("training = { learning_rate = -1 }"), "`learning_rate`"),
+            (stage, &with("training = { steps = 5 }"), "set `epochs`"),
+            ("seed = 1", "seed = 1\nevaluation = { batch_size = 0 }", "`batch_size` is 0"),
+            ("seed = 1", "seed = 1\nevaluation = { tasks = [] }", "`tasks` is empty"),
+        ]);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_everywhere() {
+        let scratch = |more: &str| {
+            format!(
+                "kind = \"scratch\"\nvocab_size = 400\nvision = {{ depth = 1, embed_dim = 32, num_heads = 2 }}\n\
+                 text = {{ hidden_size = 32, intermediate_size = 48, num_hidden_layers = 2, \
+                 num_attention_heads = 2, num_key_value_heads = 1{more} }}\n"
+            )
+        };
+        let checkpoint = "kind = \"checkpoint\"\n        folder = \"base\"";
+        Recipe::parse(&RECIPE.replace(checkpoint, &scratch(""))).unwrap();
+        let at_stage = |text: &str| format!("epochs = 0.5\n{text}");
+        let at_root = |text: &str| format!("seed = 1\n{text}");
+        let root = "seed = 1";
+        let stage = "epochs = 0.5";
+        check_refused(&[
+            (root, &at_root("wrong = 1"), "wrong"),
+            (root, &at_root("data = { wrong = 1 }"), "wrong"),
+            (root, &at_root("data = { world = { wrong = 1 } }"), "wrong"),
+            (root, &at_root("data = { load = { wrong = 1 } }"), "wrong"),
+            (root, &at_root("processor = { wrong = 1 }"), "wrong"),
+            (root, &at_root("evaluation = { wrong = 1 }"), "wrong"),
+            (root, &at_root("soup = { ingredients = [], wrong = 1 }"), "wrong"),
+            (checkpoint, "kind = \"checkpoint\"\nfolder = \"base\"\nwrong = 1", "wrong"),
+            (checkpoint, &scratch(", wrong = 1"), "wrong"),
+            (checkpoint, &(scratch("") + "wrong = 1\n"), "wrong"),
+            (stage, &at_stage("wrong = 1"), "wrong"),
+            (stage, &at_stage("objective = { wrong = 1 }"), "wrong"),
+            (stage, &at_stage("training = { wrong = 1 }"), "wrong"),
+            ("kind = \"lora\"", "wrong = 1, kind = \"lora\"", "wrong"),
+            ("name = \"one\"", "name = \"one\"\ntrain = { kind = \"full\", rank = 64 }", "rank"),
+            ("weight = 2", "wait = 2", "wait"),
+            ("weight = 2", "augment = { wrong = 1 }", "wrong"),
+        ]);
+    }
+
+    #[test]
+    fn no_number_of_steps_stands_in_a_resolved_recipe() {
+        let text = RECIPE.replace("epochs = 0.5", "epochs = 0.5\ntraining = { warmup = 7, eps = 1e-7 }");
+        let text = toml::to_string(&Recipe::parse(&text).unwrap()).unwrap();
+        assert!(!text.contains("steps") && text.contains("warmup = 7"), "{text}");
+        let training = &Recipe::parse(&text).unwrap().stages[1].training;
+        assert_eq!((training.warmup, training.eps), (rzen_train::Warmup::Steps(7), 1e-7));
+    }
+
+    #[test]
+    fn limits_of_loading_can_be_set() {
+        let text = RECIPE
+            .replace("seed = 1", "seed = 1\ndata = { load = { max_side = 9, video_decoder = \"native\" } }");
+        let options = Recipe::parse(&text).unwrap().data.load.options();
+        let expected =
+            LoadOptions { max_side: 9, video_decoder: VideoDecoder::Native, ..LoadOptions::default() };
+        assert_eq!(options, expected);
     }
 }

@@ -1,10 +1,12 @@
 //! The folder of a training run: what lies where.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
+use crate::files::{is_temporary, whole_file};
 use crate::recipe::Recipe;
 
 /// A training run on disk.
@@ -24,31 +26,313 @@ pub struct Run {
     pub folder: PathBuf,
 }
 
+const RECIPE: &str = "recipe.toml";
+
+/// The first line of a run's recipe. A folder is a run by it: a recipe that a user wrote has it not.
+const HEADER: &str = "# A run of rzen: the recipe as it was resolved. The program writes this file.\n";
+
+/// Holds what `--overwrite` replaces until it is gone.
+const REMOVED: &str = ".removed";
+
 impl Run {
-    /// Begins a run in `folder`, or goes on with the one that is there when its recipe is the same.
+    /// Begins a run in `folder`, or goes on with the one that is there when its recipe trains the same.
+    ///
+    /// Keys that don't change what is trained (see [`Recipe::identity`]) may differ; the new ones count. A
+    /// soup of other settings is removed, so that it is made again.
     ///
     /// # Errors
-    /// If another recipe's run is there and `overwrite` is not set.
+    /// If another recipe's run is there and `overwrite` is not set, or files that no run wrote.
     pub fn open(folder: &Path, recipe: &Recipe, overwrite: bool) -> Result<Self> {
-        let resolved = toml::to_string(recipe).context("the resolved recipe")?;
-        let file = folder.join("recipe.toml");
-        if overwrite && file.is_file() {
-            fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let place = || folder.display().to_string();
+        fs::create_dir_all(folder).with_context(place)?;
+        let run = Run { folder: folder.to_owned() };
+        run.finish_removal().with_context(place)?;
+        match run.resolved()? {
+            Some(_) if overwrite => run.remove().with_context(place)?,
+            Some(there) => run.adopt(&there, recipe)?,
+            None => run.refuse_strangers()?,
         }
-        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        match fs::read_to_string(&file) {
-            Ok(there) if there == resolved => {}
-            Ok(_) => bail!(
-                "{}: a run of another recipe is there; give --overwrite to replace it or --output for another folder",
-                folder.display()
-            ),
-            Err(_) => fs::write(&file, resolved).with_context(|| file.display().to_string())?,
+        let text = HEADER.to_owned() + &toml::to_string(recipe).context("the resolved recipe")?;
+        if run.resolved()?.as_ref() != Some(&text) {
+            whole_file(&run.join(RECIPE), |file| Ok(file.write_all(text.as_bytes())?))?;
         }
-        Ok(Run { folder: folder.to_owned() })
+        Ok(run)
     }
 
     /// A path below the run.
     pub fn join(&self, path: impl AsRef<Path>) -> PathBuf {
         self.folder.join(path)
+    }
+
+    /// The text of the run's recipe; `None` where the folder is no run.
+    fn resolved(&self) -> Result<Option<String>> {
+        let path = self.join(RECIPE);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(text.starts_with(HEADER).then_some(text))
+    }
+
+    fn refuse_strangers(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.folder).with_context(|| self.folder.display().to_string())? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            ensure!(
+                is_temporary(&name),
+                "{} holds `{name}` and is no run of rzen; give --output with a new or empty folder",
+                self.folder.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Goes on with the run, whose recipe is `there`.
+    fn adopt(&self, there: &str, recipe: &Recipe) -> Result<()> {
+        let advice = "give --overwrite to replace it or --output for another folder";
+        let there = Recipe::parse(there).with_context(|| {
+            format!("{}: its recipe can't be read by this version; {advice}", self.join(RECIPE).display())
+        })?;
+        let differences = differences(&there.identity(), &recipe.identity())?;
+        if !differences.is_empty() {
+            bail!(
+                "{}: a run of another recipe is there: {}; {advice}",
+                self.folder.display(),
+                differences.join("; ")
+            );
+        }
+        if there.soup != recipe.soup {
+            for name in ["soup", "results/soup.json"] {
+                self.set_aside(name)?;
+            }
+            self.empty_removed()?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything that a run writes, and nothing else. Where this is cut short, the next
+    /// [`open`](Self::open) finishes it before anything is taken for done.
+    fn remove(&self) -> Result<()> {
+        self.set_aside(RECIPE)?;
+        self.finish_removal()
+    }
+
+    /// Removes the rest of a run whose recipe has been set aside.
+    fn finish_removal(&self) -> Result<()> {
+        let recipe = self.join(REMOVED).join(RECIPE);
+        if recipe.is_file() {
+            let text = fs::read_to_string(&recipe)?;
+            for name in stage_names(&text)?.iter().map(String::as_str).chain(WRITTEN) {
+                self.set_aside(name)?;
+            }
+        }
+        self.empty_removed()
+    }
+
+    /// Takes a file or folder out of the run.
+    fn set_aside(&self, name: &str) -> Result<()> {
+        let (from, to) = (self.join(name), self.join(REMOVED).join(name.replace('/', "_")));
+        if from.exists() {
+            fs::create_dir_all(self.join(REMOVED))?;
+            fs::rename(&from, &to).with_context(|| format!("removing {}", from.display()))?;
+        }
+        Ok(())
+    }
+
+    fn empty_removed(&self) -> Result<()> {
+        let removed = self.join(REMOVED);
+        if removed.is_dir() {
+            fs::remove_dir_all(&removed).with_context(|| format!("removing {}", removed.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a run writes besides its recipe and the folders of its stages.
+const WRITTEN: [&str; 5] = ["world", "start", "soup", "results", "report.html"];
+
+/// The names of a recipe's stages, which may be of another version.
+fn stage_names(text: &str) -> Result<Vec<String>> {
+    let table: toml::Table = toml::from_str(text)
+        .context("the recipe of the run that is to be removed can't be read; remove the folder by hand")?;
+    let stages = table.get("stage").and_then(toml::Value::as_array);
+    let names = stages.into_iter().flatten().filter_map(|stage| stage.get("name")?.as_str());
+    Ok(names.filter(|name| crate::recipe::is_stage_name(name)).map(str::to_owned).collect())
+}
+
+/// Says in a clause each what two recipes disagree on.
+fn differences(there: &Recipe, here: &Recipe) -> Result<Vec<String>> {
+    let table = |recipe| toml::Table::try_from(recipe).map(toml::Value::Table).context("the recipe");
+    let mut found = Vec::new();
+    compare("", Some(&table(there)?), Some(&table(here)?), &mut found);
+    Ok(found)
+}
+
+fn compare(path: &str, there: Option<&toml::Value>, here: Option<&toml::Value>, found: &mut Vec<String>) {
+    use toml::Value::{Array, Table};
+    let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match (there, here) {
+        (Some(Table(a)), Some(Table(b))) => {
+            let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+            keys.for_each(|key| compare(&join(key), a.get(key), b.get(key), found));
+        }
+        (Some(Array(a)), Some(Array(b))) if a.len() == b.len() => {
+            let pairs = a.iter().zip(b).enumerate();
+            pairs.for_each(|(i, (a, b))| compare(&join(&i.to_string()), Some(a), Some(b), found));
+        }
+        _ if there == here => {}
+        _ => {
+            let text = |value: Option<&toml::Value>| value.map_or("not set".to_owned(), short);
+            found.push(format!("`{path}` was {} and is {}", text(there), text(here)));
+        }
+    }
+}
+
+/// Tables and lists can be long; their first words tell which they are.
+fn short(value: &toml::Value) -> String {
+    let text = value.to_string().replace('\n', " ");
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{} …", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        seed = 1
+        [model]
+        kind = "checkpoint"
+        folder = "base"
+        [[stage]]
+        name = "one"
+        train = { kind = "lora", rank = 4, alpha = 8 }
+        batch_size = 8
+        micro_batch_size = 4
+        epochs = 1
+        datasets = [{ dataset = "emoji" }]
+        [[stage]]
+        name = "two"
+        from = "one"
+        train = { kind = "lora", rank = 4, alpha = 8 }
+        batch_size = 8
+        micro_batch_size = 4
+        epochs = 1
+        datasets = [{ dataset = "emoji" }]
+        [[stage]]
+        name = "three"
+        from = "one"
+        train = { kind = "lora", rank = 4, alpha = 8 }
+        batch_size = 8
+        micro_batch_size = 4
+        epochs = 1
+        datasets = [{ dataset = "emoji" }]
+        [soup]
+        ingredients = ["two", "three"]
+    "#;
+
+    fn recipe(from: &str, to: &str) -> Recipe {
+        assert!(TEXT.contains(from));
+        Recipe::parse(&TEXT.replace(from, to)).unwrap()
+    }
+
+    fn unchanged() -> Recipe {
+        Recipe::parse(TEXT).unwrap()
+    }
+
+    /// A run with something in each of its folders.
+    fn run(folder: &Path) {
+        Run::open(folder, &unchanged(), false).unwrap();
+        for file in ["one/model", "two/adapter", "soup/model", "results/soup.json", "report.html"] {
+            fs::create_dir_all(folder.join(file).parent().unwrap()).unwrap();
+            fs::write(folder.join(file), "x").unwrap();
+        }
+    }
+
+    fn refused(folder: &Path, recipe: &Recipe, overwrite: bool) -> String {
+        format!("{:#}", Run::open(folder, recipe, overwrite).unwrap_err())
+    }
+
+    #[test]
+    fn settings_that_train_the_same_may_change() {
+        let place = tempfile::tempdir().unwrap();
+        run(place.path());
+        let changed = [
+            ("seed = 1", "seed = 1\ndata = { bad_row_limit = 9, prefetch = 7 }"),
+            ("seed = 1", "seed = 1\nevaluation = { tasks = [\"x\"], batch_size = 3 }"),
+            ("epochs = 1\n", "epochs = 1\ntraining = { threads = 3, recompute = false, keep_last = 9 }\n"),
+            ("epochs = 1\n", "epochs = 1\ntraining = { checkpoint_every = 3, log_every = 2 }\n"),
+        ];
+        for (from, to) in changed {
+            Run::open(place.path(), &recipe(from, to), false).unwrap();
+            let text = fs::read_to_string(place.path().join("recipe.toml")).unwrap();
+            let kept = Recipe::parse(&text).unwrap();
+            let written = toml::to_string(&kept).unwrap();
+            assert_eq!(written, toml::to_string(&recipe(from, to)).unwrap(), "the new settings stand there");
+            assert!(place.path().join("soup/model").is_file(), "the soup is the same");
+        }
+        for (from, to, named) in [
+            ("seed = 1", "seed = 2", "`seed` was 1 and is 2"),
+            ("\"base\"", "\"other\"", "`model.folder` was \"base\" and is \"other\""),
+            ("seed = 1", "seed = 1\ndata = { folder = \"x\" }", "`data.folder` was not set"),
+            ("seed = 1", "seed = 1\nprocessor = { num_frames = 2 }", "`processor` was not set"),
+            ("rank = 4", "rank = 5", "`stage.0.train.rank` was 4 and is 5"),
+            ("epochs = 1\n", "epochs = 1\ntraining = { eps = 1e-7 }\n", "`stage.0.training.eps`"),
+        ] {
+            let message = refused(place.path(), &recipe(from, to), false);
+            assert!(message.contains(named) && message.contains("--overwrite"), "{message}");
+        }
+    }
+
+    #[test]
+    fn another_soup_is_made_anew() {
+        let place = tempfile::tempdir().unwrap();
+        run(place.path());
+        let other = recipe("[soup]", "[soup]\nweights = [0.3, 0.7]");
+        Run::open(place.path(), &other, false).unwrap();
+        assert!(!place.path().join("soup").exists() && !place.path().join("results/soup.json").exists());
+        assert!(place.path().join("two/adapter").exists());
+        fs::create_dir(place.path().join("soup")).unwrap();
+        Run::open(place.path(), &other, false).unwrap();
+        assert!(place.path().join("soup").exists());
+    }
+
+    #[test]
+    fn overwriting_removes_the_run_alone() {
+        let place = tempfile::tempdir().unwrap();
+        run(place.path());
+        fs::write(place.path().join("notes.txt"), "mine").unwrap();
+        let only_one = TEXT.split("[[stage]]\n        name = \"two\"").next().unwrap();
+        Run::open(place.path(), &Recipe::parse(only_one).unwrap(), true).unwrap();
+        let mut left: Vec<_> = fs::read_dir(place.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["notes.txt", "recipe.toml"]);
+    }
+
+    #[test]
+    fn a_removal_that_was_cut_short_is_finished() {
+        let place = tempfile::tempdir().unwrap();
+        run(place.path());
+        let removed = place.path().join(".removed");
+        fs::create_dir(&removed).unwrap();
+        fs::rename(place.path().join("recipe.toml"), removed.join("recipe.toml")).unwrap();
+        fs::rename(place.path().join("one"), removed.join("one")).unwrap();
+        Run::open(place.path(), &unchanged(), false).unwrap();
+        let left: Vec<_> = fs::read_dir(place.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["recipe.toml"], "no stage is left that could be taken for done");
+    }
+
+    #[test]
+    fn a_folder_that_is_no_run_is_left_alone() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("recipe.toml"), TEXT).unwrap();
+        fs::create_dir(place.path().join("one")).unwrap();
+        for overwrite in [false, true] {
+            let message = refused(place.path(), &unchanged(), overwrite);
+            assert!(message.contains("is no run of rzen") && message.contains("--output"), "{message}");
+        }
+        assert_eq!(fs::read_to_string(place.path().join("recipe.toml")).unwrap(), TEXT);
+        assert!(place.path().join("one").is_dir());
     }
 }

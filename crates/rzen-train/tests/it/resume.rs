@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -61,17 +62,45 @@ fn a_run_that_died_repeats_the_steps_after_its_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, dead) = (folder.path().join("whole"), folder.path().join("dead"));
     let expected = train(&whole, &config());
-    let mut dying = |step: usize| if step == 8 { Err("the power went".into()) } else { source(step) };
-    let error =
-        train_stage(model(), &config(), &mut dying, &run(&dead), None, &mut (), &AtomicBool::new(false))
-            .unwrap_err();
-    assert_eq!(error.to_string(), "the batch of step 9 could not be made");
+    let mut dying = |step: usize| if step == 8 { panic!("the power went") } else { source(step) };
+    let never = AtomicBool::new(false);
+    let die =
+        AssertUnwindSafe(|| train_stage(model(), &config(), &mut dying, &run(&dead), None, &mut (), &never));
+    assert!(catch_unwind(die).is_err());
     assert_eq!(metrics(&dead).len(), 8);
     assert_eq!(latest(&dead).unwrap().checkpoint.unwrap().state.step, 5);
 
     let found = resume(&run(&dead), &config()).unwrap();
     assert_eq!(bytes(&found), bytes(&expected));
     assert_eq!(metrics(&dead), metrics(&whole));
+}
+
+#[test]
+fn a_run_without_a_batch_keeps_the_steps_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
+    let expected = train(&whole, &config());
+    let mut ending = |step: usize| if step == 8 { Err("the row is bad".into()) } else { source(step) };
+    let never = AtomicBool::new(false);
+    let error = train_stage(model(), &config(), &mut ending, &run(&cut), None, &mut (), &never).unwrap_err();
+    assert_eq!(error.to_string(), "the batch of step 9 could not be made");
+    assert_eq!(latest(&cut).unwrap().checkpoint.unwrap().state.step, 8);
+    assert_eq!(bytes(&resume(&run(&cut), &config()).unwrap()), bytes(&expected));
+    assert_eq!(metrics(&cut), metrics(&whole));
+}
+
+#[test]
+fn a_run_stopped_before_its_first_step_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
+    let expected = train(&whole, &config());
+    let stop = AtomicBool::new(true);
+    let stopped = train_stage(model(), &config(), &mut source, &run(&cut), None, &mut (), &stop);
+    let Err(TrainError::Interrupted { step: 0, checkpoint }) = stopped else { panic!("{stopped:?}") };
+    assert!(checkpoint.ends_with("step_000000"), "{checkpoint:?}");
+    assert_eq!(Checkpoint::open(&checkpoint).unwrap().state.optimizer_tensors, 0);
+    assert_eq!(bytes(&resume(&run(&cut), &config()).unwrap()), bytes(&expected));
+    assert_eq!(metrics(&cut), metrics(&whole));
 }
 
 #[test]
@@ -88,7 +117,7 @@ fn threads_and_saving_may_change_on_resume() {
     let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
     let expected = train(&whole, &config());
     stop_at(&cut, &config(), 6);
-    let changed = StageConfig { threads: 1, checkpoint_every: 1, keep_last: 0, ..config() };
+    let changed = StageConfig { threads: 1, checkpoint_every: 1, keep_last: 0, log_every: 2, ..config() };
     assert_eq!(bytes(&resume(&run(&cut), &changed).unwrap()), bytes(&expected));
 }
 

@@ -47,6 +47,7 @@ micro_batch_size = 3
 epochs = 1
 hard_negatives = 1
 datasets = [{ dataset = "pictures" }, { dataset = "shapes", group = "labels" }, { dataset = "colours", group = "labels" }]
+training = { checkpoint_every = 1, keep_last = 0 }
 [[stage]]
 name = "b"
 from = "first"
@@ -113,7 +114,9 @@ fn a_run_leaves_models_scores_and_a_report() {
         "first/temperatures.json",
         "a/adapter/adapter_config.json",
         "b/adapter/adapter_model.safetensors",
+        "a/adapter/processor.json",
         "soup/adapter/adapter_model.safetensors",
+        "soup/adapter/processor.json",
         "soup/model/model.safetensors",
         "results/soup.json",
         "report.html",
@@ -129,45 +132,219 @@ fn a_run_leaves_models_scores_and_a_report() {
     assert!(page.contains("</html>") && !page.contains("http://") && !page.contains("https://"));
 }
 
-/// Copies a run without what came after its `steps`-th step of the first stage.
-fn cut_back(run: &Path, copy: &Path, steps: usize) {
-    let status = Command::new("cp").arg("-r").arg(run).arg(copy).status().unwrap();
-    assert!(status.success());
-    for name in ["a", "b", "soup", "results", "report.html", "first/model", "first/temperatures.json"] {
-        let path = copy.join(name);
-        if path.is_dir() {
-            std::fs::remove_dir_all(path).unwrap()
-        } else {
-            std::fs::remove_file(path).unwrap()
-        }
-    }
-    let mut checkpoints: Vec<PathBuf> = std::fs::read_dir(copy.join("first/checkpoints"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    checkpoints.sort();
-    assert!(checkpoints.len() > steps, "a checkpoint after each step");
-    checkpoints[steps..].iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
-}
-
-#[test]
-fn a_stopped_run_goes_on_to_the_same_weights() {
-    let whole = run().join("runs/tiny");
+/// A place with the tiny recipe, and with a copy of the run that ends after `steps` steps of `stage`.
+fn cut_run(stage: &str, steps: usize) -> (tempfile::TempDir, PathBuf) {
     let place = tempfile::tempdir().unwrap();
     std::fs::write(place.path().join("tiny.toml"), RECIPE).unwrap();
     std::fs::create_dir(place.path().join("runs")).unwrap();
     let copy = place.path().join("runs/tiny");
-    cut_back(&whole, &copy, 2);
+    copy_folder(&run().join("runs/tiny"), &copy);
+    let later = ["first", "a", "b", "soup", "results", "report.html"];
+    let at = later.iter().position(|name| *name == stage).unwrap();
+    for name in &later[at + 1..] {
+        remove(&copy.join(name));
+    }
+    for name in ["model", "adapter", "temperatures.json"] {
+        remove(&copy.join(stage).join(name));
+    }
+    let checkpoints = checkpoints(&copy.join(stage));
+    assert!(checkpoints.len() > steps, "a checkpoint after each step");
+    checkpoints[steps..].iter().for_each(|folder| remove(folder));
+    (place, copy)
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
+}
+
+fn remove(path: &Path) {
+    if path.is_dir() {
+        std::fs::remove_dir_all(path).unwrap()
+    } else if path.exists() {
+        std::fs::remove_file(path).unwrap()
+    }
+}
+
+fn checkpoints(stage: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(stage.join("checkpoints")).unwrap();
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    folders
+}
+
+/// Files that a resumed run must leave as the whole one did.
+const RESULTS: [&str; 6] = [
+    "first/model/model.safetensors",
+    "first/temperatures.json",
+    "a/adapter/adapter_model.safetensors",
+    "b/adapter/adapter_model.safetensors",
+    "soup/model/model.safetensors",
+    "results/soup.json",
+];
+
+fn check_same_results(copy: &Path) {
+    for file in RESULTS {
+        let same = bytes(&run().join("runs/tiny").join(file)) == bytes(&copy.join(file));
+        assert!(same, "{file} differs after a stop");
+    }
+}
+
+#[test]
+fn a_stopped_run_goes_on_to_the_same_weights() {
+    let (place, copy) = cut_run("first", 2);
     succeed(place.path(), &["train", "--config", "tiny.toml"]);
-    for file in [
-        "first/model/model.safetensors",
-        "first/temperatures.json",
-        "a/adapter/adapter_model.safetensors",
-        "b/adapter/adapter_model.safetensors",
-        "soup/model/model.safetensors",
-        "results/soup.json",
+    check_same_results(&copy);
+}
+
+#[test]
+fn a_stopped_adapter_goes_on_to_the_same_weights() {
+    let (place, copy) = cut_run("a", 1);
+    let output = rzen(place.path(), &["train", "--config", "tiny.toml"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("first: done before"), "{said}");
+    assert!(said.contains("from 1"), "{said}");
+    check_same_results(&copy);
+}
+
+#[test]
+fn rows_edited_between_stop_and_resume_are_noticed() {
+    let (place, copy) = cut_run("first", 2);
+    let manifest = copy.join("world/stage1_captions/train.jsonl");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.swap(0, 1);
+    std::fs::write(&manifest, lines.join("\n") + "\n").unwrap();
+    let error = refuse(place.path(), &["train", "--config", "tiny.toml"]);
+    assert!(error.contains("manifests.stage1_captions"), "{error}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_leaves_whole_files_to_go_on_from() {
+    let (place, copy) = cut_run("first", 2);
+    // No file may grow beyond 100 or 200 kB, whichever unit the shell counts in; the model's has more.
+    let script = "trap '' XFSZ; ulimit -f 200; exec \"$0\" train --config tiny.toml";
+    let output = Command::new("sh")
+        .current_dir(place.path())
+        .args(["-c", script, env!("CARGO_BIN_EXE_rzen")])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{error}");
+    assert!(error.contains("step_000003") && error.contains("untouched"), "{error}");
+    let names = checkpoints(&copy.join("first"));
+    assert!(names.iter().all(|folder| folder.join("state.json").is_file()), "{names:?}");
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(!copy.join("first/model").exists() && !copy.join("first/temperatures.json").exists());
+    succeed(place.path(), &["train", "--config", "tiny.toml"]);
+    check_same_results(&copy);
+}
+
+/// The tiny recipe without its adapters, measured on little.
+fn first_stage_alone() -> String {
+    let first = RECIPE.split("[[stage]]\nname = \"a\"").next().unwrap();
+    format!("{first}[evaluation]\ntasks = [\"pictures\"]\nstart = false\n")
+}
+
+/// A picture of the training rows of `dataset` that the task `pictures` does not need.
+fn training_picture(corpus: &Path, dataset: &str) -> String {
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let evaluation = std::fs::read_dir(corpus.join("pictures")).unwrap().map(|entry| entry.unwrap().path());
+    let evaluation: String = evaluation
+        .filter(|path| path.extension().is_some_and(|e| e == "jsonl") && !path.ends_with("train.jsonl"))
+        .map(|path| read(&path))
+        .collect();
+    let rows = read(&corpus.join(dataset).join("train.jsonl"));
+    let paths = rows.split('"').filter(|word| word.ends_with(".png"));
+    paths.filter(|path| !evaluation.contains(*path)).map(str::to_owned).next().unwrap()
+}
+
+#[test]
+fn a_run_stops_at_bad_rows_until_they_are_allowed() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("tiny.toml"), first_stage_alone()).unwrap();
+    copy_folder(&run().join("runs/tiny/world"), &place.path().join("corpus"));
+    let picture = training_picture(&place.path().join("corpus"), "stage1_captions");
+    remove(&place.path().join("corpus").join(&picture));
+    let args = ["train", "--config", "tiny.toml", "--data", "corpus", "--output", "run"];
+    for attempt in 1..3 {
+        let error = refuse(place.path(), &args);
+        assert!(error.contains(&picture), "attempt {attempt}: {error}");
+        assert!(error.contains("stage1_captions/train.jsonl"), "attempt {attempt}: {error}");
+        assert!(error.contains("raise the limit"), "attempt {attempt}: {error}");
+        assert!(!place.path().join("run/first/model").exists());
+    }
+    succeed(place.path(), &[&args[..], &["--set", "data.bad_row_limit=9"]].concat());
+    let list = String::from_utf8(bytes(&place.path().join("run/first/bad_rows.jsonl"))).unwrap();
+    assert!(list.contains(&picture) && list.lines().count() <= 9, "{list}");
+    let resolved = String::from_utf8(bytes(&place.path().join("run/recipe.toml"))).unwrap();
+    assert!(resolved.contains("bad_row_limit = 9"), "{resolved}");
+}
+
+#[test]
+fn the_recipe_s_processor_counts_for_a_checkpoint_too() {
+    let place = tempfile::tempdir().unwrap();
+    let tiny = run().join("runs/tiny");
+    copy_folder(&tiny.join("first/model"), &place.path().join("base"));
+    remove(&place.path().join("base/processor.json"));
+    let recipe = r#"
+        seed = 3
+        [model]
+        kind = "checkpoint"
+        folder = "base"
+        [processor]
+        system_prompt = "Another."
+        image_tokens = [4, 12]
+        frame_tokens = [4, 4]
+        num_frames = 2
+        [[stage]]
+        name = "full"
+        batch_size = 6
+        micro_batch_size = 6
+        epochs = 1
+        instructions = false
+        datasets = [{ dataset = "stage1_texts" }]
+        [[stage]]
+        name = "lora"
+        train = { kind = "lora", rank = 2, alpha = 4 }
+        batch_size = 6
+        micro_batch_size = 6
+        epochs = 1
+        instructions = false
+        datasets = [{ dataset = "stage1_texts" }]
+        [evaluation]
+        tasks = ["pictures"]
+        start = false
+    "#;
+    std::fs::write(place.path().join("recipe.toml"), recipe).unwrap();
+    let world = tiny.join("world").to_str().unwrap().to_owned();
+    succeed(place.path(), &["train", "--config", "recipe.toml", "--data", &world, "--output", "run"]);
+    for folder in ["full/model", "lora/adapter"] {
+        let settings = bytes(&place.path().join("run").join(folder).join("processor.json"));
+        let settings: Value = serde_json::from_slice(&settings).unwrap();
+        assert_eq!(settings["system_prompt"], "Another.", "{folder}");
+        assert_eq!(settings["num_frames"], 2, "{folder}");
+    }
+}
+
+#[test]
+fn mistakes_in_the_last_stage_show_before_the_first_trains() {
+    let place = tempfile::tempdir().unwrap();
+    let world = run().join("runs/tiny/world").to_str().unwrap().to_owned();
+    for (from, to, named) in [
+        ("{ dataset = \"clips\" }", "{ dataset = \"clops\" }", "clops"),
+        ("{ dataset = \"clips\" }", "{ dataset = \"clips\", rows = [\"none\"] }", "`none`"),
+        ("{ dataset = \"clips\" }", "{ dataset = \"clips\", weight = -1 }", "weight -1"),
+        ("{ dataset = \"clips\" }", "{ dataset = \"clips\", cap = 1 }", "gives 1 rows"),
+        ("ingredients", "method = \"magic\"\ningredients", "magic"),
     ] {
-        assert!(bytes(&whole.join(file)) == bytes(&copy.join(file)), "{file} differs after a stop");
+        assert!(RECIPE.contains(from));
+        std::fs::write(place.path().join("wrong.toml"), RECIPE.replace(from, to)).unwrap();
+        let error = refuse(place.path(), &["train", "--config", "wrong.toml", "--data", &world]);
+        assert!(error.contains(named), "{error}");
+        assert!(!place.path().join("runs/wrong/start").exists(), "{error}");
+        remove(&place.path().join("runs"));
     }
 }
 
@@ -175,6 +352,18 @@ fn a_stopped_run_goes_on_to_the_same_weights() {
 fn another_recipe_does_not_overwrite_a_run() {
     let error = refuse(run(), &["train", "--config", "tiny.toml", "--set", "seed=4"]);
     assert!(error.contains("--overwrite") && error.contains("runs/tiny"), "{error}");
+    assert!(error.contains("`seed` was 3 and is 4"), "{error}");
+}
+
+#[test]
+fn a_folder_that_is_no_run_is_never_emptied() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("recipe.toml"), RECIPE).unwrap();
+    std::fs::create_dir(place.path().join("first")).unwrap();
+    let error = refuse(place.path(), &["train", "--config", "recipe.toml", "--output", ".", "--overwrite"]);
+    assert!(error.contains("no run of rzen"), "{error}");
+    assert_eq!(bytes(&place.path().join("recipe.toml")), RECIPE.as_bytes());
+    assert!(place.path().join("first").is_dir());
 }
 
 #[test]
