@@ -119,16 +119,23 @@ pub fn write_report(
 fn facts(job: &Job, name: &str, duration: Duration) -> Vec<(String, String)> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let stages: Vec<&str> = job.recipe.stages.iter().map(|stage| stage.name.as_str()).collect();
-    let minutes = format!("{:.1} minutes for this command", duration.as_secs_f64() / 60.0);
     let rows = [
         ("recipe", format!("{name} (recipe.toml in the run's folder)")),
         ("seed", job.recipe.seed.to_string()),
         ("stages", stages.join(", ")),
         ("device", format!("{}, {cores} cores", job.device_name)),
-        ("time", minutes),
+        ("time", format!("{} for this command", spelled(duration))),
         ("program", format!("rzen {}", env!("CARGO_PKG_VERSION"))),
     ];
     rows.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+/// `42 seconds`, `12.5 minutes`.
+fn spelled(duration: Duration) -> String {
+    match duration.as_secs_f64() {
+        seconds if seconds < 120.0 => format!("{seconds:.0} seconds"),
+        seconds => format!("{:.1} minutes", seconds / 60.0),
+    }
 }
 
 fn task_rows(columns: &[Column]) -> Vec<TaskRow> {
@@ -249,6 +256,12 @@ mod tests {
             "soup: mean hit_rate@1 0.400 = 8.0 × chance 0.050; start 0.050, stage_1 0.300"
         );
         assert_eq!(hit_sentence(&means[..1], 0.1), "start: mean hit_rate@1 0.050 = 0.5 × chance 0.100");
+    }
+
+    #[test]
+    fn short_runs_are_told_in_seconds() {
+        let spelled = [4, 119, 750].map(|seconds| spelled(Duration::from_secs(seconds)));
+        assert_eq!(spelled, ["4 seconds", "119 seconds", "12.5 minutes"]);
     }
 
     #[test]
