@@ -19,7 +19,7 @@ pub const VERBS: &[Verb] = &[
         about: "the main job: draw a small world, train, soup, score, report",
         device: true,
     },
-    Verb { name: "soup", about: "average adapters or checkpoints", device: false },
+    Verb { name: "soup", about: "average adapters of one base model", device: false },
     Verb { name: "eval", about: "retrieval scores of a model on a corpus folder", device: true },
     Verb { name: "embed", about: "rows of text, pictures, clips and pages to vectors", device: true },
     Verb { name: "inspect", about: "what a checkpoint or an adapter holds", device: false },

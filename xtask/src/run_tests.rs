@@ -2,11 +2,15 @@
 //!
 //! A test over a file that is not there prints `skipped: …` and passes; libtest swallows what passing
 //! tests print. So the tests run with `--show-output`, and that output is folded here into a list.
+//!
+//! `RZEN_REFERENCE` may be relative to where the command is given: cargo runs the tests of each crate in that
+//! crate's folder, so they get it as an absolute path.
 
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// Runs `cargo test --release --workspace ARGS`; packages named in ARGS (`-p`) replace the whole workspace.
 pub fn run(args: &[String]) -> Result<ExitCode> {
@@ -21,6 +25,9 @@ pub fn run(args: &[String]) -> Result<ExitCode> {
     }
     let mut command = crate::cargo();
     command.args(&line);
+    if let Some(folder) = std::env::var_os(REFERENCE) {
+        command.env(REFERENCE, absolute(Path::new(&folder))?);
+    }
     if !summarise {
         let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
         return Ok(exit_code(status.success()));
@@ -39,6 +46,21 @@ pub fn run(args: &[String]) -> Result<ExitCode> {
     let status = child.wait().context("waiting for cargo test")?;
     println!("{}\nran: cargo {}", summary.text(), line.join(" "));
     Ok(exit_code(status.success()))
+}
+
+/// Names the folder of golden outputs for the tests.
+const REFERENCE: &str = "RZEN_REFERENCE";
+
+/// The same folder wherever a test runs.
+fn absolute(folder: &Path) -> Result<PathBuf> {
+    let whole = std::fs::canonicalize(folder).with_context(|| {
+        format!(
+            "{REFERENCE} names {}, which is not there; give a folder that is, or unset it",
+            folder.display()
+        )
+    })?;
+    ensure!(whole.is_dir(), "{REFERENCE} names {}, which is a file; give its folder", whole.display());
+    Ok(whole)
 }
 
 fn exit_code(success: bool) -> ExitCode {
@@ -103,6 +125,15 @@ fn number_before(text: &str, word: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reference_folder_is_absolute_or_refused() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(absolute(Path::new("src")).unwrap(), here.join("src").canonicalize().unwrap());
+        let missing = absolute(Path::new("nowhere/at/all")).unwrap_err().to_string();
+        assert!(missing.contains("RZEN_REFERENCE") && missing.contains("nowhere/at/all"), "{missing}");
+        assert!(absolute(Path::new("Cargo.toml")).unwrap_err().to_string().contains("a file"));
+    }
 
     const OUTPUT: &str = "\
 running 3 tests

@@ -66,7 +66,7 @@ pub enum EvalError {
         second: usize,
     },
     /// The results could not be written.
-    #[error("can't write {}; nothing is left half-written", path.display())]
+    #[error("can't write {}; nothing is left half-written: is there room, and may its folder be written?", path.display())]
     Write {
         /// The file.
         path: PathBuf,

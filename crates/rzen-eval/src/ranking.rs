@@ -22,9 +22,10 @@ impl Ranking {
     ///
     /// # Errors
     /// A score that is NaN; a grade that is negative, not finite or above 1000; an index that
-    /// stands twice or is graded without being ranked; no grade above 0.
+    /// stands twice or is relevant without being ranked; no grade above 0.
     pub fn new(scores: Vec<(usize, f32)>, relevant: &[(usize, f64)]) -> Result<Self, QueryProblem> {
-        let relevant = sorted_grades(relevant)?;
+        let mut relevant = sorted_grades(relevant)?;
+        relevant.retain(|(_, grade)| *grade > 0.0);
         let mut rows = Vec::with_capacity(scores.len());
         let mut graded = 0;
         for (candidate, score) in scores {
@@ -67,6 +68,11 @@ impl Ranking {
     pub fn first_relevant_rank(&self) -> usize {
         1 + self.grades.iter().position(|grade| *grade > 0.0).expect("`new` wants a grade above 0")
     }
+
+    /// `(index, score)` of the first relevant candidate.
+    pub fn first_relevant(&self) -> (usize, f32) {
+        self.ranked[self.first_relevant_rank() - 1]
+    }
 }
 
 /// A candidate with its score and its grade.
@@ -94,7 +100,7 @@ fn sorted_grades(relevant: &[(usize, f64)]) -> Result<Vec<(usize, f64)>, QueryPr
     }
 }
 
-/// Why not exactly the graded candidates were found among the ranked ones.
+/// Why not exactly the relevant candidates were found among the ranked ones.
 fn misplaced(rows: &[Row], relevant: &[(usize, f64)]) -> QueryProblem {
     for (candidate, _) in relevant {
         match rows.iter().filter(|row| row.0 == *candidate).count() {
@@ -103,7 +109,7 @@ fn misplaced(rows: &[Row], relevant: &[(usize, f64)]) -> QueryProblem {
             _ => return QueryProblem::Repeated { candidate: *candidate },
         }
     }
-    unreachable!("each graded candidate was found once")
+    unreachable!("each relevant candidate was found once")
 }
 
 fn count_ties(rows: &[Row]) -> usize {
@@ -128,7 +134,7 @@ mod tests {
         let scores = vec![(0, 0.5), (1, 0.5), (2, 0.9), (3, 0.5), (4, 0.5), (5, 0.1)];
         let ranking = Ranking::new(scores, &[(0, 2.0), (1, 1.0), (5, 1.0)]).unwrap();
         assert_eq!(indices(&ranking), [2, 3, 4, 1, 0, 5]);
-        assert_eq!(ranking.first_relevant_rank(), 4);
+        assert_eq!((ranking.first_relevant_rank(), ranking.first_relevant()), (4, (1, 0.5)));
         // Candidates 3 and 4 stand before 1, and 1 before 0, by the rule alone.
         assert_eq!(ranking.ties(), 3);
         assert_eq!(Ranking::new(vec![(0, 0.0), (1, -0.0)], &[(0, 1.0)]).unwrap().first_relevant_rank(), 2);
@@ -140,6 +146,12 @@ mod tests {
     fn a_minus_zero_is_no_grade_of_its_own() {
         let ranking = Ranking::new(vec![(0, 0.5), (1, 0.5), (2, 0.1)], &[(1, -0.0), (2, 1.0)]).unwrap();
         assert_eq!((indices(&ranking), ranking.ties()), (vec![0, 1, 2], 0));
+    }
+
+    #[test]
+    fn a_grade_of_zero_asks_for_no_place() {
+        let ranking = Ranking::new(vec![(0, 0.5), (1, 0.4)], &[(1, 1.0), (7, 0.0)]).unwrap();
+        assert_eq!(ranking.first_relevant(), (1, 0.4));
     }
 
     #[test]

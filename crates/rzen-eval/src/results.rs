@@ -28,6 +28,8 @@ pub struct TaskSummary {
     pub values: Vec<(Metric, f64)>,
     /// What a random order scores on the task's metric.
     pub chance: f64,
+    /// What a random order scores on [`Metric::HIT_AT_1`].
+    pub hit_chance: f64,
     /// Queries.
     pub queries: usize,
     /// Candidates of a query, as the mean over the queries.
@@ -79,6 +81,7 @@ impl Results {
             metric: score.metric,
             values: score.values.clone(),
             chance: score.chance,
+            hit_chance: score.hit_chance,
             queries: score.per_query.len(),
             candidates: score.candidates,
             ties: score.ties,
@@ -107,6 +110,11 @@ impl Results {
         mean(values?.into_iter())
     }
 
+    /// The mean over all tasks of what a random order scores on [`Metric::HIT_AT_1`]; `None` without tasks.
+    pub fn mean_hit_chance(&self) -> Option<f64> {
+        mean(self.tasks.iter().map(|task| task.hit_chance))
+    }
+
     /// The mean for each kind of work, in the order of first appearance.
     pub fn kind_means(&self) -> Vec<KindMean> {
         let mut kinds: Vec<&Task> = Vec::new();
@@ -124,7 +132,7 @@ impl Results {
         kinds.into_iter().map(summarise).collect()
     }
 
-    /// `{task: {metric: value, …, "queries": n, "candidates": n, "ties": n}}`.
+    /// `{task: {metric: value, …, "queries": n}}`.
     ///
     /// Every value is a number; the first metric of a task is the one it is known by.
     pub fn to_json(&self) -> Value {
@@ -132,8 +140,6 @@ impl Results {
             let mut map: Map<String, Value> =
                 task.values.iter().map(|(metric, value)| (metric.to_string(), json!(value))).collect();
             map.insert("queries".into(), json!(task.queries));
-            map.insert("candidates".into(), json!(task.candidates));
-            map.insert("ties".into(), json!(task.ties));
             Value::Object(map)
         };
         Value::Object(self.tasks.iter().map(|task| (task.task.clone(), task_json(task))).collect())

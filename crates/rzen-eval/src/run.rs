@@ -34,6 +34,8 @@ pub struct TaskScore {
     pub values: Vec<(Metric, f64)>,
     /// What a random order scores on the task's metric.
     pub chance: f64,
+    /// What a random order scores on [`Metric::HIT_AT_1`].
+    pub hit_chance: f64,
     /// Candidates that a query is ranked against, as the mean over the queries.
     pub candidates: f64,
     /// Candidates ranked before a better one only because their scores are the same, over all queries.
@@ -62,6 +64,8 @@ pub struct TopK {
     pub ranked: Vec<(usize, f32)>,
     /// The rank of the first relevant candidate, counted from 1.
     pub first_relevant_rank: usize,
+    /// The candidate of that rank, `(index into the pool, score)`.
+    pub first_relevant: (usize, f32),
 }
 
 impl TaskScore {
@@ -204,7 +208,12 @@ fn judge(
     Ok(Outcome {
         values: metrics.iter().map(|metric| metric.value(&ranking)).collect(),
         ties: ranking.ties(),
-        top: TopK { query, ranked, first_relevant_rank: ranking.first_relevant_rank() },
+        top: TopK {
+            query,
+            ranked,
+            first_relevant_rank: ranking.first_relevant_rank(),
+            first_relevant: ranking.first_relevant(),
+        },
     })
 }
 
@@ -224,6 +233,7 @@ fn summarise(task: &RankTask, metrics: &[Metric], outcomes: Vec<Outcome>) -> Tas
         metric: task.metric,
         values,
         chance: task.chance(task.metric),
+        hit_chance: task.chance(Metric::HIT_AT_1),
         candidates: task.mean_candidates(),
         ties,
         per_query: per_query.collect(),

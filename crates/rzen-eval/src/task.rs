@@ -181,6 +181,11 @@ mod tests {
         check(|task| task.queries[0].candidates = Some(vec![0, 1, 0]), "candidate 0 twice");
         check(|task| task.queries[0].candidates = Some(vec![0, 9]), "names candidate 9");
         check(|task| task.queries[0].candidates = Some(vec![0, 2]), "calls candidate 1 relevant");
+
+        let mut graded = task();
+        graded.queries[0].candidates = Some(vec![0, 1]);
+        graded.queries[0].relevant = vec![(1, 1.0), (3, 0.0)];
+        graded.check().unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Adapters in the layout of `peft`: a configuration and the factors of every updated module.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
 use std::path::Path;
 
 use safetensors::Dtype;
@@ -12,6 +13,7 @@ use crate::{AdapterConfig, LowRank, Matrix, MergeError};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+pub(crate) const PROCESSOR: &str = "processor.json";
 
 /// An adapter in memory.
 ///
@@ -21,6 +23,8 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 pub struct Adapter {
     config: AdapterConfig,
     modules: BTreeMap<String, LowRank>,
+    /// The bytes of `processor.json`: how items become the input that the adapter was trained on.
+    processor: Option<Vec<u8>>,
 }
 
 impl Adapter {
@@ -32,10 +36,11 @@ impl Adapter {
         for (name, update) in &modules {
             assert_eq!(update.rank(), config.r, "rank of `{name}`");
         }
-        Adapter { config, modules }
+        Adapter { config, modules, processor: None }
     }
 
-    /// Reads `adapter_config.json` and `adapter_model.safetensors` (F32, F16, BF16 or F64) of `folder`.
+    /// Reads `adapter_config.json` and `adapter_model.safetensors` (F32, F16, BF16 or F64) of `folder`,
+    /// and its `processor.json` where there is one.
     ///
     /// # Errors
     /// If a file is missing or broken, a setting or tensor is none that we do, factors don't fit
@@ -72,7 +77,17 @@ impl Adapter {
         if modules.is_empty() {
             return Err(MergeError::Index { path: file.path().into(), problem: "holds no tensor".into() });
         }
-        Ok(Adapter { config, modules })
+        Ok(Adapter { config, modules, processor: read_processor(folder)? })
+    }
+
+    /// The same adapter with these bytes for its `processor.json`.
+    pub(crate) fn with_processor(self, processor: Option<Vec<u8>>) -> Self {
+        Adapter { processor, ..self }
+    }
+
+    /// The bytes of its `processor.json`, if it has one.
+    pub(crate) fn processor(&self) -> Option<&[u8]> {
+        self.processor.as_deref()
     }
 
     /// Writes the adapter to `folder`, in f32 and with the older module names.
@@ -83,6 +98,8 @@ impl Adapter {
         let staged = StagedFolder::create(folder, existing)?;
         let targets: BTreeSet<String> = self.modules.keys().map(|module| target(module)).collect();
         self.config.write(&staged.path().join(CONFIG), &targets.into_iter().collect::<Vec<_>>())?;
+
+        write_processor(self.processor(), staged.path())?;
 
         let mut tensors: BTreeMap<String, (&Matrix, [usize; 2])> = BTreeMap::new();
         for (module, update) in &self.modules {
@@ -113,6 +130,21 @@ impl Adapter {
     pub fn delta(&self, module: &str) -> Option<Matrix> {
         Some(self.modules.get(module)?.delta(self.config.scaling()))
     }
+}
+
+fn read_processor(folder: &Path) -> Result<Option<Vec<u8>>, MergeError> {
+    let path = folder.join(PROCESSOR);
+    match path.is_file() {
+        true => fs::read(&path).map(Some).map_err(MergeError::io("read", &path)),
+        false => Ok(None),
+    }
+}
+
+/// Writes `processor.json` into a folder, over one that is there.
+pub(crate) fn write_processor(processor: Option<&[u8]>, folder: &Path) -> Result<(), MergeError> {
+    let Some(bytes) = processor else { return Ok(()) };
+    let path = folder.join(PROCESSOR);
+    fs::write(&path, bytes).map_err(MergeError::io("write", &path))
 }
 
 fn pair(

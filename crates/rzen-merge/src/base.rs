@@ -6,6 +6,7 @@ use std::path::Path;
 
 use safetensors::Dtype;
 
+use crate::adapter::write_processor;
 use crate::checkpoint::{Checkpoint, INDEX};
 use crate::names::canonical;
 use crate::output::{StagedFolder, copy_other_files};
@@ -16,7 +17,8 @@ use crate::{Adapter, Existing, Ingredient, MergeError};
 /// Writes `base` with `W + s B A` for each module of `adapter` to `output`.
 ///
 /// The result keeps the base's shards, names and number formats, and its other files (configuration,
-/// tokenizer, processor). The sum is taken in f32, one tensor at a time.
+/// tokenizer, processor); the adapter's `processor.json`, if it has one, goes before the base's. The sum is
+/// taken in f32, one tensor at a time.
 ///
 /// # Errors
 /// If the base can't be read, lacks a module of the adapter or has another shape there, if a sum is not
@@ -42,7 +44,7 @@ pub fn merge_into_base(
         }
         reader(entry.dtype).ok_or_else(|| file.not_floats(name, entry))?;
     }
-    write_like(&base, output, existing, |file, name, entry| {
+    write_like(&base, adapter.processor(), output, existing, |file, name, entry| {
         let own_name = canonical(name);
         let delta = own_name.strip_suffix(".weight").and_then(|module| adapter.delta(module));
         let Some(delta) = delta else { return Ok(file.bytes(entry).into()) };
@@ -78,7 +80,7 @@ pub fn soup_checkpoints(
     for (one, checkpoint) in ingredients.iter().zip(&checkpoints).skip(1) {
         check_fit(&checkpoints[0], checkpoint).map_err(|problem| misfit(&ingredients[0], one, problem))?;
     }
-    write_like(&checkpoints[0], output, existing, |file, name, entry| {
+    write_like(&checkpoints[0], None, output, existing, |file, name, entry| {
         let places =
             checkpoints.iter().map(|one| one.find(&canonical(name)).expect("the sets were compared"));
         let Some(_) = reader(entry.dtype) else {
@@ -123,14 +125,17 @@ fn check_fit(first: &Checkpoint, other: &Checkpoint) -> Result<(), String> {
 }
 
 /// Writes a checkpoint with the files and tensors of `like`, and the bytes that `data` gives for each tensor.
+/// `processor` goes before the `processor.json` of `like`.
 fn write_like<'a>(
     like: &'a Checkpoint,
+    processor: Option<&[u8]>,
     output: &Path,
     existing: Existing,
     data: impl Fn(&'a WeightFile, &str, &'a Entry) -> Result<Cow<'a, [u8]>, MergeError>,
 ) -> Result<(), MergeError> {
     let staged = StagedFolder::create(output, existing)?;
     copy_other_files(like.folder(), staged.path())?;
+    write_processor(processor, staged.path())?;
     if like.is_sharded() {
         let index = like.folder().join(INDEX);
         fs::copy(&index, staged.path().join(INDEX)).map_err(MergeError::io("copy", &index))?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum MergeError {
     /// A file or folder can't be read or written.
-    #[error("can't {action} {path}", path = path.display())]
+    #[error("can't {action} {path}{}", advice(action), path = path.display())]
     Io {
         /// "read", "write" and the like.
         action: &'static str,
@@ -99,6 +99,14 @@ pub enum MergeError {
         /// The output.
         path: PathBuf,
     },
+}
+
+/// What to do where writing fails; where reading fails, the path says enough.
+fn advice(action: &str) -> &'static str {
+    match action {
+        "read" => "",
+        _ => "; is there room on the disk, and may its folder be written?",
+    }
 }
 
 impl MergeError {

@@ -1,10 +1,11 @@
 //! Several adapters into one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nalgebra::DMatrix;
 
+use crate::adapter::PROCESSOR;
 use crate::deviation::Deviation;
 use crate::task_arithmetic::{dare_linear, linear, magnitude_prune, ties};
 use crate::{Adapter, AdapterConfig, LowRank, Matrix, MergeError, Method};
@@ -50,20 +51,24 @@ pub struct SoupReport {
 /// Joins the adapters in the ingredients' folders.
 ///
 /// The result says of itself what the first ingredient does (base model and the like), except for rank
-/// and scaling. [`Method::Exact`] and [`Method::Svd`] take adapters of different ranks and scalings, and
+/// and scaling, and has its `processor.json`. [`Method::Exact`] and [`Method::Svd`] take adapters of different ranks and scalings, and
 /// count a module that one of them lacks as zero there.
 ///
 /// # Errors
-/// If an adapter can't be loaded, the adapters don't fit together, or weights or method make no sense.
+/// If an adapter can't be loaded, the adapters don't fit together (other modules, another base model, another
+/// processor), or weights or method make no sense or lead past what f32 holds.
 pub fn soup_adapters(ingredients: &[Ingredient], method: Method) -> Result<Soup, MergeError> {
     method.check()?;
     check_weights(ingredients)?;
     let adapters =
         ingredients.iter().map(|one| Adapter::load(&one.path)).collect::<Result<Vec<_>, MergeError>>()?;
     for (one, adapter) in ingredients.iter().zip(&adapters).skip(1) {
-        check_fit(&adapters[0], adapter, method).map_err(|problem| misfit(&ingredients[0], one, problem))?;
+        check_origin(&adapters[0], adapter)
+            .and_then(|()| check_fit(&adapters[0], adapter, method))
+            .map_err(|problem| misfit(&ingredients[0], one, problem))?;
     }
     let pot = Pot { weights: ingredients.iter().map(|one| one.weight).collect(), adapters };
+    pot.check_factors()?;
     pot.check_roots(method)?;
     let config = pot.config(method);
     let mut random = SplitMix(match method {
@@ -73,12 +78,14 @@ pub fn soup_adapters(ingredients: &[Ingredient], method: Method) -> Result<Soup,
     let (mut modules, mut per_module, mut total) = (BTreeMap::new(), BTreeMap::new(), Deviation::default());
     for name in pot.module_names() {
         let update = pot.join(&name, method, config.r, &mut random);
+        check_finite(&name, &update)?;
         let deviation = Deviation::between((config.scaling(), &update), &pot.wanted(&name));
         total.add(deviation);
         per_module.insert(name.clone(), deviation.relative());
         modules.insert(name, update);
     }
-    let adapter = Adapter::new(config, modules);
+    let processor = pot.adapters[0].processor().map(<[u8]>::to_vec);
+    let adapter = Adapter::new(config, modules).with_processor(processor);
     Ok(Soup { adapter, report: SoupReport { relative_error: total.relative(), per_module } })
 }
 
@@ -109,6 +116,45 @@ pub(crate) fn some<'a>(names: impl Iterator<Item = &'a String>) -> String {
         0 => "none".into(),
         count @ 1..=3 => format!("{} ({count})", shown.join(", ")),
         count => format!("{}, … ({count})", shown.join(", ")),
+    }
+}
+
+/// Refuses adapters that name different base models, or that were trained on different input.
+fn check_origin(first: &Adapter, other: &Adapter) -> Result<(), String> {
+    let base = |adapter: &Adapter| adapter.config().base_model().unwrap_or_default().to_owned();
+    let (ours, theirs) = (base(first), base(other));
+    if !ours.is_empty() && !theirs.is_empty() && !same_base(&ours, &theirs) {
+        return Err(format!(
+            "the base model is `{ours}` in the one and `{theirs}` in the other; if that is the same model, \
+             write one name into `base_model_name_or_path` of both"
+        ));
+    }
+    match (first.processor(), other.processor()) {
+        (ours, theirs) if ours == theirs => Ok(()),
+        (Some(_), Some(_)) => Err(format!(
+            "their {PROCESSOR} differ, so that they were trained on different input; train them with the same \
+             processor settings"
+        )),
+        (ours, _) => Err(format!(
+            "only the {} has a {PROCESSOR}; copy it to the other if both were trained with its settings",
+            if ours.is_some() { "first" } else { "second" }
+        )),
+    }
+}
+
+/// The same name, or the same folder by two names.
+fn same_base(first: &str, other: &str) -> bool {
+    let folder = |name: &str| Path::new(name).canonicalize().ok();
+    first == other || folder(first).is_some_and(|first| folder(other) == Some(first))
+}
+
+/// Refuses an update that f32 can't hold.
+fn check_finite(module: &str, update: &LowRank) -> Result<(), MergeError> {
+    match [update.a(), update.b()].into_iter().flat_map(Matrix::data).find(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(x) => Err(MergeError::Recipe(format!(
+            "module `{module}` of the soup comes to {x}, which is past what f32 holds; give smaller weights"
+        ))),
     }
 }
 
@@ -159,6 +205,18 @@ struct Pot {
 impl Pot {
     fn module_names(&self) -> BTreeSet<String> {
         self.adapters.iter().flat_map(|adapter| adapter.modules().keys().cloned()).collect()
+    }
+
+    /// Refuses a factor that f32 can't hold: singular values of such a sum may not come to an end.
+    fn check_factors(&self) -> Result<(), MergeError> {
+        let factors = self.adapters.iter().zip(&self.weights).map(|(one, w)| w * one.config().scaling());
+        match factors.into_iter().find(|factor| !(*factor as f32).is_finite()) {
+            None => Ok(()),
+            Some(factor) => Err(MergeError::Recipe(format!(
+                "a weight times its adapter's scaling is {factor:e}, which is past what f32 holds; give \
+                 smaller weights"
+            ))),
+        }
     }
 
     /// Refuses a negative factor where its root goes to both sides.

@@ -16,8 +16,10 @@ pub fn available() -> Vec<&'static str> {
 
 /// Opens `cpu`, `wgpu`, `wgpu:N`, `cuda` or `cuda:N`.
 ///
+/// `wgpu` is the adapter that the system prefers, `wgpu:N` the N-th of all that are found, whatever their kind.
+///
 /// # Errors
-/// If the name is unknown or its backend was not compiled in; says what is.
+/// If the name is unknown, its backend was not compiled in, or there is no such device; says what there is.
 pub fn open(name: &str) -> Result<Device> {
     let (kind, index) = match name.split_once(':') {
         None => (name, 0),
@@ -67,6 +69,20 @@ fn missing(kind: &str) -> Result<Device> {
     )
 }
 
+/// Refuses a place past the devices that were found, and lists them.
+#[allow(dead_code, reason = "only programs with a GPU backend look for devices")]
+fn check_index<T: std::fmt::Debug>(kind: &str, index: usize, found: &[T]) -> Result<()> {
+    if found.is_empty() {
+        bail!("device `{kind}:{index}`: no {kind} device was found; is its driver installed?");
+    }
+    if index >= found.len() {
+        let list: Vec<String> =
+            found.iter().enumerate().map(|(at, device)| format!("{kind}:{at} = {device:?}")).collect();
+        bail!("device `{kind}:{index}` isn't there; found: {}", list.join(", "));
+    }
+    Ok(())
+}
+
 #[cfg(feature = "cpu")]
 fn cpu() -> Result<Device> {
     Ok(Device::flex())
@@ -79,8 +95,13 @@ fn cpu() -> Result<Device> {
 
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 fn wgpu(index: Option<usize>) -> Result<Device> {
-    use burn::tensor::DeviceKind;
-    Ok(Device::wgpu(index.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu)))
+    use burn::tensor::{DeviceKind, DeviceType};
+    let mut found = Device::enumerate(DeviceType::Wgpu).into_vec();
+    check_index("wgpu", index.unwrap_or(0), &found)?;
+    match index {
+        Some(index) => Ok(found.swap_remove(index)),
+        None => Ok(Device::wgpu(DeviceKind::DefaultDevice)),
+    }
 }
 
 #[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "metal")))]
@@ -90,10 +111,7 @@ fn wgpu(_index: Option<usize>) -> Result<Device> {
 
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Device> {
-    let found = Device::enumerate(burn::tensor::DeviceType::Cuda).len();
-    if index >= found {
-        bail!("device `cuda:{index}`: {found} CUDA devices were found; is the driver installed?");
-    }
+    check_index("cuda", index, &Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec())?;
     Ok(Device::cuda(index))
 }
 
@@ -105,6 +123,15 @@ fn cuda(_index: usize) -> Result<Device> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_that_are_not_there_are_refused() {
+        let none = check_index::<&str>("wgpu", 0, &[]).unwrap_err().to_string();
+        assert!(none.contains("no wgpu device was found") && none.contains("driver"), "{none}");
+        let past = check_index("wgpu", 2, &["A", "B"]).unwrap_err().to_string();
+        assert!(past.contains("`wgpu:2`") && past.contains("wgpu:1 = \"B\""), "{past}");
+        check_index("wgpu", 1, &["A", "B"]).unwrap();
+    }
 
     #[test]
     fn unknown_devices_list_what_there_is() {

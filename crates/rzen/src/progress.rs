@@ -1,5 +1,6 @@
 //! Progress: bars on a terminal, plain lines elsewhere.
 
+use std::cell::{Cell, RefCell};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,18 +14,37 @@ const LINE_EVERY: Duration = Duration::from_secs(15);
 /// How far a long piece of work has come.
 pub struct Progress {
     bar: Option<ProgressBar>,
+    work: Work,
+    last_line: Cell<Instant>,
+}
+
+/// What a plain line is made from.
+struct Work {
     label: String,
+    count: usize,
+    done: Cell<usize>,
+    name: RefCell<String>,
+}
+
+impl Work {
+    /// `eval 2/16: pictures 120/400`.
+    fn line(&self, done: usize, all: usize) -> String {
+        let (label, name) = (&self.label, self.name.borrow());
+        format!("{label} {}/{}: {name} {done}/{all}", self.done.get(), self.count)
+    }
 }
 
 impl Progress {
     /// Progress over a number of tasks.
     pub fn tasks(label: &str, count: usize) -> Self {
         let bar = terminal().then(|| bar(label, count, "{prefix} {bar:30} {pos}/{len} {msg}"));
-        Progress { bar, label: label.to_owned() }
+        let work = Work { label: label.to_owned(), count, done: Cell::new(0), name: RefCell::default() };
+        Progress { bar, work, last_line: Cell::new(Instant::now()) }
     }
 
     /// Says what is being worked on.
     pub fn message(&self, name: &str) {
+        name.clone_into(&mut self.work.name.borrow_mut());
         if let Some(bar) = &self.bar {
             bar.set_message(name.to_owned());
         }
@@ -32,15 +52,19 @@ impl Progress {
 
     /// Says how much of the present task is done.
     pub fn part(&self, done: usize, all: usize) {
-        if let Some(bar) = &self.bar {
-            let name = bar.message();
-            let name = name.split(' ').next().unwrap_or_default();
-            bar.set_message(format!("{name} {done}/{all}"));
+        match &self.bar {
+            Some(bar) => bar.set_message(format!("{} {done}/{all}", self.work.name.borrow())),
+            None if self.last_line.get().elapsed() >= LINE_EVERY => {
+                self.last_line.set(Instant::now());
+                eprintln!("{}", self.work.line(done, all));
+            }
+            None => {}
         }
     }
 
     /// One task is done.
     pub fn advance(&self) {
+        self.work.done.set(self.work.done.get() + 1);
         if let Some(bar) = &self.bar {
             bar.inc(1);
         }
@@ -50,7 +74,7 @@ impl Progress {
     pub fn finish(&self) {
         match &self.bar {
             Some(bar) => bar.finish_and_clear(),
-            None => eprintln!("{}: done", self.label),
+            None => eprintln!("{}: done", self.work.label),
         }
     }
 }
@@ -90,43 +114,102 @@ impl StageProgress {
             bar.finish_and_clear();
         }
     }
-
-    fn eta(&self, record: &StepRecord) -> Duration {
-        let done = record.step.saturating_sub(self.first_step).max(1);
-        self.started.elapsed().mul_f64((record.steps - record.step) as f64 / done as f64)
-    }
 }
 
 impl Observer for StageProgress {
     fn step(&mut self, record: &StepRecord) {
-        let accuracy = record.stats.get("accuracy").copied().unwrap_or(f32::NAN);
-        let text = format!(
-            "loss {:.3} accuracy {:.2} {:.1} samples/s",
-            record.loss, accuracy, record.samples_per_second
-        );
         if let Some(bar) = &self.bar {
             bar.set_position(record.step as u64);
-            bar.set_message(text);
+            bar.set_message(numbers(record));
             return;
         }
         let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
         if due || record.step == record.steps {
             self.last_line = Some(Instant::now());
-            let eta = self.eta(record).as_secs();
-            eprintln!(
-                "{} {}/{} {text} eta {}:{:02}",
-                record.stage,
-                record.step,
-                record.steps,
-                eta / 60,
-                eta % 60
-            );
+            eprintln!("{}", step_line(record, time_left(record, self.first_step, self.started.elapsed())));
         }
     }
 
     fn checkpoint(&mut self, _step: usize, folder: &Path) {
-        if let Some(bar) = &self.bar {
-            bar.suspend(|| eprintln!("checkpoint {}", folder.display()));
+        let line = format!("checkpoint {}", folder.display());
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
         }
+    }
+}
+
+/// `loss 2.079 accuracy 0.50 12.3 samples/s`.
+fn numbers(record: &StepRecord) -> String {
+    let accuracy =
+        record.stats.get("accuracy").map_or(String::new(), |share| format!(" accuracy {share:.2}"));
+    format!("loss {:.3}{accuracy} {:.1} samples/s", record.loss, record.samples_per_second)
+}
+
+/// `stage_1 40/200 loss 2.079 accuracy 0.50 12.3 samples/s eta 1:05`.
+fn step_line(record: &StepRecord, left: Duration) -> String {
+    let numbers = numbers(record);
+    format!("{} {}/{} {numbers} eta {}", record.stage, record.step, record.steps, clock(left))
+}
+
+/// What the steps to come take if they go on as those since `first_step`.
+fn time_left(record: &StepRecord, first_step: usize, elapsed: Duration) -> Duration {
+    let done = record.step.saturating_sub(first_step).max(1);
+    elapsed.mul_f64(record.steps.saturating_sub(record.step) as f64 / done as f64)
+}
+
+/// `0:07`, `12:30`, `3:05:00`.
+fn clock(time: Duration) -> String {
+    let (hours, minutes, seconds) = (time.as_secs() / 3600, time.as_secs() / 60 % 60, time.as_secs() % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        hours => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(step: usize) -> StepRecord {
+        StepRecord {
+            stage: "stage_1".into(),
+            step,
+            steps: 200,
+            loss: 2.0794,
+            learning_rate: 1e-4,
+            temperature_learning_rate: 1e-4,
+            grad_norm: 1.0,
+            samples: 16,
+            samples_per_second: 12.34,
+            seconds: 1.3,
+            label: String::new(),
+            stats: [("accuracy".to_owned(), 0.5)].into(),
+        }
+    }
+
+    #[test]
+    fn lines_of_a_stage_say_speed_and_time_left() {
+        let line = step_line(&record(40), Duration::from_secs(65));
+        assert_eq!(line, "stage_1 40/200 loss 2.079 accuracy 0.50 12.3 samples/s eta 1:05");
+        let silent = StepRecord { stats: Default::default(), ..record(40) };
+        assert!(!step_line(&silent, Duration::ZERO).contains("accuracy"));
+    }
+
+    #[test]
+    fn time_left_counts_from_where_the_run_went_on() {
+        let after = |step, first| time_left(&record(step), first, Duration::from_secs(30)).as_secs();
+        assert_eq!((after(50, 0), after(50, 20), after(200, 20), after(20, 20)), (90, 150, 0, 5400));
+        let clocks = [7, 750, 11100].map(|seconds| clock(Duration::from_secs(seconds)));
+        assert_eq!(clocks, ["0:07", "12:30", "3:05:00"]);
+    }
+
+    #[test]
+    fn lines_of_other_work_say_where_it_stands() {
+        let progress = Progress::tasks("measure soup", 16);
+        progress.message("pictures");
+        progress.advance();
+        progress.message("page lists");
+        assert_eq!(progress.work.line(120, 400), "measure soup 1/16: page lists 120/400");
     }
 }

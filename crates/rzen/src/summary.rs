@@ -16,7 +16,8 @@ use crate::report::{
     Example, Found, ReportInput, ReportPart, TaskRow, read_curves, write_report as write_html,
 };
 
-/// The headline metric of each task, a column for each model, with the mean and the mean of hit@1.
+/// The headline metric of each task, a column for each model, with the mean and the mean of hit@1; below it what
+/// the last model's mean of hit@1 is worth.
 pub fn table(columns: &[Column]) -> String {
     let Some(first) = columns.first() else { return String::new() };
     let mut rows: Vec<Vec<String>> = vec![vec!["task".into(), "metric".into(), "chance".into()]];
@@ -26,17 +27,45 @@ pub fn table(columns: &[Column]) -> String {
         row.extend(columns.iter().map(|column| number(column.scores.scores[i].headline())));
         rows.push(row);
     }
-    rows.push(mean_row("mean", columns, |column| column.scores.results.mean()));
-    rows.push(mean_row("mean of hit_rate@1", columns, |column| {
-        column.scores.results.mean_of(Metric::HIT_AT_1)
-    }));
-    aligned(&rows)
+    let tasks = first.scores.results.tasks();
+    let chance = tasks.iter().map(|task| task.chance).sum::<f64>() / tasks.len().max(1) as f64;
+    rows.push(mean_row("mean", Some(chance), columns, |column| column.scores.results.mean()));
+    let hit_chance = first.scores.results.mean_hit_chance();
+    rows.push(mean_row("mean of hit_rate@1", hit_chance, columns, mean_hit));
+    let verdict = hit_verdict(columns).map_or(String::new(), |verdict| format!("\n\n{verdict}"));
+    aligned(&rows) + &verdict
 }
 
-fn mean_row(name: &str, columns: &[Column], mean: impl Fn(&Column) -> Option<f64>) -> Vec<String> {
-    let mut row = vec![name.to_owned(), String::new(), String::new()];
+fn mean_row(
+    name: &str,
+    chance: Option<f64>,
+    columns: &[Column],
+    mean: impl Fn(&Column) -> Option<f64>,
+) -> Vec<String> {
+    let mut row = vec![name.to_owned(), String::new(), chance.map_or(String::new(), number)];
     row.extend(columns.iter().map(|column| mean(column).map_or(String::new(), number)));
     row
+}
+
+fn mean_hit(column: &Column) -> Option<f64> {
+    column.scores.results.mean_of(Metric::HIT_AT_1)
+}
+
+/// The mean hit_rate@1 of the last model against chance and against the models before it.
+fn hit_verdict(columns: &[Column]) -> Option<String> {
+    let chance = columns.last()?.scores.results.mean_hit_chance()?;
+    let means: Option<Vec<(&str, f64)>> =
+        columns.iter().map(|column| Some((column.name.as_str(), mean_hit(column)?))).collect();
+    Some(hit_sentence(&means?, chance))
+}
+
+/// `soup: mean hit_rate@1 0.400 = 8.0 × chance 0.050; start 0.050, stage_1 0.300`.
+fn hit_sentence(means: &[(&str, f64)], chance: f64) -> String {
+    let Some(((name, mean), others)) = means.split_last() else { return String::new() };
+    let times = mean / chance;
+    let others: Vec<String> = others.iter().map(|(name, mean)| format!("{name} {}", number(*mean))).collect();
+    let others = if others.is_empty() { others.join("") } else { format!("; {}", others.join(", ")) };
+    format!("{name}: mean hit_rate@1 {} = {times:.1} × chance {}{others}", number(*mean), number(chance))
 }
 
 fn number(x: f64) -> String {
@@ -78,6 +107,7 @@ pub fn write_report(
         runs,
         columns: columns.iter().map(|column| column.name.clone()).collect(),
         table: task_rows(columns),
+        hits: hit_verdict(columns),
         examples: columns.last().map_or(Vec::new(), |column| examples(benchmark, column)),
         notes: notes(columns),
     };
@@ -89,16 +119,23 @@ pub fn write_report(
 fn facts(job: &Job, name: &str, duration: Duration) -> Vec<(String, String)> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let stages: Vec<&str> = job.recipe.stages.iter().map(|stage| stage.name.as_str()).collect();
-    let minutes = format!("{:.1} minutes for this command", duration.as_secs_f64() / 60.0);
     let rows = [
         ("recipe", format!("{name} (recipe.toml in the run's folder)")),
         ("seed", job.recipe.seed.to_string()),
         ("stages", stages.join(", ")),
         ("device", format!("{}, {cores} cores", job.device_name)),
-        ("time", minutes),
+        ("time", format!("{} for this command", spelled(duration))),
         ("program", format!("rzen {}", env!("CARGO_PKG_VERSION"))),
     ];
     rows.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+/// `42 seconds`, `12.5 minutes`.
+fn spelled(duration: Duration) -> String {
+    match duration.as_secs_f64() {
+        seconds if seconds < 120.0 => format!("{seconds:.0} seconds"),
+        seconds => format!("{:.1} minutes", seconds / 60.0),
+    }
 }
 
 fn task_rows(columns: &[Column]) -> Vec<TaskRow> {
@@ -165,7 +202,7 @@ fn example(loader: &Loader, task: &RankTask, score: &TaskScore, i: usize) -> Exa
     };
     let ranked: Vec<Found> = top.ranked.iter().map(|(candidate, score)| found(*candidate, *score)).collect();
     let missed = ranked.iter().all(|found| !found.relevant);
-    let answer = query.relevant.iter().find(|(_, grade)| *grade > 0.0).filter(|_| missed);
+    let (answer, its_score) = top.first_relevant;
     Example {
         task: task.name.clone(),
         kind: task.kind.0.clone(),
@@ -173,7 +210,7 @@ fn example(loader: &Loader, task: &RankTask, score: &TaskScore, i: usize) -> Exa
         query: parts(loader, &query.item),
         found: ranked,
         correct: is_right(task, score, i),
-        answer: answer.map(|(candidate, _)| found(*candidate, f32::NAN)),
+        answer: missed.then(|| found(answer, its_score)),
         rank: top.first_relevant_rank,
     }
 }
@@ -210,6 +247,22 @@ fn thumbnail(picture: &Picture) -> ReportPart {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hits_are_told_against_chance_and_the_other_models() {
+        let means = [("start", 0.05), ("stage_1", 0.3), ("soup", 0.4)];
+        assert_eq!(
+            hit_sentence(&means, 0.05),
+            "soup: mean hit_rate@1 0.400 = 8.0 × chance 0.050; start 0.050, stage_1 0.300"
+        );
+        assert_eq!(hit_sentence(&means[..1], 0.1), "start: mean hit_rate@1 0.050 = 0.5 × chance 0.100");
+    }
+
+    #[test]
+    fn short_runs_are_told_in_seconds() {
+        let spelled = [4, 119, 750].map(|seconds| spelled(Duration::from_secs(seconds)));
+        assert_eq!(spelled, ["4 seconds", "119 seconds", "12.5 minutes"]);
+    }
 
     #[test]
     fn tables_align() {

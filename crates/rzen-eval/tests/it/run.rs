@@ -57,6 +57,7 @@ fn a_random_embedder_scores_about_chance() {
         assert!((value - chance).abs() < 0.05, "{metric}: {value}, by chance {chance}");
     }
     assert!((score.chance - (0.5 + 0.5 * 10.0 / 600.0)).abs() < 1e-9);
+    assert!((score.hit_chance - (0.5 * 0.1 + 0.5 / 600.0)).abs() < 1e-9);
     let hit = score.value(Metric::HIT_AT_1).unwrap();
     assert!((0.02..0.09).contains(&hit), "hit@1 {hit} by chance 0.051");
 }
@@ -91,7 +92,8 @@ fn rankings_equal_brute_force() {
             .collect();
         ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
         let rank = 1 + ranked.iter().position(|(index, _)| *index == row.relevant[0].0).unwrap();
-        assert_eq!(found.top.first_relevant_rank, rank);
+        assert_eq!((found.top.first_relevant_rank, found.top.first_relevant.0), (rank, row.relevant[0].0));
+        assert!((f64::from(found.top.first_relevant.1) - ranked[rank - 1].1).abs() < 1e-5);
         assert_eq!(found.top.ranked.len(), 5);
         for ((index, score), (expected, exact)) in found.top.ranked.iter().zip(&ranked) {
             assert_eq!(index, expected);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rzen_merge::{Adapter, Existing, Ingredient, Method, Soup, soup_adapters};
+use rzen_merge::{Adapter, Existing, Ingredient, Method, Soup, merge_into_base, soup_adapters};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
@@ -201,9 +201,40 @@ fn what_is_saved_is_what_peft_reads() {
     assert_eq!(names[0], "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight");
     assert_eq!(Adapter::load(&folder).unwrap().modules(), soup.adapter.modules());
 
+    assert!(!folder.join("processor.json").exists(), "no ingredient has one");
+
     let again = soup.adapter.save(&folder, Existing::Refuse).unwrap_err().to_string();
     assert!(again.contains("exists"), "{again}");
     soup.adapter.save(&folder, Existing::Replace).unwrap();
+}
+
+#[test]
+fn the_processor_goes_along() {
+    let home = tempfile::tempdir().unwrap();
+    let ingredients = three(home.path());
+    for one in &ingredients {
+        fs::write(one.path.join("processor.json"), "{\"num_frames\": 3}").unwrap();
+    }
+    let soup = soup_adapters(&ingredients, Method::Exact).unwrap();
+    soup.adapter.save(&home.path().join("soup"), Existing::Refuse).unwrap();
+    let found = fs::read(home.path().join("soup/processor.json")).unwrap();
+    assert_eq!(found, b"{\"num_frames\": 3}");
+
+    let base = home.path().join("base");
+    fs::create_dir(&base).unwrap();
+    let weights: Tensors = MODULES
+        .iter()
+        .map(|(module, [out, input])| {
+            (format!("{module}.weight"), (vec![*out, *input], noise(9, out * input)))
+        })
+        .collect();
+    write(&base.join("model.safetensors"), &weights, Dtype::F32);
+    fs::write(base.join("processor.json"), "{}").unwrap();
+    fs::write(base.join("config.json"), "{}").unwrap();
+    let merged = home.path().join("merged");
+    merge_into_base(&base, &soup.adapter, &merged, Existing::Refuse).unwrap();
+    assert_eq!(fs::read(merged.join("processor.json")).unwrap(), found, "the adapter's goes first");
+    assert!(merged.join("config.json").is_file());
 }
 
 #[test]

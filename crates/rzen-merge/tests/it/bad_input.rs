@@ -112,6 +112,35 @@ fn adapters_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn adapters_of_other_origin_are_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let paths = pair(home.path(), factors(1, 2, &MODULES), factors(2, 2, &MODULES));
+    let soup = || soup_adapters(&Ingredient::uniform(&paths), Method::Exact).map(|soup| soup.adapter);
+    let refused = || {
+        let error = soup().unwrap_err().to_string();
+        assert!(error.contains("first") && error.contains("other"), "{error}");
+        error
+    };
+    let rebase = |base: &str| {
+        let mut config = config(2, 4.0);
+        config["base_model_name_or_path"] = base.into();
+        write_adapter(&paths[1], config, &factors(2, 2, &MODULES));
+    };
+    rebase("elsewhere");
+    let error = refused();
+    assert!(error.contains("`somewhere`") && error.contains("`elsewhere`"), "{error}");
+    rebase("");
+    soup().unwrap();
+
+    fs::write(paths[0].join("processor.json"), "{\"a\": 1}").unwrap();
+    assert!(refused().contains("only the first has a processor.json"), "{}", refused());
+    fs::write(paths[1].join("processor.json"), "{\"a\": 2}").unwrap();
+    assert!(refused().contains("processor.json differ"), "{}", refused());
+    fs::write(paths[1].join("processor.json"), "{\"a\": 1}").unwrap();
+    soup().unwrap();
+}
+
+#[test]
 fn recipes_that_make_no_sense_are_refused() {
     let home = tempfile::tempdir().unwrap();
     let tensors = factors(1, 2, &MODULES);
@@ -128,6 +157,11 @@ fn recipes_that_make_no_sense_are_refused() {
     assert!(cook(&[], Method::Exact).contains("no ingredient"));
     assert!(cook(&[1.0, f64::NAN], Method::Exact).contains("NaN"));
     assert!(cook(&[1.0, -0.5], Method::Linear).contains("-1"));
+    for method in [Method::Exact, Method::Svd { rank: None }, Method::Linear] {
+        assert!(cook(&[1.0, 1e300], method).contains("smaller weights"), "{method:?}");
+    }
+    // Each factor fits, but their sum does not.
+    assert!(cook(&[1.6e38; 3], Method::MeanAb).contains("of the soup comes to"));
     assert!(cook(&[1.0], Method::Svd { rank: Some(0) }).contains("rank of the soup is 0"));
     for density in [0.0, -1.0, 1.5, f64::NAN] {
         assert!(cook(&[1.0], Method::Ties { density }).contains("density"), "{density}");

@@ -30,19 +30,26 @@ fn ingredients(folder: &Path, index: &Value, soup: &Value) -> Vec<Ingredient> {
 }
 
 /// The method that a soup's name stands for; its masks make `dare_linear` a test of its own.
-fn method(name: &str, expected: &Adapter) -> Option<Method> {
-    let density = 0.5;
+fn method(name: &str, how: &Value, expected: &Adapter) -> Option<Method> {
     let rank = Some(expected.config().r);
     Some(match name {
         _ if name.starts_with("mean_ab") => Method::MeanAb,
         _ if name.ends_with("_cat") => Method::Exact,
         _ if name.contains("_svd_") => Method::Svd { rank },
         "linear" => Method::Linear,
-        "ties" => Method::Ties { density },
-        "magnitude_prune" => Method::MagnitudePrune { density },
+        "ties" => Method::Ties { density: density(how) },
+        "magnitude_prune" => Method::MagnitudePrune { density: density(how) },
         "dare_linear" => return None,
         other => panic!("no method is known for the soup `{other}`"),
     })
+}
+
+/// The density that the index writes into a soup's `how`, as in "… density 0.5, …".
+fn density(how: &Value) -> f64 {
+    let text =
+        how.as_str().unwrap().split("density ").nth(1).unwrap_or_else(|| panic!("no density in {how}"));
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    text[..end].parse().unwrap()
 }
 
 /// Compares the updates, to 1e-5 of their length.
@@ -75,7 +82,7 @@ fn golden_soups() {
     let home = tempfile::tempdir().unwrap();
     for (name, soup) in index["soups"].as_object().unwrap() {
         let expected = Adapter::load(&folder.join("soup").join(name)).unwrap();
-        let Some(method) = method(name, &expected) else { continue };
+        let Some(method) = method(name, &soup["how"], &expected) else { continue };
         let found = soup_adapters(&ingredients(&folder, &index, soup), method).unwrap();
         let cut = name.ends_with("_svd_r");
         let full = soup_adapters(&ingredients(&folder, &index, soup), Method::Exact).unwrap().adapter;
@@ -98,10 +105,7 @@ fn golden_dare_with_given_masks() {
     let expected = Adapter::load(&folder.join("soup/dare_linear")).unwrap();
     let ingredients = ingredients(&folder, &index, soup);
     let adapters: Vec<_> = ingredients.iter().map(|one| Adapter::load(&one.path).unwrap()).collect();
-    let density: f64 = {
-        let how = soup["how"].as_str().unwrap();
-        how.split("density ").nth(1).unwrap().split(';').next().unwrap().parse().unwrap()
-    };
+    let density = density(&soup["how"]);
     let roots: Vec<f64> = ingredients
         .iter()
         .zip(&adapters)

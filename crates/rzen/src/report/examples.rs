@@ -25,7 +25,8 @@ pub(super) fn section(examples: &[Example]) -> String {
     });
     format!(
         "<section>\n<h2>Examples</h2>\n<p class=\"lead\">A query on top, below it the candidates that the model ranks \
-         first, best first; a green frame marks a right answer, a dashed one that it came later.</p>\n{}</section>\n",
+         first, best first; a green frame marks a right answer. Where none is among them, a dashed frame shows the first that \
+         came later.</p>\n{}</section>\n",
         blocks.collect::<String>()
     )
 }

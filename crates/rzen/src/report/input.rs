@@ -13,6 +13,8 @@ pub struct ReportInput {
     pub columns: Vec<String>,
     /// Scores by task.
     pub table: Vec<TaskRow>,
+    /// What the last model's mean hit_rate@1 is worth, in a sentence.
+    pub hits: Option<String>,
     /// Queries with what was found.
     pub examples: Vec<Example>,
     /// Sentences that a reader should bear in mind.

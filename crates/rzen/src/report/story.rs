@@ -14,8 +14,9 @@ pub(super) fn section(input: &ReportInput) -> String {
     let means = means(&rows, input.columns.len());
     let chance = mean_chance(&rows);
     let rivals: String = (0..last).map(|rival| versus(input, rival, last, &means)).collect();
+    let hits = input.hits.as_ref().map_or(String::new(), |hits| format!("<li>{}.</li>\n", escape(hits)));
     format!(
-        "<section class=\"story\">\n<p class=\"verdict\">{}</p>\n{}<ul>\n{rivals}{}</ul>\n</section>\n",
+        "<section class=\"story\">\n<p class=\"verdict\">{}</p>\n{}<ul>\n{hits}{rivals}{}</ul>\n</section>\n",
         verdict(input, means[last], chance),
         bars::render(&input.columns, &means, chance),
         failures(input, last)

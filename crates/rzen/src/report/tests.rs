@@ -61,6 +61,7 @@ fn sample() -> ReportInput {
             row("i2t", "image_retrieval", [0.02, 0.30, 0.20], Some(0.02)),
             row(NASTY, "image_qa", [0.25, 0.25, 0.25], Some(0.25)),
         ],
+        hits: Some("soup: mean hit_rate@1 0.317 = 3.3 × chance 0.097; start 0.093".into()),
         examples: vec![
             example("image_retrieval", 1, vec![ReportPart::Text(NASTY.repeat(40))]),
             example("image_retrieval", 2, vec![png(200)]),
@@ -138,6 +139,7 @@ fn the_story_tells_the_good_and_the_bad() {
     let text = check_tags(&render(&sample()).unwrap());
     let mean = (0.5 + 0.2 + 0.25) / 3.0;
     assert!(text.contains(&format!("soup reaches a mean hit_rate@1 of {mean:.3} over 3 tasks")), "{text}");
+    assert!(text.contains("soup: mean hit_rate@1 0.317 = 3.3 × chance 0.097; start 0.093."), "{text}");
     assert!(text.contains("3.3 times what a random order gets (0.097)"), "{text}");
     assert!(
         text.contains("Against start (+0.223 on the mean): better on 2, worse on none, equal on 1."),

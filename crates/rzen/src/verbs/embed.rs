@@ -12,6 +12,7 @@ use safetensors::tensor::TensorView;
 use crate::files::whole_file;
 use crate::progress::Progress;
 use crate::verbs::model_options::ModelOptions;
+use crate::verbs::output::check_file;
 
 /// Embed the rows of a JSONL file
 ///
@@ -42,6 +43,12 @@ pub struct Args {
 /// Names the option, or the row and its file, that is wrong. No output is left then.
 pub fn run(args: &Args) -> Result<()> {
     let format = Format::of(&args.output)?;
+    ensure!(
+        !same_file(&args.input, &args.output),
+        "--output {} is the input; name another file",
+        args.output.display()
+    );
+    check_file(&args.output)?;
     let here = args.input.parent().unwrap_or(Path::new("")).to_owned();
     let rows = embed_rows(&args.input, args.root.as_ref().unwrap_or(&here))?;
     ensure!(!rows.is_empty(), "{}: no rows", args.input.display());
@@ -71,14 +78,20 @@ impl Format {
     }
 }
 
+fn same_file(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    real(one).is_some_and(|one| real(other) == Some(one))
+}
+
 fn embed(embedder: &dyn Embed, rows: &[EmbedRow], batch_size: usize) -> Result<Vec<Vec<f32>>> {
     let ahead = batch_size * 16;
     let progress = Progress::tasks("embed", rows.len().div_ceil(ahead));
+    progress.message("rows");
     let mut vectors = Vec::with_capacity(rows.len());
-    for (i, part) in rows.chunks(ahead).enumerate() {
+    for part in rows.chunks(ahead) {
         let items: Vec<Item> = part.iter().map(|row| row.item.clone()).collect();
         vectors.extend(embedder.embed(&items).map_err(|error| named(error, part))?);
-        progress.message(&format!("{} of {} rows", (i * ahead + part.len()), rows.len()));
+        progress.part(vectors.len(), rows.len());
         progress.advance();
     }
     progress.finish();

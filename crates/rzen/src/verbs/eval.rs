@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::evaluate::Benchmark;
 use crate::verbs::model_options::ModelOptions;
+use crate::verbs::output::check_file;
 
 /// Rank every task of a corpus folder and write the scores
 ///
@@ -34,6 +35,7 @@ pub struct Args {
 /// # Errors
 /// Names the option, file, row or item that is wrong. No output is left then.
 pub fn run(args: &Args) -> Result<()> {
+    check_file(&args.output)?;
     let benchmark = Benchmark::load(&args.data, args.tasks.as_deref())?;
     let embedder = args.model.open()?.embedder(PathBuf::new(), args.model.batch_size);
     let scores = benchmark.run(&embedder, "eval", args.model.batch_size)?;

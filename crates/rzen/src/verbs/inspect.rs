@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rzen_model::{AdapterConfig, ModelConfig, ProcessorConfig, TensorInfo, tensor_table};
+use rzen_train::Checkpoint;
 
 /// Say what a checkpoint or an adapter holds
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  rzen inspect runs/world/soup/adapter --tensors")]
 pub struct Args {
-    /// Folder of a checkpoint or of a PEFT adapter
+    /// Folder of a checkpoint, of a PEFT adapter, or of a step of a training
     folder: PathBuf,
     /// List every tensor
     #[arg(long)]
@@ -21,19 +22,21 @@ pub struct Args {
 /// # Errors
 /// If the folder is neither, or a file of it is damaged.
 pub fn run(args: &Args) -> Result<()> {
-    let folder = &args.folder;
+    let (folder, step) = training_step(&args.folder)?;
+    let folder = &folder;
     let lines = if folder.join("adapter_config.json").is_file() {
         adapter(folder)?
     } else if folder.join("config.json").is_file() {
         checkpoint(folder)?
     } else {
         bail!(
-            "{}: neither config.json (a checkpoint) nor adapter_config.json (an adapter) is there",
+            "{}: neither config.json (a checkpoint) nor adapter_config.json (an adapter) is there; a run keeps \
+             them in STAGE/model and STAGE/adapter",
             folder.display()
         );
     };
     let table = tensor_table(folder).with_context(|| folder.display().to_string())?;
-    for (name, value) in lines.into_iter().chain(totals(&table)) {
+    for (name, value) in step.into_iter().chain(lines).chain(totals(&table)) {
         println!("{name:<18} {value}");
     }
     if args.tensors {
@@ -47,6 +50,18 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 type Line = (&'static str, String);
+
+/// The folder of the weights, and the step where `folder` is a step of a training.
+fn training_step(folder: &Path) -> Result<(PathBuf, Option<Line>)> {
+    if !folder.join("state.json").is_file() {
+        return Ok((folder.to_owned(), None));
+    }
+    let checkpoint = Checkpoint::open(folder)?;
+    let (stage, step) = (&checkpoint.state.stage, checkpoint.state.step);
+    let encoder = checkpoint.encoder();
+    let line = format!("step {step} of stage `{stage}`; its weights are in {}", encoder.display());
+    Ok((encoder, Some(("training", line))))
+}
 
 fn checkpoint(folder: &Path) -> Result<Vec<Line>> {
     let config = ModelConfig::load(folder)?;

@@ -4,5 +4,6 @@ pub mod embed;
 pub mod eval;
 pub mod inspect;
 pub mod model_options;
+pub mod output;
 pub mod soup;
 pub mod train;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 use rzen_merge::{Existing, Ingredient, Method, Soup, merge_into_base, soup_adapters};
 
+use crate::verbs::output::check_folder;
+
 /// Combine adapters of one base model into one adapter or one model
 ///
 /// `exact` is the weighted sum of the updates themselves (ranks add up); `svd` cuts that sum back to --rank;
@@ -19,8 +21,8 @@ pub struct Args {
     /// Folder of a PEFT adapter; give two or more
     #[arg(long = "adapter", required = true, value_name = "DIR")]
     adapters: Vec<PathBuf>,
-    /// Weights of the adapters, separated by commas; default equal shares
-    #[arg(long, value_delimiter = ',', value_name = "W,W,…")]
+    /// Weights of the adapters, separated by commas, also below 0; default equal shares
+    #[arg(long, value_delimiter = ',', value_name = "W,W,…", allow_hyphen_values = true)]
     weights: Option<Vec<f64>>,
     /// exact, svd, mean-ab, linear, ties or magnitude-prune
     #[arg(long, default_value = "exact")]
@@ -28,9 +30,9 @@ pub struct Args {
     /// Rank that `svd` cuts to
     #[arg(long)]
     rank: Option<usize>,
-    /// Share of numbers that ties and magnitude-prune keep
-    #[arg(long, default_value_t = 0.5)]
-    density: f64,
+    /// Share of numbers that ties and magnitude-prune keep; default 0.5
+    #[arg(long)]
+    density: Option<f64>,
     /// Merge the soup into this checkpoint; --output is a model then
     #[arg(long, value_name = "DIR")]
     base: Option<PathBuf>,
@@ -54,8 +56,43 @@ pub struct SoupOptions {
     pub overwrite: bool,
 }
 
+impl Args {
+    fn options(&self) -> Result<SoupOptions> {
+        let prunes = ["ties", "magnitude-prune"].contains(&self.method.as_str());
+        if let Some(density) = self.density
+            && !prunes
+        {
+            bail!(
+                "--density {density} is given, but method `{}` keeps every number; leave it out, or take ties or \
+                 magnitude-prune",
+                self.method
+            );
+        }
+        Ok(SoupOptions {
+            method: self.method.clone(),
+            rank: self.rank,
+            density: self.density.unwrap_or(DENSITY),
+            overwrite: self.overwrite,
+        })
+    }
+}
+
+/// The density where none is given.
+const DENSITY: f64 = 0.5;
+
 impl SoupOptions {
     fn method(&self) -> Result<Method> {
+        let method = self.named_method()?;
+        match (self.rank, method) {
+            (None, _) | (Some(_), Method::Svd { .. }) => Ok(method),
+            (Some(rank), _) => bail!(
+                "rank {rank} is given, but soup method `{}` doesn't cut ranks; leave it out or take svd",
+                self.method
+            ),
+        }
+    }
+
+    fn named_method(&self) -> Result<Method> {
         match self.method.as_str() {
             "exact" => Ok(Method::Exact),
             "svd" => Ok(Method::Svd { rank: self.rank }),
@@ -79,12 +116,8 @@ impl SoupOptions {
 /// # Errors
 /// Names the adapter, module or option that is wrong. No output is left then.
 pub fn run(args: &Args) -> Result<()> {
-    let options = SoupOptions {
-        method: args.method.clone(),
-        rank: args.rank,
-        density: args.density,
-        overwrite: args.overwrite,
-    };
+    let options = args.options()?;
+    check_folder(&args.output, args.overwrite)?;
     let soup = combine(&args.adapters, args.weights.as_deref(), &options)?;
     match &args.base {
         Some(base) => merge_into_base(base, &soup.adapter, &args.output, options.existing())?,
@@ -113,6 +146,14 @@ pub fn make_soup(
     Ok(soup.report.relative_error)
 }
 
+/// What weights that don't add up to 1 do, as a sentence.
+fn note(weights: &[f64]) -> Option<String> {
+    let sum: f64 = weights.iter().sum();
+    ((sum - 1.0).abs() > 1e-6).then(|| {
+        format!("note: the weights add up to {sum:.6}, not 1; the soup is that much stronger than a mean")
+    })
+}
+
 fn combine(adapters: &[PathBuf], weights: Option<&[f64]>, options: &SoupOptions) -> Result<Soup> {
     let ingredients = match weights {
         None => Ingredient::uniform(adapters.to_vec()),
@@ -123,6 +164,9 @@ fn combine(adapters: &[PathBuf], weights: Option<&[f64]>, options: &SoupOptions)
                 weights.len(),
                 adapters.len()
             );
+            if let Some(note) = note(weights) {
+                eprintln!("{note}");
+            }
             let pairs = adapters.iter().zip(weights);
             pairs.map(|(path, weight)| Ingredient { path: path.clone(), weight: *weight }).collect()
         }
@@ -137,4 +181,28 @@ fn worst(soup: &Soup, count: usize) -> Vec<(&str, f64)> {
     modules.sort_by(|a, b| b.1.total_cmp(&a.1));
     modules.truncate(count);
     modules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_weights_that_scale_the_soup_are_noted() {
+        assert_eq!(note(&[0.1; 10]), None);
+        assert_eq!(note(&[-0.2, 1.2]), None);
+        assert!(note(&[1.0, 0.5]).unwrap().contains("1.5"));
+    }
+
+    #[test]
+    fn settings_of_other_methods_are_refused() {
+        let method = |method: &str, rank| {
+            let options = SoupOptions { method: method.into(), rank, density: 0.3, overwrite: false };
+            options.method().map_err(|error| error.to_string())
+        };
+        assert_eq!(method("svd", Some(4)), Ok(Method::Svd { rank: Some(4) }));
+        assert_eq!(method("ties", None), Ok(Method::Ties { density: 0.3 }));
+        let error = method("exact", Some(4)).unwrap_err();
+        assert!(error.contains("rank 4") && error.contains("`exact`") && error.contains("svd"), "{error}");
+    }
 }

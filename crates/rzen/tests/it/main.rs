@@ -8,3 +8,4 @@ mod program;
 #[allow(dead_code)]
 mod reference;
 mod train_golden;
+mod verbs;

@@ -1,0 +1,396 @@
+//! What the verbs' options do, and what is left where a verb fails.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+const RECIPE: &str = r#"
+seed = 5
+[data.world]
+captions = 24
+edits = 4
+pages = 6
+clips = 8
+texts = 8
+instructed = 8
+labels = 8
+queries = 4
+[model]
+kind = "scratch"
+vocab_size = 400
+text = { hidden_size = 32, intermediate_size = 48, num_hidden_layers = 2, num_attention_heads = 2, num_key_value_heads = 1 }
+vision = { depth = 1, embed_dim = 32, num_heads = 2, mlp_ratio = 2 }
+[processor]
+system_prompt = "Embed."
+image_tokens = [4, 12]
+frame_tokens = [4, 4]
+num_frames = 2
+pdf_dpi = 36.0
+[[stage]]
+name = "first"
+batch_size = 8
+micro_batch_size = 4
+epochs = 1
+instructions = false
+datasets = [{ dataset = "stage1_captions" }]
+objective = { alpha = 0.0, delta = 2.0 }
+training = { learning_rate = 1e-3, recompute = false, checkpoint_every = 2, keep_last = 1 }
+[[stage]]
+name = "a"
+from = "first"
+train = { kind = "lora", rank = 2, alpha = 4 }
+batch_size = 6
+micro_batch_size = 3
+epochs = 2
+datasets = [{ dataset = "pictures" }]
+objective = { alpha = 0.0, delta = 2.0 }
+training = { learning_rate = 1e-2 }
+[[stage]]
+name = "b"
+from = "first"
+train = { kind = "lora", rank = 2, alpha = 4 }
+batch_size = 6
+micro_batch_size = 3
+epochs = 2
+datasets = [{ dataset = "clips" }]
+objective = { alpha = 0.0, delta = 2.0 }
+training = { learning_rate = 1e-2 }
+[soup]
+ingredients = ["a", "b"]
+"#;
+
+/// The folder of a run of the tiny recipe, and what the training printed.
+struct Trained {
+    run: PathBuf,
+    table: String,
+    lines: String,
+}
+
+impl Trained {
+    fn path(&self, name: &str) -> String {
+        self.run.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+/// Made once for all tests.
+fn trained() -> &'static Trained {
+    static RUN: OnceLock<Trained> = OnceLock::new();
+    RUN.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap().keep();
+        std::fs::write(folder.join("tiny.toml"), RECIPE).unwrap();
+        let output = rzen(&folder, &["train", "--config", "tiny.toml"]);
+        let (table, lines) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{lines}");
+        Trained { run: folder.join("runs/tiny"), table, lines }
+    })
+}
+
+fn rzen(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rzen"));
+    command.current_dir(folder).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn succeed(folder: &Path, args: &[&str]) -> String {
+    let output = rzen(folder, args);
+    assert!(output.status.success(), "rzen {args:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn refuse(folder: &Path, args: &[&str]) -> String {
+    let output = rzen(folder, args);
+    assert!(!output.status.success(), "rzen {args:?} succeeded");
+    text(&output.stderr)
+}
+
+/// The names in a folder, sorted.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn picture() -> PathBuf {
+    first_with(&trained().run.join("world"), ".png")
+}
+
+fn clip() -> PathBuf {
+    first_with(&trained().run.join("world"), ".gif")
+}
+
+fn first_with(folder: &Path, ending: &str) -> PathBuf {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for name in names(&folder) {
+            let path = folder.join(name);
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.to_string_lossy().ends_with(ending) => return path,
+                false => {}
+            }
+        }
+    }
+    panic!("no {ending} file in {}", folder.display());
+}
+
+/// Rows of every kind: text, picture with text, clip, and the same text with an instruction.
+fn rows() -> Vec<Value> {
+    let text = "a red star over a blue square and a green circle, ".repeat(6);
+    vec![
+        json!({"id": "text", "content": [{"text": text}]}),
+        json!({"id": "picture", "content": [{"image": picture()}, {"text": "blue"}]}),
+        json!({"id": "clip", "content": [{"video": clip()}]}),
+        json!({
+            "id": "asked",
+            "content": [{"text": text}],
+            "instruction": "Find a picture that shows this."
+        }),
+    ]
+}
+
+const TEXT: usize = 0;
+const PICTURE: usize = 1;
+const CLIP: usize = 2;
+const ASKED: usize = 3;
+
+/// The vectors of [`rows`] with these options.
+fn embed(options: &[&str]) -> Vec<Vec<f32>> {
+    let place = tempfile::tempdir().unwrap();
+    let lines: String = rows().iter().map(|row| format!("{row}\n")).collect();
+    std::fs::write(place.path().join("rows.jsonl"), lines).unwrap();
+    let fixed = ["embed", "--input", "rows.jsonl", "--output", "out.jsonl"];
+    succeed(place.path(), &[&fixed, options].concat());
+    let out = std::fs::read_to_string(place.path().join("out.jsonl")).unwrap();
+    let vector = |line: &str| -> Vec<f32> {
+        let row: Value = serde_json::from_str(line).unwrap();
+        row["embedding"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+    };
+    let vectors: Vec<Vec<f32>> = out.lines().map(vector).collect();
+    vectors.iter().for_each(|vector| rzen_core::check_unit_vector(vector).unwrap());
+    vectors
+}
+
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Which rows of [`rows`] two runs embed differently.
+fn changed(a: &[Vec<f32>], b: &[Vec<f32>]) -> Vec<usize> {
+    (0..a.len()).filter(|&i| distance(&a[i], &b[i]) > 1e-5).collect()
+}
+
+#[test]
+fn options_of_the_processor_change_what_they_name() {
+    let model = trained().path("first/model");
+    let with = |more: &[&str]| embed(&[&["--model", &model], more].concat());
+    let plain = with(&[]);
+    assert_eq!(changed(&plain, &with(&["--batch-size", "1"])), [0; 0], "a batch is a matter of speed");
+    assert!(distance(&plain[TEXT], &plain[ASKED]) > 1e-3, "the instruction counts");
+    let of = |more: &[&str]| changed(&plain, &with(more));
+    assert_eq!(of(&["--positions", "sequential"]), [0; 0], "as the model says");
+    assert_eq!(of(&["--positions", "mrope"]), [PICTURE, CLIP]);
+    assert_eq!(of(&["--image-tokens", "16..25"]), [PICTURE]);
+    assert_eq!(of(&["--frame-tokens", "9..16"]), [CLIP]);
+    assert_eq!(of(&["--num-frames", "4"]), [CLIP]);
+    // Long enough for the pictures, too short for the texts.
+    assert_eq!(of(&["--max-length", "64"]), [TEXT, ASKED]);
+}
+
+#[test]
+fn half_precision_points_the_same_way() {
+    let model = trained().path("first/model");
+    let whole = embed(&["--model", &model]);
+    let half = embed(&["--model", &model, "--dtype", "bf16"]);
+    assert!(!changed(&whole, &half).is_empty(), "bf16 rounds");
+    for (whole, half) in whole.iter().zip(&half) {
+        let cosine: f32 = whole.iter().zip(half).map(|(a, b)| a * b).sum();
+        assert!(cosine > 0.99, "{cosine}");
+    }
+}
+
+#[test]
+fn an_adapter_equals_the_model_it_is_merged_into() {
+    let trained = trained();
+    let [base, a, b] = ["first/model", "a/adapter", "b/adapter"].map(|name| trained.path(name));
+    let place = tempfile::tempdir().unwrap();
+    let soup = ["soup", "--adapter", &a, "--adapter", &b, "--base", &base];
+    // All of `a` and nothing of `b`.
+    succeed(place.path(), &[&soup[..], &["--weights", "1,0", "--output", "merged"]].concat());
+    let merged = place.path().join("merged");
+    let attached = embed(&["--model", &base, "--adapter", &a]);
+    let difference = changed(&attached, &embed(&["--model", merged.to_str().unwrap()]));
+    assert_eq!(difference, [0; 0]);
+    assert_eq!(changed(&attached, &embed(&["--model", &base])).len(), 4, "the adapter counts");
+}
+
+#[test]
+fn methods_and_weights_of_a_soup() {
+    let trained = trained();
+    let [base, a, b] = ["first/model", "a/adapter", "b/adapter"].map(|name| trained.path(name));
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let soup = |more: &[&str]| -> Vec<&str> {
+        [&["soup", "--adapter", &a, "--adapter", &b], more].concat().into_iter().map(leak).collect()
+    };
+    let rank = |name: &str| -> Value {
+        let path = folder.join(name).join("adapter_config.json");
+        serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap()["r"].clone()
+    };
+    succeed(folder, &soup(&["--output", "exact"]));
+    succeed(folder, &soup(&["--method", "svd", "--rank", "1", "--output", "deep/down/svd"]));
+    assert_eq!((rank("exact"), rank("deep/down/svd")), (json!(4), json!(1)));
+    for method in ["mean-ab", "linear", "ties", "magnitude-prune"] {
+        let said = succeed(folder, &soup(&["--method", method, "--output", method]));
+        assert!(said.contains("relative error"), "{said}");
+    }
+    let processor = std::fs::read(Path::new(&a).join("processor.json")).unwrap();
+    assert_eq!(std::fs::read(folder.join("exact/processor.json")).unwrap(), processor);
+
+    let negative = rzen(folder, &soup(&["--weights", "-0.2,1.2", "--output", "negative"]));
+    assert!(negative.status.success() && !text(&negative.stderr).contains("add up"), "{negative:?}");
+    let strong = rzen(folder, &soup(&["--weights", "1,1", "--output", "strong"]));
+    assert!(strong.status.success() && text(&strong.stderr).contains("add up to 2"), "{strong:?}");
+
+    let before = names(folder);
+    for (more, words) in [
+        (["--rank", "3"], "svd"),
+        (["--density", "0.4"], "magnitude-prune"),
+        (["--weights", "1e300,1"], "smaller weights"),
+        (["--weights", "nan,1"], "expected a number"),
+    ] {
+        let error = refuse(folder, &soup(&[&more[..], &["--output", "wrong"]].concat()));
+        assert!(error.contains(words), "{more:?}: {error}");
+    }
+    assert_eq!(names(folder), before, "nothing is left");
+    // What stands there is told before anything is read.
+    let missing = ["soup", "--adapter", "nowhere", "--base", &base, "--output", "exact"];
+    let error = refuse(folder, &missing);
+    assert!(error.contains("exact exists") && !error.contains("nowhere"), "{error}");
+}
+
+/// Arguments that live as long as the test program.
+fn leak(text: &str) -> &'static str {
+    String::leak(text.to_owned())
+}
+
+#[test]
+fn outputs_are_checked_before_the_work() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let rows: String = rows().iter().map(|row| format!("{row}\n")).collect();
+    std::fs::write(folder.join("rows.jsonl"), rows).unwrap();
+    let (model, world) = (trained().path("soup/model"), trained().path("world"));
+    for args in [
+        ["embed", "--model", "nowhere", "--input", "rows.jsonl", "--output", "rows.jsonl/out.jsonl"],
+        ["eval", "--model", "nowhere", "--data", &world, "--output", "rows.jsonl/scores.json"],
+        ["soup", "--adapter", "nowhere", "--adapter", "nowhere", "--output", "rows.jsonl/soup"],
+    ] {
+        let error = refuse(folder, &args);
+        assert!(error.contains("--output rows.jsonl/") && !error.contains("nowhere"), "{error}");
+    }
+    let error =
+        refuse(folder, &["embed", "--model", &model, "--input", "rows.jsonl", "--output", "./rows.jsonl"]);
+    assert!(error.contains("is the input"), "{error}");
+    assert_eq!(names(folder), ["rows.jsonl"]);
+
+    succeed(folder, &["embed", "--model", &model, "--input", "rows.jsonl", "--output", "new/out.jsonl"]);
+    let eval = ["eval", "--model", &model, "--data", &world, "--tasks", "pictures", "--output"];
+    succeed(folder, &[&eval[..], &["also/new/scores.json"]].concat());
+    assert_eq!((names(&folder.join("new")).len(), names(&folder.join("also/new")).len()), (1, 1));
+    let scores = std::fs::read(folder.join("also/new/scores.json")).unwrap();
+    let scores: Value = serde_json::from_slice(&scores).unwrap();
+    assert!(scores["pictures"].as_object().unwrap().keys().all(|key| key != "ties" && key != "candidates"));
+}
+
+/// Runs a verb that may write no file past 512 or 1024 bytes, as on a full disk.
+#[cfg(unix)]
+fn on_a_full_disk(folder: &Path, args: &[&str]) -> String {
+    let output = Command::new("sh")
+        .current_dir(folder)
+        .args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_rzen")])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "rzen {args:?} succeeded");
+    text(&output.stderr)
+}
+
+#[test]
+#[cfg(unix)]
+fn a_full_disk_leaves_nothing_behind() {
+    let trained = trained();
+    let [model, base, a, b, world] =
+        ["soup/model", "first/model", "a/adapter", "b/adapter", "world"].map(|name| trained.path(name));
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let rows: String =
+        (0..64).map(|i| format!("{}\n", json!({"id": i.to_string(), "content": [{"text": "a"}]}))).collect();
+    std::fs::write(folder.join("rows.jsonl"), rows).unwrap();
+    let adapters = ["soup", "--adapter", &a, "--adapter", &b];
+    let cases: [(&str, Vec<&str>); 5] = [
+        ("out.jsonl", vec!["embed", "--model", &model, "--input", "rows.jsonl"]),
+        ("out.safetensors", vec!["embed", "--model", &model, "--input", "rows.jsonl"]),
+        ("scores.json", vec!["eval", "--model", &model, "--data", &world]),
+        ("adapter", adapters.to_vec()),
+        ("model", [&adapters[..], &["--base", &base]].concat()),
+    ];
+    for (output, args) in cases {
+        let error = on_a_full_disk(folder, &[&args[..], &["--output", output]].concat());
+        assert!(error.contains(output) && error.contains("too large"), "{output}: {error}");
+        let advice = error.contains("is there room");
+        // The advice for vectors is given where files are written.
+        assert!(advice || output.starts_with("out."), "{output}: {error}");
+        assert_eq!(names(folder), ["rows.jsonl"], "{output} left something");
+    }
+}
+
+#[test]
+fn folders_are_described() {
+    let trained = trained();
+    let place = tempfile::tempdir().unwrap();
+    let checkpoint = succeed(place.path(), &["inspect", &trained.path("first/model")]);
+    for words in ["Qwen2-VL checkpoint", "2 layers, width 32", "400 rows", "4..12"] {
+        assert!(checkpoint.contains(words), "{words}: {checkpoint}");
+    }
+    let tensors = succeed(place.path(), &["inspect", "--tensors", &trained.path("a/adapter")]);
+    assert!(
+        tensors.contains("lora_A") && tensors.contains("F32") && tensors.contains("[2, 32]"),
+        "{tensors}"
+    );
+
+    let steps = trained.run.join("first/checkpoints");
+    let step = names(&steps).pop().unwrap();
+    let said = succeed(&steps, &["inspect", &step]);
+    assert!(said.contains("of stage `first`") && said.contains("encoder"), "{said}");
+    assert!(said.contains("Qwen2-VL checkpoint"), "{said}");
+}
+
+#[test]
+fn every_verb_explains_itself() {
+    for verb in ["train", "soup", "eval", "embed", "inspect"] {
+        let help = succeed(Path::new("."), &[verb, "--help"]);
+        assert!(help.contains("Example") && help.contains(&format!("rzen {verb}")), "{help}");
+    }
+}
+
+#[test]
+fn a_training_says_what_came_of_it() {
+    let trained = trained();
+    let verdict = trained.table.lines().find(|line| line.starts_with("soup: mean hit_rate@1 "));
+    let verdict = verdict.unwrap_or_else(|| panic!("{}", trained.table));
+    for words in ["× chance ", "start ", "first ", "a ", "b "] {
+        assert!(verdict.contains(words), "{verdict}");
+    }
+    let page = std::fs::read_to_string(trained.run.join("report.html")).unwrap();
+    assert!(page.contains(verdict) && !page.contains("NaN"), "{verdict}");
+    for words in ["samples/s eta 0:0", "checkpoint ", "measure soup: done"] {
+        assert!(trained.lines.contains(words), "{words}: {}", trained.lines);
+    }
+}
