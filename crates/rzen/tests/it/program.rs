@@ -272,7 +272,7 @@ fn a_run_stops_at_bad_rows_until_they_are_allowed() {
         let error = refuse(place.path(), &args);
         assert!(error.contains(&picture), "attempt {attempt}: {error}");
         assert!(error.contains("stage1_captions/train.jsonl"), "attempt {attempt}: {error}");
-        assert!(error.contains("raise the limit"), "attempt {attempt}: {error}");
+        assert!(error.contains("raise `bad_row_limit`"), "attempt {attempt}: {error}");
         assert!(!place.path().join("run/first/model").exists());
     }
     succeed(place.path(), &[&args[..], &["--set", "data.bad_row_limit=9"]].concat());
