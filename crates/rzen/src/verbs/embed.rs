@@ -16,7 +16,7 @@ use crate::verbs::output::check_file;
 
 /// Embed the rows of a JSONL file
 ///
-/// A row is {"id": "…", "content": [parts], "instruction": "…"?}, a part {"text": "…"}, {"image": "file"},
+/// A row is {"id": "…", "content": [part, …], "instruction": "…"?}, a part {"text": "…"}, {"image": "file"},
 /// {"video": "file" or ["frame", …]} or {"document": "file.pdf", "page": 1}. Relative paths count from
 /// --root, by default from the folder of the input.
 #[derive(clap::Args, Debug)]

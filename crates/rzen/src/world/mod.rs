@@ -7,7 +7,7 @@
 //!
 //! Everything is made of a closed vocabulary: eight shapes in eight colours, two sizes, a few
 //! places, backgrounds, motions, numbers and titles. Some combinations of those words
-//! ([`HeldOut`]) are kept from training altogether, and evaluation asks for just these.
+//! (`HeldOut`) are kept from training altogether, and evaluation asks for just these.
 //!
 //! A world is a folder in the corpus format: `tasks.jsonl`, `<dataset>/train.jsonl`,
 //! `<dataset>/eval_*.jsonl`, `<dataset>/pool_*.jsonl`, real media files, and besides them
