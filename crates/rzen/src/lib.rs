@@ -9,6 +9,7 @@ pub mod device;
 pub mod embedder;
 pub mod evaluate;
 pub mod files;
+pub mod load_limits;
 pub mod models;
 pub mod pipeline;
 pub mod progress;

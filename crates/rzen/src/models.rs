@@ -78,13 +78,8 @@ impl Opened {
         Reader { loader, processor: Arc::new(self.processor) }
     }
 
-    /// The model as an embedder of items whose relative paths count from `root`.
-    pub fn embedder(self, root: PathBuf, batch_size: usize) -> LocalEmbedder {
-        self.embedder_within(root, batch_size, LoadOptions::default())
-    }
-
-    /// The model as an embedder whose files are read within `limits`.
-    pub fn embedder_within(self, root: PathBuf, batch_size: usize, limits: LoadOptions) -> LocalEmbedder {
+    /// The model as an embedder of items whose relative paths count from `root`, read within `limits`.
+    pub fn embedder(self, root: PathBuf, batch_size: usize, limits: LoadOptions) -> LocalEmbedder {
         let settings = EmbedSettings { batch_size, threads: threads(&self.device) };
         let (loader, collator) = (self.loader(root, limits), self.collator());
         LocalEmbedder::new(self.model, loader, self.processor, collator, settings)

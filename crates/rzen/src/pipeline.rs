@@ -360,7 +360,7 @@ fn measure(job: &Job, benchmark: &Benchmark, start: &Base, soup: Option<&Path>) 
         }
         let batch_size = job.recipe.evaluation.batch_size;
         let scores = benchmark.run(
-            &opened.embedder_within(PathBuf::new(), batch_size, job.recipe.data.load.options()),
+            &opened.embedder(PathBuf::new(), batch_size, job.recipe.data.load.options()),
             &format!("measure {name}"),
             batch_size,
         )?;

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use rzen_data::{LoadOptions, VideoDecoder};
 use rzen_loss::InfoNceConfig;
 use rzen_model::{AdapterConfig, ModelConfig, ProcessorConfig, TextConfig, VisionConfig, all_linear};
 use rzen_train::StageConfig;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::augment::Augment;
+use crate::load_limits::LoadLimits;
 use crate::world::WorldConfig;
 
 /// A whole training: one TOML file. Unknown keys are refused.
@@ -56,50 +56,6 @@ pub struct Data {
 impl Default for Data {
     fn default() -> Self {
         Data { folder: None, world: None, bad_row_limit: 0, prefetch: 2, load: LoadLimits::default() }
-    }
-}
-
-/// What files may ask for before they are refused; see [`LoadOptions`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LoadLimits {
-    max_pixels: u64,
-    max_side: u32,
-    max_file_bytes: u64,
-    pdf_timeout_ms: u64,
-    video_timeout_ms: u64,
-    video_byte_cap: u64,
-    video_decoder: VideoDecoder,
-}
-
-impl Default for LoadLimits {
-    fn default() -> Self {
-        let options = LoadOptions::default();
-        LoadLimits {
-            max_pixels: options.max_pixels,
-            max_side: options.max_side,
-            max_file_bytes: options.max_file_bytes,
-            pdf_timeout_ms: options.pdf_timeout_ms,
-            video_timeout_ms: options.video_timeout_ms,
-            video_byte_cap: options.video_byte_cap,
-            video_decoder: options.video_decoder,
-        }
-    }
-}
-
-impl LoadLimits {
-    /// The options of a loader with these limits.
-    pub fn options(&self) -> LoadOptions {
-        LoadOptions {
-            max_pixels: self.max_pixels,
-            max_side: self.max_side,
-            max_file_bytes: self.max_file_bytes,
-            pdf_timeout_ms: self.pdf_timeout_ms,
-            video_timeout_ms: self.video_timeout_ms,
-            video_byte_cap: self.video_byte_cap,
-            video_decoder: self.video_decoder,
-            ..LoadOptions::default()
-        }
     }
 }
 
@@ -712,15 +668,5 @@ mod tests {
         assert!(!text.contains("steps") && text.contains("warmup = 7"), "{text}");
         let training = &Recipe::parse(&text).unwrap().stages[1].training;
         assert_eq!((training.warmup, training.eps), (rzen_train::Warmup::Steps(7), 1e-7));
-    }
-
-    #[test]
-    fn limits_of_loading_can_be_set() {
-        let text = RECIPE
-            .replace("seed = 1", "seed = 1\ndata = { load = { max_side = 9, video_decoder = \"native\" } }");
-        let options = Recipe::parse(&text).unwrap().data.load.options();
-        let expected =
-            LoadOptions { max_side: 9, video_decoder: VideoDecoder::Native, ..LoadOptions::default() };
-        assert_eq!(options, expected);
     }
 }

@@ -101,6 +101,7 @@ pub fn write_report(
     for stage in &job.recipe.stages {
         runs.extend(read_curves(&job.run.join(&stage.name).join("metrics.jsonl"))?);
     }
+    let loader = Loader::new(job.recipe.data.load.options());
     let input = ReportInput {
         title: format!("rzen: {name}"),
         summary: facts(job, name, duration),
@@ -108,7 +109,7 @@ pub fn write_report(
         columns: columns.iter().map(|column| column.name.clone()).collect(),
         table: task_rows(columns),
         hits: hit_verdict(columns),
-        examples: columns.last().map_or(Vec::new(), |column| examples(benchmark, column)),
+        examples: columns.last().map_or(Vec::new(), |column| examples(&loader, benchmark, column)),
         notes: notes(columns),
     };
     let path = job.run.join("report.html");
@@ -167,14 +168,13 @@ fn notes(columns: &[Column]) -> Vec<String> {
 }
 
 /// A few queries of each task that were answered, and a few that were not.
-fn examples(benchmark: &Benchmark, column: &Column) -> Vec<Example> {
-    let loader = Loader::default();
+fn examples(loader: &Loader, benchmark: &Benchmark, column: &Column) -> Vec<Example> {
     let mut examples = Vec::new();
     for (task, score) in benchmark.tasks.iter().zip(&column.scores.scores) {
         for correct in [true, false] {
             let picks =
                 (0..score.per_query.len()).filter(|&i| is_right(task, score, i) == correct).take(EXAMPLES);
-            examples.extend(picks.map(|i| example(&loader, task, score, i)));
+            examples.extend(picks.map(|i| example(loader, task, score, i)));
         }
     }
     examples

@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
     let here = args.input.parent().unwrap_or(Path::new("")).to_owned();
     let rows = embed_rows(&args.input, args.root.as_ref().unwrap_or(&here))?;
     ensure!(!rows.is_empty(), "{}: no rows", args.input.display());
-    let embedder = args.model.open()?.embedder(PathBuf::new(), args.model.batch_size);
+    let embedder = args.model.embedder()?;
     let vectors = embed(&embedder, &rows, args.model.batch_size)?;
     whole_file(&args.output, |file| match format {
         Format::Safetensors => write_safetensors(file, &rows, &vectors),

@@ -37,7 +37,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     check_file(&args.output)?;
     let benchmark = Benchmark::load(&args.data, args.tasks.as_deref())?;
-    let embedder = args.model.open()?.embedder(PathBuf::new(), args.model.batch_size);
+    let embedder = args.model.embedder()?;
     let scores = benchmark.run(&embedder, "eval", args.model.batch_size)?;
     scores.results.save(&args.output)?;
     println!("{}", scores.results.table());

@@ -7,6 +7,8 @@ use anyhow::Result;
 use burn::tensor::DType;
 use rzen_model::{PositionMode, Processor, SpecialTokens};
 
+use crate::embedder::LocalEmbedder;
+use crate::load_limits::LoadLimits;
 use crate::models::{self, Opened};
 
 /// The model and how it is run; what is not given is as the checkpoint's `processor.json` says.
@@ -39,6 +41,10 @@ pub struct ModelOptions {
     /// Turn pictures upright by their EXIF tag
     #[arg(long)]
     pub exif_orientation: bool,
+    /// A limit on what files may ask for, such as max_pixels=400000000, video_timeout_ms=600000 or
+    /// incomplete_video=repeat; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub load: Vec<String>,
     /// Element type of the weights: f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     pub dtype: String,
@@ -69,6 +75,15 @@ impl FromStr for Range {
 }
 
 impl ModelOptions {
+    /// Opens the model with these options and makes it an embedder of items with whole paths.
+    ///
+    /// # Errors
+    /// Names the option, or the file of the model, that is wrong.
+    pub fn embedder(&self) -> Result<LocalEmbedder> {
+        let limits = LoadLimits::parse(&self.load)?.options();
+        Ok(self.open()?.embedder(PathBuf::new(), self.batch_size, limits))
+    }
+
     /// Opens the model with these options over its own settings.
     ///
     /// # Errors
