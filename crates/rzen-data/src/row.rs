@@ -48,12 +48,14 @@ pub enum ManifestError {
         source: serde_json::Error,
     },
     /// A key is missing.
-    #[error("{origin}: key `{key}` is missing; expected keys are {allowed}")]
+    #[error("{origin}: key `{key}` is missing{strange}; expected keys are {allowed}")]
     MissingKey {
         /// The row.
         origin: Origin,
         /// The key.
         key: &'static str,
+        /// The keys that stand there and are not known, in words; empty where there are none.
+        strange: String,
         /// The keys that may stand here.
         allowed: String,
     },
@@ -175,8 +177,24 @@ impl Row {
         self.optional(key)?.ok_or_else(|| ManifestError::MissingKey {
             origin: self.origin.clone(),
             key,
+            strange: self.strange_keys(),
             allowed: self.allowed_keys(),
         })
+    }
+
+    /// `, and … is not known`, or nothing: a key that is missing is often one that was misspelt.
+    fn strange_keys(&self) -> String {
+        let strange: Vec<String> = self
+            .map
+            .keys()
+            .filter(|key| !self.allowed.contains(&key.as_str()))
+            .map(|key| format!("`{key}`"))
+            .collect();
+        match strange.len() {
+            0 => String::new(),
+            1 => format!(", and {} is not known", strange[0]),
+            _ => format!(", and {} are not known", strange.join(", ")),
+        }
     }
 
     /// Takes a key that may be missing; `null` counts as missing.

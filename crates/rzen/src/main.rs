@@ -33,8 +33,40 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", in_one_line(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// An error and its causes, without those that the ones before have told already.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        let cause = cause.trim();
+        if text.contains(cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text += ": ";
+        }
+        text += cause;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let missing = || std::io::Error::other("no such file");
+        let told: anyhow::Result<()> = Err(missing()).context("can't read `a`: no such file; check the path");
+        assert_eq!(in_one_line(&told.unwrap_err()), "can't read `a`: no such file; check the path");
+        let untold: anyhow::Result<()> = Err(missing()).context("model b");
+        assert_eq!(in_one_line(&untold.unwrap_err()), "model b: no such file");
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, FloatDType};
 use rzen_data::{LoadOptions, Loader};
 use rzen_model::{Collator, Processor, ProcessorConfig, Qwen2Vl, check_fit};
@@ -26,6 +26,11 @@ pub struct Opened {
 /// # Errors
 /// Names the folder, the file and what is wrong with it.
 pub fn open(folder: &Path, adapter: Option<&Path>, dtype: FloatDType, device: &Device) -> Result<Opened> {
+    ensure!(
+        folder.join("config.json").is_file(),
+        "model {}: no `config.json` there; give the folder of a Hugging Face checkpoint",
+        folder.display()
+    );
     let model =
         Qwen2Vl::load(folder, dtype, device).with_context(|| format!("model {}", folder.display()))?;
     let model = match adapter {

@@ -470,7 +470,10 @@ fn bad_rows_are_named_and_nothing_is_written() {
         (r#"{"id": "x", "content": [{"image": "nowhere.png"}]}"#, vec!["row `x`", "nowhere.png"]),
         (r#"{"id": "x", "content": [{"image": "cut.png"}]}"#, vec!["row `x`", "cut.png"]),
         (r#"{"id": "x", "content": [{"picture": "a.png"}]}"#, vec!["rows.jsonl", "1", "picture"]),
-        (r#"{"id": "x", "kontent": []}"#, vec!["rows.jsonl:1", "`content` is missing"]),
+        (
+            r#"{"id": "x", "kontent": []}"#,
+            vec!["rows.jsonl:1", "`content` is missing", "`kontent` is not known"],
+        ),
         (r#"{"id": "x", "content": [{"text": "a"}"#, vec!["rows.jsonl", "1"]),
         ("", vec!["no rows"]),
     ];
