@@ -3,6 +3,7 @@
 #[path = "../../../rzen-model/tests/encoder/case.rs"]
 #[allow(dead_code)]
 mod case;
+mod command;
 mod program;
 #[path = "../../../rzen-model/tests/encoder/reference.rs"]
 #[allow(dead_code)]

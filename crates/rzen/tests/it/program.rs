@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
+use crate::command::{refuse, rzen, succeed};
+
 const RECIPE: &str = r#"
 seed = 3
 [data.world]
@@ -59,28 +61,6 @@ datasets = [{ dataset = "page_lists" }, { dataset = "clips" }]
 [soup]
 ingredients = ["a", "b"]
 "#;
-
-fn rzen(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_rzen"))
-        .current_dir(folder)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-fn succeed(folder: &Path, args: &[&str]) -> String {
-    let output = rzen(folder, args);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "rzen {args:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn refuse(folder: &Path, args: &[&str]) -> String {
-    let output = rzen(folder, args);
-    assert!(!output.status.success(), "rzen {args:?} succeeded");
-    String::from_utf8(output.stderr).unwrap()
-}
 
 /// A run of the tiny recipe, made once for all tests.
 fn run() -> &'static Path {

@@ -1,10 +1,12 @@
 //! What the verbs' options do, and what is left where a verb fails.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
+
+use crate::command::{refuse, rzen, succeed, text};
 
 const RECIPE: &str = r#"
 seed = 5
@@ -85,27 +87,6 @@ fn trained() -> &'static Trained {
         assert!(output.status.success(), "{lines}");
         Trained { run: folder.join("runs/tiny"), table, lines }
     })
-}
-
-fn rzen(folder: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rzen"));
-    command.current_dir(folder).args(args).stdin(Stdio::null()).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-fn succeed(folder: &Path, args: &[&str]) -> String {
-    let output = rzen(folder, args);
-    assert!(output.status.success(), "rzen {args:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-fn refuse(folder: &Path, args: &[&str]) -> String {
-    let output = rzen(folder, args);
-    assert!(!output.status.success(), "rzen {args:?} succeeded");
-    text(&output.stderr)
 }
 
 /// The names in a folder, sorted.
