@@ -65,7 +65,7 @@ impl Qwen2Vl {
         Self::build(config, &mut Weights::from_seed(seed, dtype, device)).expect("a seed has every tensor")
     }
 
-    fn build(config: &ModelConfig, weights: &mut Weights) -> Result<Self, ModelError> {
+    pub(crate) fn build(config: &ModelConfig, weights: &mut Weights) -> Result<Self, ModelError> {
         Ok(Qwen2Vl {
             visual: VisionTower::load(weights, &config.vision, config.text.hidden_size)?,
             model: Decoder::load(weights, &config.text)?,

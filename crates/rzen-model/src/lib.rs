@@ -22,6 +22,7 @@ mod norm;
 mod processor;
 mod rotary;
 mod save;
+mod structured;
 mod trace;
 mod vision;
 mod weights;
@@ -38,5 +39,6 @@ pub use processor::{
     smart_resize, train_tokenizer,
 };
 pub use save::Companions;
+pub use structured::WordStatistics;
 pub use trace::Trace;
 pub use weights::{TensorInfo, tensor_table};

@@ -43,15 +43,25 @@ impl VisionTower {
 
     /// Returns `[tokens, hidden_size]`, one row for each 4 patches, in order.
     pub fn forward(&self, input: &PatchInput, trace: &mut Trace) -> Tensor<2> {
+        let tokens = self.merger.forward(self.patches(input, trace));
+        trace.keep(|| "vision_output".into(), &tokens);
+        tokens
+    }
+
+    /// What the merger's last layer gets, a row for each token.
+    pub(crate) fn merger_states(&self, input: &PatchInput) -> Tensor<2> {
+        self.merger.states(self.patches(input, &mut Trace::off()))
+    }
+
+    /// The last block's states: `[patches, embed_dim]`.
+    fn patches(&self, input: &PatchInput, trace: &mut Trace) -> Tensor<2> {
         let mut x = self.patch_embed.forward(input);
         trace.keep(|| "vision_patch_embed".into(), &x);
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, input);
             trace.keep(|| format!("vision_block_{i}"), &x);
         }
-        let tokens = self.merger.forward(x);
-        trace.keep(|| "vision_output".into(), &tokens);
-        tokens
+        x
     }
 }
 
@@ -223,9 +233,14 @@ impl Merger {
     }
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.mlp[1].forward(self.states(x))
+    }
+
+    /// What the last layer gets.
+    fn states(&self, x: Tensor<2>) -> Tensor<2> {
         let [_, size] = self.mlp[0].weight.dims();
         let [patches, width] = x.dims();
         let x = self.ln_q.forward(x).reshape([patches * width / size, size]);
-        self.mlp[1].forward(gelu(self.mlp[0].forward(x)))
+        gelu(self.mlp[0].forward(x))
     }
 }

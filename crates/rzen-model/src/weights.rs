@@ -361,7 +361,8 @@ pub(crate) struct Weights<'a> {
 
 enum Source<'a> {
     Files(&'a TensorFiles),
-    Seed(u64),
+    /// A seed, and the tensors that are not drawn from it.
+    Seed(u64, BTreeMap<String, Vec<f32>>),
 }
 
 impl<'a> Weights<'a> {
@@ -371,7 +372,15 @@ impl<'a> Weights<'a> {
 
     /// Random numbers that depend on the seed and the tensor's name alone, not on the order.
     pub(crate) fn from_seed(seed: u64, dtype: FloatDType, device: &Device) -> Self {
-        Weights { source: Source::Seed(seed), dtype, device: device.clone() }
+        Weights { source: Source::Seed(seed, BTreeMap::new()), dtype, device: device.clone() }
+    }
+
+    /// The same, but that these tensors are not random.
+    pub(crate) fn with(mut self, tensors: BTreeMap<String, Vec<f32>>) -> Self {
+        if let Source::Seed(_, made) = &mut self.source {
+            *made = tensors;
+        }
+        self
     }
 
     /// The parameter `name`, frozen; its id is a function of the name.
@@ -394,7 +403,11 @@ impl<'a> Weights<'a> {
     ) -> Result<Param<Tensor<D>>, ModelError> {
         let data = match &self.source {
             Source::Files(files) => files.data(name, stored, &shape, self.dtype)?,
-            Source::Seed(seed) => random(*seed, name, &shape, init).convert_dtype(self.dtype.into()),
+            Source::Seed(seed, made) => match made.get(name) {
+                Some(values) => TensorData::new(values.clone(), shape.to_vec()),
+                None => random(*seed, name, &shape, init),
+            }
+            .convert_dtype(self.dtype.into()),
         };
         Ok(param(name, Tensor::from_data(data, (&self.device, DType::from(self.dtype)))))
     }
@@ -406,7 +419,7 @@ pub(crate) fn param<const D: usize>(name: &str, tensor: Tensor<D>) -> Param<Tens
 }
 
 /// FNV-1a: a fixed function, unlike the standard library's hashers.
-fn name_hash(name: &str) -> u64 {
+pub(crate) fn name_hash(name: &str) -> u64 {
     name.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -422,7 +435,7 @@ fn random(seed: u64, name: &str, shape: &[usize], init: Init) -> TensorData {
 }
 
 /// Box and Muller's transform of a counter-based generator: the same numbers on every platform.
-fn normals(seed: u64, count: usize, deviation: f64) -> Vec<f32> {
+pub(crate) fn normals(seed: u64, count: usize, deviation: f64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {

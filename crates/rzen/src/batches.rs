@@ -2,7 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
@@ -10,13 +10,14 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rzen_core::{Batch, Item, LoadedItem, Origin, Part, Sample, Targets};
 use rzen_data::{
-    BadRow, BadRows, DatasetSpec, LoadedSample, Loader, PlannedBatch, PlannedRow, RowKeys, epoch_plan,
-    load_samples_with, row_keys, train_rows,
+    BadRow, BadRows, DatasetSpec, LoadOptions, LoadedSample, Loader, PlannedBatch, PlannedRow, RowKeys,
+    epoch_plan, load_samples_with, row_keys, train_rows,
 };
 use rzen_model::{Collator, Encoded, EncoderInput, Processor};
 use rzen_train::{BoxError, TrainBatch};
 
 use crate::augment::Augment;
+use crate::models;
 use crate::recipe::Stage;
 
 /// The rows of a stage's datasets, and which of them make the batch of each step.
@@ -128,6 +129,24 @@ impl StageData {
         Ok(bad_rows.keep(is_bad)?)
     }
 
+    /// Queries and positives with pictures, unchanged, of at most `most` rows of each dataset, spread over it.
+    ///
+    /// Rows that can't be read are left out here; training names them.
+    pub fn some_pictures(&self, reader: &Reader, most: usize) -> Vec<Encoded> {
+        let has_picture = |sample: &&Sample| {
+            let parts = sample.query.content.iter().chain(&sample.positive.content);
+            parts.into_iter().any(|part| !matches!(part, Part::Text(_)))
+        };
+        let spread = |rows: &Vec<Sample>| -> Vec<Sample> {
+            let rows: Vec<&Sample> = rows.iter().filter(has_picture).collect();
+            rows.iter().step_by(rows.len().div_ceil(most).max(1)).map(|row| (*row).clone()).collect()
+        };
+        let rows: Vec<Sample> = self.samples.iter().flat_map(spread).collect();
+        let (read, _) = read_samples(reader, &rows.iter().collect::<Vec<_>>(), |_| {});
+        let items = read.into_iter().flat_map(|(_, (query, positive, _))| [query, positive]);
+        items.filter(|item| !item.pictures.is_empty()).collect()
+    }
+
     /// Rows that the stage may draw from.
     pub fn num_rows(&self) -> usize {
         self.samples.iter().map(Vec::len).sum()
@@ -195,6 +214,14 @@ pub struct Reader {
     pub loader: Arc<Loader>,
     /// Encodes what was decoded.
     pub processor: Arc<Processor>,
+}
+
+impl Reader {
+    /// Reads as `processor` wants it, within `limits`; paths are absolute.
+    pub fn new(processor: Processor, limits: LoadOptions) -> Self {
+        let loader = Arc::new(models::loader(processor.config(), PathBuf::new(), limits));
+        Reader { loader, processor: Arc::new(processor) }
+    }
 }
 
 impl BatchSource {

@@ -16,6 +16,7 @@ pub mod progress;
 pub mod recipe;
 pub mod report;
 pub mod run_folder;
+pub mod scratch;
 pub mod summary;
 pub mod verbs;
 pub mod world;

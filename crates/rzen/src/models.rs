@@ -1,7 +1,6 @@
 //! Opening a model: its folder, an adapter on it, and everything that turns items into its input.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, FloatDType};
@@ -59,18 +58,6 @@ impl Opened {
         Ok(Opened { model: self.model.with_companions(companions), processor, ..self })
     }
 
-    /// What reads files as this model wants them within `limits`, relative paths counted from `root`.
-    fn loader(&self, root: PathBuf, limits: LoadOptions) -> Loader {
-        let config = self.processor.config();
-        Loader::new(LoadOptions {
-            root,
-            num_frames: config.num_frames,
-            exif_orientation: config.exif_orientation,
-            pdf_dpi: config.pdf_dpi,
-            ..limits
-        })
-    }
-
     /// What makes micro-batches for this model.
     pub fn collator(&self) -> Collator {
         let special = self.processor.special();
@@ -79,16 +66,26 @@ impl Opened {
 
     /// What reads training rows for this model, within `limits`.
     pub fn reader(self, limits: LoadOptions) -> Reader {
-        let loader = Arc::new(self.loader(PathBuf::new(), limits));
-        Reader { loader, processor: Arc::new(self.processor) }
+        Reader::new(self.processor, limits)
     }
 
     /// The model as an embedder of items whose relative paths count from `root`, read within `limits`.
     pub fn embedder(self, root: PathBuf, batch_size: usize, limits: LoadOptions) -> LocalEmbedder {
         let settings = EmbedSettings { batch_size, threads: threads(&self.device) };
-        let (loader, collator) = (self.loader(root, limits), self.collator());
+        let (loader, collator) = (loader(self.processor.config(), root, limits), self.collator());
         LocalEmbedder::new(self.model, loader, self.processor, collator, settings)
     }
+}
+
+/// What reads files as a processor wants them within `limits`, relative paths counted from `root`.
+pub fn loader(config: &ProcessorConfig, root: PathBuf, limits: LoadOptions) -> Loader {
+    Loader::new(LoadOptions {
+        root,
+        num_frames: config.num_frames,
+        exif_orientation: config.exif_orientation,
+        pdf_dpi: config.pdf_dpi,
+        ..limits
+    })
 }
 
 /// Batches worth computing side by side: a CPU runs many operations on one thread each, a GPU on all.

@@ -11,18 +11,19 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, FloatDType};
 use rzen_core::SaveWeights;
 use rzen_loss::{InfoNce, TEMPERATURES_FILE};
-use rzen_model::{Companions, Processor, ProcessorConfig, Qwen2Vl, train_tokenizer};
+use rzen_model::{Processor, ProcessorConfig, Qwen2Vl};
 use rzen_train::{Checkpoint, Contrastive, RunFolder, StageConfig, latest, train_stage};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::batches::{BatchSource, SourceSettings, StageData};
+use crate::batches::{BatchSource, Reader, SourceSettings, StageData};
 use crate::evaluate::{Benchmark, Scores};
 use crate::files::{whole_file, whole_folder};
 use crate::models::{self, Opened};
 use crate::progress::StageProgress;
-use crate::recipe::{Recipe, Stage, Start, TextShape, Train, VisionShape, scratch_config};
+use crate::recipe::{Recipe, Stage, Start, Train};
 use crate::run_folder::Run;
+use crate::scratch::Scratch;
 use crate::verbs::soup::{SoupOptions, make_soup};
 use crate::{summary, world};
 
@@ -59,7 +60,7 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
     // All of them before the first trains: a mistake in the last stage's rows shows now.
     let rows = job.recipe.stages.iter().map(|stage| Rows::load(stage, &corpus, job.recipe.seed));
     let rows: Vec<Rows> = rows.collect::<Result<_>>()?;
-    let start = start_model(job, &corpus)?;
+    let start = start_model(job, &corpus, &rows)?;
     for (stage, rows) in job.recipe.stages.iter().zip(rows) {
         train_one(job, stage, &start, rows)?;
     }
@@ -129,7 +130,7 @@ fn corpus(job: &Job) -> Result<PathBuf> {
 }
 
 /// The model that training starts from, made where it is to be random.
-fn start_model(job: &Job, corpus: &Path) -> Result<Base> {
+fn start_model(job: &Job, corpus: &Path, rows: &[Rows]) -> Result<Base> {
     let own = job.recipe.processor.clone();
     match &job.recipe.model {
         Start::Checkpoint { folder } => {
@@ -138,45 +139,30 @@ fn start_model(job: &Job, corpus: &Path) -> Result<Base> {
             let processor = own.map_or_else(there, Ok)?;
             Ok(Base { folder: folder.clone(), processor })
         }
-        Start::Scratch { vocab_size, text, vision } => {
+        Start::Scratch(scratch) => {
             let base = Base { folder: job.run.join("start"), processor: own.unwrap_or_default() };
             if !base.folder.is_dir() {
-                draw_start(job, corpus, &base, *vocab_size, text, vision)?;
+                draw_start(job, corpus, &base, scratch, rows)?;
             }
             Ok(base)
         }
     }
 }
 
-/// Writes a model with random weights and a tokenizer of its own.
-fn draw_start(
-    job: &Job,
-    corpus: &Path,
-    base: &Base,
-    vocab_size: usize,
-    text: &TextShape,
-    vision: &VisionShape,
-) -> Result<()> {
+/// Writes a model that starts from scratch.
+fn draw_start(job: &Job, corpus: &Path, base: &Base, scratch: &Scratch, rows: &[Rows]) -> Result<()> {
     let texts = training_texts(job.recipe, &base.processor.system_prompt, corpus)?;
-    let tokenizer = train_tokenizer(texts.into_iter(), vocab_size)?;
-    let processor = Processor::new(base.processor.clone(), &tokenizer)?;
-    let special = processor.special();
-    let ids = BTreeMap::from([
-        ("bos_token_id".to_owned(), u64::from(special.endoftext)),
-        ("eos_token_id".to_owned(), u64::from(special.im_end)),
-        ("vision_start_token_id".to_owned(), u64::from(special.vision_start)),
-        ("vision_end_token_id".to_owned(), u64::from(special.vision_end)),
-        ("image_token_id".to_owned(), u64::from(special.image_pad)),
-        ("video_token_id".to_owned(), u64::from(special.video_pad)),
-    ]);
-    let config = scratch_config(vocab_size, text, vision, processor.config(), ids)?;
-    let companions = Companions::default()
-        .with("tokenizer.json", tokenizer.to_string(true).map_err(anyhow::Error::from_boxed)?.into_bytes())
-        .with(ProcessorConfig::FILE, base.processor.to_json().into_bytes());
-    let model =
-        Qwen2Vl::random(&config, job.recipe.seed, FloatDType::F32, job.device).with_companions(companions);
+    let pictures = |processor: Processor| {
+        let reader = Reader::new(processor, job.recipe.data.load.options());
+        let items = rows.iter().flat_map(|rows| rows.data.some_pictures(&reader, PICTURES_OF_A_SET));
+        Ok(items.collect())
+    };
+    let model = scratch.draw(job.recipe.seed, &base.processor, &texts, pictures, job.device)?;
     save(&model, &base.folder)
 }
+
+/// Rows of each dataset whose pictures the first weights are fitted to.
+const PICTURES_OF_A_SET: usize = 48;
 
 /// Every text of the training rows, instructions and system prompt included.
 fn training_texts(recipe: &Recipe, system_prompt: &str, corpus: &Path) -> Result<Vec<String>> {

@@ -1,16 +1,16 @@
 //! The recipe: what is trained on what, in which stages, and what becomes of it.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use rzen_loss::InfoNceConfig;
-use rzen_model::{AdapterConfig, ModelConfig, ProcessorConfig, TextConfig, VisionConfig, all_linear};
+use rzen_model::{AdapterConfig, ProcessorConfig, all_linear};
 use rzen_train::StageConfig;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::augment::Augment;
 use crate::load_limits::LoadLimits;
+use crate::scratch::Scratch;
 use crate::world::WorldConfig;
 
 /// A whole training: one TOML file. Unknown keys are refused.
@@ -63,86 +63,13 @@ impl Default for Data {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Start {
-    /// Random weights, and a tokenizer trained on the texts of the training rows.
-    Scratch {
-        /// Rows of the token table; the tokenizer has at most so many tokens.
-        vocab_size: usize,
-        /// The decoder.
-        text: TextShape,
-        /// The vision tower.
-        vision: VisionShape,
-    },
+    /// No checkpoint: first weights, and a tokenizer trained on the texts of the training rows.
+    Scratch(Scratch),
     /// A Hugging Face folder.
     Checkpoint {
         /// The folder.
         folder: PathBuf,
     },
-}
-
-/// The decoder of a model that starts from scratch.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TextShape {
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: usize,
-}
-
-/// The vision tower of a model that starts from scratch.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct VisionShape {
-    depth: usize,
-    embed_dim: usize,
-    num_heads: usize,
-    #[serde(default = "four")]
-    mlp_ratio: f64,
-}
-
-fn four() -> f64 {
-    4.0
-}
-
-/// Builds the model's configuration from a recipe's shapes.
-pub fn scratch_config(
-    vocab_size: usize,
-    text: &TextShape,
-    vision: &VisionShape,
-    processor: &ProcessorConfig,
-    token_ids: BTreeMap<String, u64>,
-) -> Result<ModelConfig> {
-    let half_head = text.hidden_size / text.num_attention_heads.max(1) / 2;
-    let side = (half_head * 3).div_ceil(8);
-    let config = ModelConfig {
-        text: TextConfig {
-            hidden_size: text.hidden_size,
-            intermediate_size: text.intermediate_size,
-            num_hidden_layers: text.num_hidden_layers,
-            num_attention_heads: text.num_attention_heads,
-            num_key_value_heads: text.num_key_value_heads,
-            vocab_size,
-            rms_norm_eps: 1e-6,
-            rope_theta: 1_000_000.0,
-            // A quarter of the frequencies for time, the rest for height and width, as in Qwen2-VL.
-            mrope_section: [half_head.saturating_sub(2 * side), side, side],
-        },
-        vision: VisionConfig {
-            depth: vision.depth,
-            embed_dim: vision.embed_dim,
-            num_heads: vision.num_heads,
-            mlp_ratio: vision.mlp_ratio,
-            in_channels: 3,
-            patch_size: processor.patch_size,
-            spatial_merge_size: processor.merge_size,
-            temporal_patch_size: processor.temporal_patch_size,
-        },
-        tie_word_embeddings: true,
-        token_ids,
-    };
-    ModelConfig::from_json(&config.to_json("float32"))
-        .map_err(|problem| anyhow::anyhow!("the recipe's `model`: {problem}"))
 }
 
 /// One stage of training.

@@ -80,6 +80,31 @@ fn bytes(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// The bias of the merger's last layer with which training starts.
+fn first_merger_bias(weights: &str) -> Vec<f32> {
+    let folder = tempfile::tempdir().unwrap();
+    let first = RECIPE.split("[[stage]]\nname = \"a\"").next().unwrap();
+    let scratch = format!("kind = \"scratch\"\nweights = \"{weights}\"");
+    let recipe = first.replace("kind = \"scratch\"", &scratch);
+    std::fs::write(folder.path().join("tiny.toml"), recipe).unwrap();
+    let table = succeed(folder.path(), &["train", "--config", "tiny.toml"]);
+    assert!(table.contains("start") && table.contains("first"), "{table}");
+    let file = bytes(&folder.path().join("runs/tiny/start/model.safetensors"));
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let bias = tensors.tensor("visual.merger.mlp.2.bias").unwrap();
+    let (numbers, _) = bias.data().as_chunks::<4>();
+    numbers.iter().map(|number| f32::from_le_bytes(*number)).collect()
+}
+
+#[test]
+fn structured_first_weights_are_fitted_to_the_pictures_of_the_rows() {
+    assert!(first_merger_bias("random").iter().all(|x| *x == 0.0));
+    let fitted = first_merger_bias("structured");
+    // The mean picture is taken off; that is another number in every coordinate of the content.
+    assert!(fitted[2..].iter().all(|x| *x != 0.0), "{fitted:?}");
+    assert_eq!(fitted, first_merger_bias("structured"));
+}
+
 #[test]
 fn a_run_leaves_models_scores_and_a_report() {
     let run = run().join("runs/tiny");

@@ -1,0 +1,126 @@
+//! A start that knows what retrieval needs: random weights under which an untrained model already tells
+//! items apart.
+//!
+//! With plain random weights all items look alike: the template's tokens outweigh the content, the mean
+//! picture outweighs what differs between pictures, and a small training set is used up by mending that.
+//! Here every tensor keeps its published role and shape, but
+//!
+//! - words: a token's row sums vectors of its character n-grams (as fastText does, Bojanowski et al. 2017), so
+//!   that `Git`, ` git` and `gits` are near each other, and says how rare it is (as SIF, Arora et al. 2017);
+//! - the decoder: the last token takes the weighted mean of the content through an orthogonal map; tokens of the
+//!   template get no weight; blocks before the last look at near tokens;
+//! - the vision tower: the patch kernel is a turned cosine basis that evens out the spectrum of natural pictures
+//!   (Field 1987), and each head looks at one neighbour of its patch, as a convolution would (biases and rotary
+//!   positions alone can say so; compare Zheng et al. 2024, "Structured Initialization for Attention");
+//! - the merger: [`Qwen2Vl::fit_merger`] centres and half whitens its output on pictures of the training set
+//!   (data-dependent initialisation, Krähenbühl et al. 2016).
+//!
+//! Two coordinates of the decoder's state are kept for this: [`TEMPLATE`] and [`WEIGHT`].
+
+mod decoder;
+mod merger;
+mod tokens;
+mod vision;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::{Device, FloatDType};
+use nalgebra::DMatrix;
+use rzen_core::LoadedItem;
+
+use crate::weights::{Weights, name_hash, normals};
+use crate::{ModelConfig, ProcessError, Processor, Qwen2Vl};
+
+/// The coordinate that marks tokens of the template.
+const TEMPLATE: usize = 0;
+/// The coordinate that says how much a token weighs in the mean.
+const WEIGHT: usize = 1;
+/// Coordinates that carry no content.
+const RESERVED: usize = 2;
+/// The logarithm of a token's weight in the mean, for a [`WEIGHT`] of all its length.
+const WEIGHT_LOGIT: f64 = 4.0;
+
+/// What is known of the words of a training set before training.
+#[derive(Clone, Debug, Default)]
+pub struct WordStatistics {
+    /// How often each token occurs, by its id.
+    counts: Vec<u64>,
+    /// What each token looks like to a reader, in lower case; empty where it is no whole text.
+    texts: Vec<String>,
+    /// The tokens that stand around every item.
+    template: BTreeSet<u32>,
+}
+
+impl WordStatistics {
+    /// Counts the tokens of `texts` as `processor` writes them.
+    ///
+    /// # Errors
+    /// If a text can't be encoded.
+    pub fn count<'a>(
+        processor: &Processor,
+        texts: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, ProcessError> {
+        let tokenizer = processor.tokenizer();
+        let size = processor.highest_id() as usize + 1;
+        let mut counts = vec![0; size];
+        for text in texts {
+            let encoding = tokenizer.encode(text, false).map_err(ProcessError::Tokenize)?;
+            encoding.get_ids().iter().for_each(|id| counts[*id as usize] += 1);
+        }
+        let text = |id: usize| -> Result<String, ProcessError> {
+            let text = tokenizer.decode(&[id as u32], false).map_err(ProcessError::Tokenize)?;
+            Ok(if text.contains('\u{fffd}') { String::new() } else { text.trim().to_lowercase() })
+        };
+        let texts = (0..size).map(text).collect::<Result<_, _>>()?;
+        let special = processor.special();
+        let empty = processor.process(&LoadedItem::default())?;
+        let template = empty.input_ids.into_iter().chain([special.vision_start, special.vision_end]);
+        Ok(WordStatistics { counts, texts, template: template.collect() })
+    }
+}
+
+impl Qwen2Vl {
+    /// A model of this shape that starts as the text above describes, in f32; see
+    /// [`fit_merger`](Self::fit_merger) for the part that needs pictures.
+    ///
+    /// Its numbers depend on `config`, `seed` and `words` alone.
+    pub fn structured(config: &ModelConfig, seed: u64, words: &WordStatistics, device: &Device) -> Self {
+        let mut made = Made { seed, tensors: BTreeMap::new() };
+        vision::make(&mut made, &config.vision);
+        decoder::make(&mut made, &config.text);
+        tokens::make(&mut made, &config.text, words);
+        let mut weights = Weights::from_seed(seed, FloatDType::F32, device).with(made.tensors);
+        Self::build(config, &mut weights).expect("a seed has every tensor")
+    }
+}
+
+/// The tensors that are not plain random numbers, in the order of rows.
+struct Made {
+    seed: u64,
+    tensors: BTreeMap<String, Vec<f32>>,
+}
+
+impl Made {
+    fn put(&mut self, name: impl Into<String>, values: Vec<f32>) {
+        self.tensors.insert(name.into(), values);
+    }
+
+    /// Random numbers that depend on the seed and `name`.
+    fn normals(&self, name: &str, count: usize, deviation: f64) -> Vec<f32> {
+        normals(self.seed ^ name_hash(name), count, deviation)
+    }
+
+    /// A random orthogonal matrix.
+    fn orthogonal(&self, name: &str, size: usize) -> DMatrix<f64> {
+        let numbers = self.normals(name, size * size, 1.0).into_iter().map(f64::from);
+        DMatrix::from_iterator(size, size, numbers).qr().q()
+    }
+}
+
+/// The elements row by row, as checkpoint files have them.
+fn rows(matrix: &DMatrix<f64>) -> Vec<f32> {
+    matrix.transpose().iter().map(|x| *x as f32).collect()
+}
+
+#[cfg(test)]
+mod tests;
