@@ -9,6 +9,10 @@ use crate::config::VisionConfig;
 
 /// What the branches beside the residual stream are scaled by.
 const BRANCH: f64 = 0.3;
+/// What a patch's mean brightness and colour are raised by; the layout of a picture is in them.
+const MEAN_GAIN: f64 = 4.0;
+/// What the merger's first layer is scaled by: GELU is nearly linear near 0.
+const MERGER_GAIN: f64 = 0.3;
 /// The standard deviation of the part of queries and keys that depends on the patch.
 const ATTENTION_CONTENT: f64 = 0.02;
 
@@ -18,6 +22,8 @@ pub(super) fn make(made: &mut Made, config: &VisionConfig) {
     for i in 0..config.depth {
         block(made, &format!("visual.blocks.{i}"), config);
     }
+    let (name, wide) = ("visual.merger.mlp.0.weight", config.embed_dim * config.merge_unit());
+    made.put(name, made.normals(name, wide * wide, MERGER_GAIN / (wide as f64).sqrt()));
 }
 
 /// `[embed_dim, channels · frames · patch · patch]`: the lowest frequencies of brightness and two colour
@@ -34,7 +40,7 @@ fn cosine_basis(config: &VisionConfig) -> DMatrix<f64> {
                 true => (frequency, 1.0),
                 false => (frequency * 2.2, 2.0),
             };
-            let gain = gain * if u + v == 0 { 1.0 } else { 0.5 + frequency };
+            let gain = gain * if u + v == 0 { MEAN_GAIN } else { 0.5 + frequency };
             waves.push((order, color.clone(), u, v, gain));
         }
     }
