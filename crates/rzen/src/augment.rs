@@ -19,7 +19,8 @@ pub struct Augment {
     pub light: f64,
     /// Share of each side of three rectangles that may be painted grey, 0 to 0.9.
     pub erase: f64,
-    /// Share of the words of a text that are left out, 0 to 0.9; one stays.
+    /// Share of the words of a text that are left out, 0 to 0.9, one of them staying in any case; what is left is
+    /// joined by single spaces.
     pub words: f64,
 }
 
@@ -60,11 +61,10 @@ impl Augment {
         if self.words == 0.0 {
             return;
         }
-        let words = text.split_inclusive(char::is_whitespace);
-        let left: String = words.filter(|_| unit(rng) >= self.words).collect();
-        if !left.trim().is_empty() {
-            *text = left;
-        }
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let stays = (unit(rng) * words.len() as f64) as usize;
+        let chosen = words.iter().enumerate().filter(|(place, _)| unit(rng) >= self.words || *place == stays);
+        *text = chosen.map(|(_, word)| *word).collect::<Vec<_>>().join(" ");
     }
 }
 
@@ -195,11 +195,14 @@ mod tests {
         };
         let words: usize = (0..100).map(|seed| cut(0.5, text, seed).split_whitespace().count()).sum();
         assert!((300..500).contains(&words), "{words} of 800");
+        let ones = (0..100).filter(|seed| cut(0.9, "red star", *seed).split(' ').count() == 1).count();
+        assert!(ones > 75, "{ones} of 100");
         for seed in 0..100 {
             let left = cut(0.5, text, seed);
             let mut all = text.split(' ');
             assert!(left.split_whitespace().all(|word| all.any(|other| other == word)), "{left}");
             assert_eq!(cut(0.9, "star", seed), "star");
+            assert_eq!(cut(0.0, "a  star", seed), "a  star");
         }
     }
 

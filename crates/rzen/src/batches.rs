@@ -90,7 +90,7 @@ impl StageData {
         &self.tasks
     }
 
-    /// Changes the pictures of a sample as its dataset wants it: a function of seed, step and place.
+    /// Changes the items of a sample as its dataset wants it: a function of seed, step and place.
     fn augment(&self, sample: &mut LoadedSample, dataset: usize, step: usize, place: usize) {
         let augment = self.augments[dataset];
         let seed = self.seed ^ ((step as u64) << 32 | (place as u64) << 8);
@@ -129,22 +129,22 @@ impl StageData {
         Ok(bad_rows.keep(is_bad)?)
     }
 
-    /// Queries and positives with pictures, unchanged, of at most `most` rows of each dataset, spread over it.
-    ///
-    /// Rows that can't be read are left out here; training names them.
-    pub fn some_pictures(&self, reader: &Reader, most: usize) -> Vec<Encoded> {
+    /// Queries and positives with pictures, unchanged, of at most `most` rows of each dataset, spread over it; and
+    /// the rows among them that can't be read.
+    pub fn some_pictures(&self, reader: &Reader, most: usize) -> (Vec<Encoded>, Vec<BadRow>) {
         let has_picture = |sample: &&Sample| {
-            let parts = sample.query.content.iter().chain(&sample.positive.content);
-            parts.into_iter().any(|part| !matches!(part, Part::Text(_)))
+            let mut parts = sample.query.content.iter().chain(&sample.positive.content);
+            parts.any(|part| !matches!(part, Part::Text(_)))
         };
         let spread = |rows: &Vec<Sample>| -> Vec<Sample> {
             let rows: Vec<&Sample> = rows.iter().filter(has_picture).collect();
-            rows.iter().step_by(rows.len().div_ceil(most).max(1)).map(|row| (*row).clone()).collect()
+            let taken = rows.iter().step_by(rows.len().div_ceil(most).max(1));
+            taken.map(|row| Sample { hard_negatives: Vec::new(), ..(*row).clone() }).collect()
         };
         let rows: Vec<Sample> = self.samples.iter().flat_map(spread).collect();
-        let (read, _) = read_samples(reader, &rows.iter().collect::<Vec<_>>(), |_| {});
+        let (read, bad) = read_samples(reader, &rows.iter().collect::<Vec<_>>(), |_| {});
         let items = read.into_iter().flat_map(|(_, (query, positive, _))| [query, positive]);
-        items.filter(|item| !item.pictures.is_empty()).collect()
+        (items.filter(|item| !item.pictures.is_empty()).collect(), bad)
     }
 
     /// Rows that the stage may draw from.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, FloatDType};
 use rzen_core::SaveWeights;
 use rzen_loss::{InfoNce, TEMPERATURES_FILE};
@@ -152,10 +152,22 @@ fn start_model(job: &Job, corpus: &Path, rows: &[Rows]) -> Result<Base> {
 /// Writes a model that starts from scratch.
 fn draw_start(job: &Job, corpus: &Path, base: &Base, scratch: &Scratch, rows: &[Rows]) -> Result<()> {
     let texts = training_texts(job.recipe, &base.processor.system_prompt, corpus)?;
+    let limit = job.recipe.data.bad_row_limit;
     let pictures = |processor: Processor| {
         let reader = Reader::new(processor, job.recipe.data.load.options());
-        let items = rows.iter().flat_map(|rows| rows.data.some_pictures(&reader, PICTURES_OF_A_SET));
-        Ok(items.collect())
+        // The first stage is the one that starts from these weights.
+        let Some(first) = rows.first() else { return Ok(Vec::new()) };
+        let (items, bad) = first.data.some_pictures(&reader, PICTURES_OF_A_SET);
+        for row in &bad {
+            eprintln!("first weights, left out: {}: {}", row.origin, row.message);
+        }
+        ensure!(
+            bad.len() <= limit,
+            "the first weights are fitted to some of the pictures, and {} of those rows can't be read, more than the \
+             {limit} allowed; mend their files, take the rows out of the manifest, or raise `bad_row_limit`",
+            bad.len()
+        );
+        Ok(items)
     };
     let model = scratch.draw(job.recipe.seed, &base.processor, &texts, pictures, job.device)?;
     save(&model, &base.folder)

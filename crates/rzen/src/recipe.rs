@@ -178,7 +178,7 @@ pub struct DatasetRow {
     pub cap: Option<usize>,
     /// Datasets of one group are merged before batches are cut (merged classification, paper §3.4.2).
     pub group: Option<String>,
-    /// Random changes of the pictures.
+    /// Random changes of its items.
     #[serde(default)]
     pub augment: Augment,
 }
@@ -576,6 +576,7 @@ mod tests {
             (root, &at_root("evaluation = { wrong = 1 }"), "wrong"),
             (root, &at_root("soup = { ingredients = [], wrong = 1 }"), "wrong"),
             (checkpoint, "kind = \"checkpoint\"\nfolder = \"base\"\nwrong = 1", "wrong"),
+            (checkpoint, &(scratch("") + "weights = \"strutured\"\n"), "structured"),
             (checkpoint, &scratch(", wrong = 1"), "wrong"),
             (checkpoint, &(scratch("") + "wrong = 1\n"), "wrong"),
             (stage, &at_stage("wrong = 1"), "wrong"),

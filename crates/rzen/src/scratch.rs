@@ -11,7 +11,7 @@ use rzen_model::{
 use serde::{Deserialize, Serialize};
 
 /// Items that go through the vision tower at once while it is fitted.
-const FIT_BATCH: usize = 32;
+const FIT_BATCH: usize = 8;
 
 /// The shape of a model that starts from scratch, and how its weights begin.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -148,10 +148,9 @@ impl Scratch {
                 let words = WordStatistics::count(&processor, texts.iter().map(String::as_str))?;
                 let collator = Collator::new(&config, &special, processor.config().positions, device);
                 let items = pictures(processor)?;
-                let inputs =
-                    items.chunks(FIT_BATCH).map(|items| collator.collate(&items.iter().collect::<Vec<_>>()));
-                let inputs: Vec<_> = inputs.collect();
-                Qwen2Vl::structured(&config, seed, &words, device).fit_merger(&inputs, seed)
+                let batches = items.chunks(FIT_BATCH);
+                let inputs = batches.map(|items| collator.collate(&items.iter().collect::<Vec<_>>()));
+                Qwen2Vl::structured(&config, seed, &words, device).fit_merger(inputs, seed)
             }
         };
         Ok(model.with_companions(companions))

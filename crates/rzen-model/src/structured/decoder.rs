@@ -63,11 +63,24 @@ fn attention(made: &mut Made, name: &str, config: &TextConfig, is_last: bool) {
     made.put(format!("{name}.q_proj.bias"), query_bias);
     made.put(format!("{name}.k_proj.weight"), keys);
     made.put(format!("{name}.k_proj.bias"), key_bias);
-    // Values and the way out are each other's inverse: what heads agree on passes unchanged.
     let turn = made.orthogonal(&format!("{name}.values"), size);
-    let out = turn.transpose() * if is_last { 1.0 } else { NEAR_BRANCH };
-    made.put(format!("{name}.o_proj.weight"), rows(&out));
+    let branch = if is_last { 1.0 } else { NEAR_BRANCH };
+    made.put(format!("{name}.o_proj.weight"), rows(&(way_out(&turn, config) * branch)));
     made.put(format!("{name}.v_proj.weight"), rows(&content_only(turn.rows(0, narrow).into_owned())));
+}
+
+/// The inverse of the values of each head, shared by the query heads that see it: what all heads agree on passes
+/// unchanged where each has values of its own. Nothing is written to the reserved coordinates.
+pub(super) fn way_out(turn: &DMatrix<f64>, config: &TextConfig) -> DMatrix<f64> {
+    let (size, head) = (config.hidden_size, config.head_dim());
+    let shared_by = config.num_attention_heads / config.num_key_value_heads;
+    let mut out = DMatrix::zeros(size, size);
+    for h in 0..config.num_attention_heads {
+        let values = turn.rows(h / shared_by * head, head).transpose() / shared_by as f64;
+        out.columns_mut(h * head, head).copy_from(&values);
+    }
+    out.rows_mut(0, RESERVED).fill(0.0);
+    out
 }
 
 /// The biases of a query and a key whose product is greatest for the token `back` places before.
@@ -95,7 +108,8 @@ fn mlp(made: &mut Made, name: &str, config: &TextConfig) {
         made.put(tensor, rows(&content_only(weight)));
     }
     let tensor = format!("{name}.down_proj.weight");
-    let values = made.normals(&tensor, size * wide, MLP_BRANCH / (wide as f64).sqrt());
+    let mut values = made.normals(&tensor, size * wide, MLP_BRANCH / (wide as f64).sqrt());
+    values[..RESERVED * wide].fill(0.0);
     made.put(tensor, values);
 }
 

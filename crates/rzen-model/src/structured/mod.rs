@@ -5,15 +5,16 @@
 //! picture outweighs what differs between pictures, and a small training set is used up by mending that.
 //! Here every tensor keeps its published role and shape, but
 //!
-//! - words: a token's row sums vectors of its character n-grams (as fastText does, Bojanowski et al. 2017), so
-//!   that `Git`, ` git` and `gits` are near each other, and says how rare it is (as SIF, Arora et al. 2017);
-//! - the decoder: the last token takes the weighted mean of the content through an orthogonal map; tokens of the
-//!   template get no weight; blocks before the last look at near tokens;
-//! - the vision tower: the patch kernel is a turned cosine basis that evens out the spectrum of natural pictures
-//!   (Field 1987), and each head looks at one neighbour of its patch, as a convolution would (biases and rotary
-//!   positions alone can say so; compare Zheng et al. 2024, "Structured Initialization for Attention");
+//! - words: a token's row sums vectors of its character n-grams (as fastText does, <https://arxiv.org/abs/1607.04606>),
+//!   so that `Git`, ` git` and `gits` are near each other, and rare tokens weigh more (after SIF,
+//!   <https://openreview.net/forum?id=SyK00v5xx>, but compressed, since the norm before attention bounds it);
+//! - the decoder: the last token takes the weighted mean of the content; control tokens get no weight, other tokens of
+//!   the template hardly any; blocks before the last look at near tokens;
+//! - the vision tower: the patch kernel is a turned cosine basis that raises high frequencies, which pictures have
+//!   little of, and the mean; each head looks at one neighbour of its patch, as a convolution would (biases and
+//!   rotary positions alone can say so; compare <https://arxiv.org/abs/2404.01139>);
 //! - the merger: [`Qwen2Vl::fit_merger`] centres and half whitens its output on pictures of the training set
-//!   (data-dependent initialisation, Krähenbühl et al. 2016).
+//!   (data-dependent initialisation, <https://arxiv.org/abs/1511.06856>).
 //!
 //! Two coordinates of the decoder's state are kept for this: [`TEMPLATE`] and [`WEIGHT`].
 
@@ -29,7 +30,7 @@ use nalgebra::DMatrix;
 use rzen_core::LoadedItem;
 
 use crate::weights::{Weights, name_hash, normals};
-use crate::{ModelConfig, ProcessError, Processor, Qwen2Vl};
+use crate::{ModelConfig, ProcessError, Processor, Qwen2Vl, SPECIAL_TOKENS};
 
 /// The coordinate that marks tokens of the template.
 const TEMPLATE: usize = 0;
@@ -47,8 +48,10 @@ pub struct WordStatistics {
     counts: Vec<u64>,
     /// What each token looks like to a reader, in lower case; empty where it is no whole text.
     texts: Vec<String>,
-    /// The tokens that stand around every item.
+    /// The tokens that stand around every item, and may be parts of words as well.
     template: BTreeSet<u32>,
+    /// The control tokens.
+    control: BTreeSet<u32>,
 }
 
 impl WordStatistics {
@@ -72,18 +75,23 @@ impl WordStatistics {
             Ok(if text.contains('\u{fffd}') { String::new() } else { text.trim().to_lowercase() })
         };
         let texts = (0..size).map(text).collect::<Result<_, _>>()?;
-        let special = processor.special();
         let empty = processor.process(&LoadedItem::default())?;
-        let template = empty.input_ids.into_iter().chain([special.vision_start, special.vision_end]);
-        Ok(WordStatistics { counts, texts, template: template.collect() })
+        let prompt = tokenizer.encode(processor.config().picture_prompt.as_str(), false);
+        let prompt = prompt.map_err(ProcessError::Tokenize)?;
+        let template = empty.input_ids.iter().chain(prompt.get_ids()).copied().collect();
+        let is_control = |name: &&str| tokenizer.token_to_id(name);
+        let control = SPECIAL_TOKENS.iter().filter_map(is_control).collect();
+        Ok(WordStatistics { counts, texts, template, control })
     }
 }
 
 impl Qwen2Vl {
-    /// A model of this shape that starts as the text above describes, in f32; see
-    /// [`fit_merger`](Self::fit_merger) for the part that needs pictures.
+    /// A model of this shape, in f32, whose first weights are random but let content count before training: tokens
+    /// start from their spelling and rarity, attention as a weighted mean over content and as a convolution over
+    /// patches. The part that needs pictures is [`fit_merger`](Self::fit_merger).
     ///
-    /// Its numbers depend on `config`, `seed` and `words` alone.
+    /// The numbers depend on `config`, `seed` and `words` alone, up to the last bits of products of matrices, which
+    /// depend on the machine.
     pub fn structured(config: &ModelConfig, seed: u64, words: &WordStatistics, device: &Device) -> Self {
         let mut made = Made { seed, tensors: BTreeMap::new() };
         vision::make(&mut made, &config.vision);

@@ -136,7 +136,7 @@ fn pictures_are_told_apart_after_the_fit_and_not_before() {
     let before = world.structured(1);
     let mean = |cosines: Vec<f32>| cosines.iter().sum::<f32>() / cosines.len() as f32;
     let alike = mean(cosines(&before, &world, &items));
-    let after = before.fit_merger(&[world.input(&items)], 1);
+    let after = before.fit_merger([world.input(&items)].into_iter(), 1);
     let told_apart = mean(cosines(&after, &world, &items));
     assert!(alike > 0.4 && told_apart < 0.1, "{alike} {told_apart}");
     // A little darker is still the same; another corner is not.
@@ -153,6 +153,84 @@ fn the_seed_decides_and_texts_need_no_pictures() {
     let vectors = |model: Qwen2Vl| model.encode(world.input(&items)).into_data();
     assert_eq!(vectors(world.structured(1)), vectors(world.structured(1)));
     assert_ne!(vectors(world.structured(1)), vectors(world.structured(2)));
-    let fitted = world.structured(1).fit_merger(&[world.input(&items)], 1);
+    let fitted = world.structured(1).fit_merger([world.input(&items)].into_iter(), 1);
     assert_eq!(vectors(fitted), vectors(world.structured(1)));
+}
+
+#[test]
+fn pictures_that_are_all_equal_leave_the_merger_alone() {
+    let world = World::new(1);
+    let items: Vec<Encoded> = (0..3).map(|_| world.encode(Media::Image(picture([255, 0, 0], 0)))).collect();
+    let inputs = items.iter().map(|item| world.input(std::slice::from_ref(item)));
+    let fitted = world.structured(1).fit_merger(inputs, 1);
+    let vectors = |model: &Qwen2Vl| model.encode(world.input(&items)).into_data();
+    assert_eq!(vectors(&fitted), vectors(&world.structured(1)));
+}
+
+/// The product of a query and a key with these biases, the key `step` rows or columns further.
+fn logit(query: &[f32], key: &[f32], frequencies: &[f64], pairs: std::ops::Range<usize>, step: f64) -> f64 {
+    let half = query.len() / 2;
+    let turned = |x: &[f32], i: usize, angle: f64| {
+        let (a, b) = (f64::from(x[i]), f64::from(x[half + i]));
+        [a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()]
+    };
+    pairs
+        .zip(frequencies)
+        .map(|(i, frequency)| {
+            let (q, k) = (turned(query, i, 0.0), turned(key, i, frequency * step));
+            q[0] * k[0] + q[1] * k[1]
+        })
+        .sum()
+}
+
+#[test]
+fn a_head_of_the_tower_looks_at_its_neighbour() {
+    for head in [8, 16, 20, 80] {
+        let count = head / 4;
+        let frequencies: Vec<f64> = (0..count).map(|i| 10_000_f64.powf(-(i as f64) / count as f64)).collect();
+        let (query, key) = vision::neighbour([-1.0, 1.0], head);
+        for (axis, offset) in [-1.0, 1.0].into_iter().enumerate() {
+            let pairs = axis * count..(axis + 1) * count;
+            let at = |step: f64| logit(&query, &key, &frequencies, pairs.clone(), step);
+            for step in [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0] {
+                assert!(step == offset || at(step) < at(offset) - 1.0, "{head}: {step} against {offset}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_all_heads_see_passes_the_decoder_unchanged() {
+    for key_heads in [8, 4] {
+        let config = TextConfig { num_key_value_heads: key_heads, ..World::new(1).config.text };
+        let made = Made { seed: 1, tensors: BTreeMap::new() };
+        let turn = made.orthogonal("values", config.hidden_size);
+        let out = decoder::way_out(&turn, &config);
+        let head = config.head_dim();
+        let values = DMatrix::from_fn(config.hidden_size, config.hidden_size, |i, j| {
+            turn[(i / head / (8 / key_heads) * head + i % head, j)]
+        });
+        let both = out * values;
+        let content = both.view((RESERVED, RESERVED), (126, 126));
+        // With fewer values than coordinates it is a projection: it changes nothing when done twice.
+        assert!((content.transpose() - content).norm() < 1e-9);
+        match key_heads {
+            8 => assert!((content - DMatrix::identity(126, 126)).norm() < 1e-9),
+            _ => assert!((both.trace() - 64.0).abs() < 3.0, "{}", both.trace()),
+        }
+        assert_eq!(both.rows(0, RESERVED).norm(), 0.0);
+    }
+}
+
+#[test]
+fn words_of_the_template_keep_their_spelling() {
+    let world = World::new(1);
+    let processor = &world.processor;
+    let shared = processor.tokenizer().encode("user", false).unwrap().get_ids()[0];
+    assert!(world.words.template.contains(&shared) && !world.words.control.contains(&shared));
+    let model = world.structured(1);
+    let table = model.model.embed_tokens.weight.val().into_data().try_to_vec::<f32>().unwrap();
+    let row = |id: u32| &table[id as usize * 128..][..128];
+    assert!(row(shared)[RESERVED..].iter().any(|x| *x != 0.0) && row(shared)[TEMPLATE] != 0.0);
+    assert!(row(processor.special().im_end)[RESERVED..].iter().all(|x| *x == 0.0));
 }

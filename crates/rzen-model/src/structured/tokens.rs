@@ -4,7 +4,7 @@ use super::{Made, RESERVED, TEMPLATE, WEIGHT, WEIGHT_LOGIT, WordStatistics};
 use crate::config::TextConfig;
 use crate::weights::{name_hash, normals};
 
-/// Half of the weight of a token twice as frequent as this is lost (SIF's `a`).
+/// A token as frequent as this keeps half its weight (SIF's `a`).
 const RARE: f64 = 1e-3;
 /// Characters of the pieces that a token's row is made of.
 const PIECES: [usize; 2] = [3, 4];
@@ -19,7 +19,7 @@ pub(super) fn make(made: &mut Made, config: &TextConfig, words: &WordStatistics)
     let all: f64 = (0..count).map(seen).sum();
     let mut table = made.normals("model.embed_tokens.weight", count * size, 1.0);
     for (id, row) in table.chunks_exact_mut(size).enumerate() {
-        if words.template.contains(&(id as u32)) {
+        if words.control.contains(&(id as u32)) {
             row.fill(0.0);
             row[TEMPLATE] = unit as f32;
             continue;
@@ -27,7 +27,8 @@ pub(super) fn make(made: &mut Made, config: &TextConfig, words: &WordStatistics)
         if let Some(text) = words.texts.get(id).filter(|text| !text.is_empty()) {
             row[RESERVED..].copy_from_slice(&spelled(made.seed, text, size - RESERVED));
         }
-        row[TEMPLATE] = 0.0;
+        // Words and parts of words that stand around every item as well keep what they spell.
+        row[TEMPLATE] = if words.template.contains(&(id as u32)) { unit as f32 } else { 0.0 };
         row[WEIGHT] = ((RARE / (RARE + seen(id) / all)).ln() / WEIGHT_LOGIT * unit) as f32;
     }
     made.put("model.embed_tokens.weight", table);

@@ -27,8 +27,7 @@ pub(super) fn make(made: &mut Made, config: &VisionConfig) {
 }
 
 /// `[embed_dim, channels · frames · patch · patch]`: the lowest frequencies of brightness and two colour
-/// differences, the high ones raised as natural pictures lack them; an eighth of the rows looks at the
-/// difference between the earlier and the later frames.
+/// differences, the high ones raised as natural pictures lack them. All frames count alike: a patch holds one.
 fn cosine_basis(config: &VisionConfig) -> DMatrix<f64> {
     let (patch, frames) = (config.patch_size, config.temporal_patch_size);
     let mut waves = Vec::new();
@@ -45,21 +44,15 @@ fn cosine_basis(config: &VisionConfig) -> DMatrix<f64> {
         }
     }
     waves.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let moving = if frames > 1 { config.embed_dim / 8 } else { 0 };
-    let still = config.embed_dim - moving;
     let area = patch * patch;
     let mut basis = DMatrix::zeros(config.embed_dim, config.patch_dim());
-    for row in 0..config.embed_dim {
-        let (place, moves) = if row < still { (row, false) } else { (row - still, true) };
-        let Some((_, color, u, v, gain)) = waves.get(place) else { continue };
+    for (row, (_, color, u, v, gain)) in waves.iter().take(config.embed_dim).enumerate() {
         for (channel, share) in color.shares.iter().enumerate() {
-            for frame in 0..frames {
-                let sign = if frame < frames / 2 { 1.0 } else { -1.0 };
-                let over_time = if moves { 4.0 * sign } else { 1.0 } / frames as f64;
-                for (y, x) in (0..patch).flat_map(|y| (0..patch).map(move |x| (y, x))) {
+            for (y, x) in (0..patch).flat_map(|y| (0..patch).map(move |x| (y, x))) {
+                let value = share * gain * wave(*u, y, patch) * wave(*v, x, patch) * 2.0;
+                for frame in 0..frames {
                     let column = (channel * frames + frame) * area + y * patch + x;
-                    let value = share * gain * over_time * wave(*u, y, patch) * wave(*v, x, patch);
-                    basis[(row, column)] = value * 2.0 / patch as f64;
+                    basis[(row, column)] = value / (patch * frames) as f64;
                 }
             }
         }
@@ -67,6 +60,7 @@ fn cosine_basis(config: &VisionConfig) -> DMatrix<f64> {
     basis
 }
 
+/// What a wave is a wave of.
 #[derive(Clone)]
 struct Color {
     is_brightness: bool,
@@ -99,6 +93,12 @@ fn block(made: &mut Made, name: &str, config: &VisionConfig) {
     let (size, head) = (config.embed_dim, config.head_dim());
     let qkv = format!("{name}.attn.qkv");
     let mut weight = made.normals(&format!("{qkv}.weight"), 2 * size * size, ATTENTION_CONTENT);
+    // What says which neighbour does not depend on the patch.
+    for (row, place) in weight.chunks_exact_mut(size).zip((0..head).cycle()) {
+        if neighbour([0.0; 2], head).1[place] != 0.0 {
+            row.fill(0.0);
+        }
+    }
     weight.extend(rows(&made.orthogonal(&format!("{qkv}.values"), size)));
     made.put(format!("{qkv}.weight"), weight);
     let (mut queries, mut keys) = (vec![0.0; size], vec![0.0; size]);
@@ -116,6 +116,9 @@ fn block(made: &mut Made, name: &str, config: &VisionConfig) {
     made.put(fc2, values);
 }
 
+/// Longer biases would drown what the patch itself says; small heads have no frequency between.
+const MOST_GAIN: f64 = 150.0;
+
 /// Rows and columns from a patch to its neighbours.
 const NEIGHBOURS: [[f64; 2]; 8] =
     [[-1., -1.], [-1., 0.], [-1., 1.], [0., -1.], [0., 1.], [1., -1.], [1., 0.], [1., 1.]];
@@ -124,13 +127,13 @@ const NEIGHBOURS: [[f64; 2]; 8] =
 ///
 /// Rotary positions turn the pair of frequency `f` by `f` times the distance `d`: with these biases it adds
 /// `gain · cos(f (d - offset))` to the logit. The highest frequency tells near patches apart, the second far ones.
-fn neighbour(offset: [f64; 2], head_dim: usize) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn neighbour(offset: [f64; 2], head_dim: usize) -> (Vec<f32>, Vec<f32>) {
     let (half, count) = (head_dim / 2, head_dim / 4);
     let (mut query, mut key) = (vec![0.0; head_dim], vec![0.0; head_dim]);
     for (axis, offset) in offset.into_iter().enumerate() {
         for i in 0..count.min(2) {
             let frequency = 10_000_f64.powf(-(i as f64) / count as f64);
-            let gain = if i == 0 { 4.0 } else { 2.5 / (frequency * frequency) };
+            let gain = if i == 0 { 4.0 } else { (2.5 / (frequency * frequency)).min(MOST_GAIN) };
             let length = (gain * (head_dim as f64).sqrt()).sqrt();
             let place = axis * count + i;
             query[place] = (length * (frequency * offset).cos()) as f32;
