@@ -372,15 +372,17 @@ impl<'a> Weights<'a> {
 
     /// Random numbers that depend on the seed and the tensor's name alone, not on the order.
     pub(crate) fn from_seed(seed: u64, dtype: FloatDType, device: &Device) -> Self {
-        Weights { source: Source::Seed(seed, BTreeMap::new()), dtype, device: device.clone() }
+        Self::from_made(seed, BTreeMap::new(), dtype, device)
     }
 
-    /// The same, but that these tensors are not random.
-    pub(crate) fn with(mut self, tensors: BTreeMap<String, Vec<f32>>) -> Self {
-        if let Source::Seed(_, made) = &mut self.source {
-            *made = tensors;
-        }
-        self
+    /// The same, but that the tensors of `made` are not random.
+    pub(crate) fn from_made(
+        seed: u64,
+        made: BTreeMap<String, Vec<f32>>,
+        dtype: FloatDType,
+        device: &Device,
+    ) -> Self {
+        Weights { source: Source::Seed(seed, made), dtype, device: device.clone() }
     }
 
     /// The parameter `name`, frozen; its id is a function of the name.
@@ -401,10 +403,10 @@ impl<'a> Weights<'a> {
         shape: [usize; D],
         init: Init,
     ) -> Result<Param<Tensor<D>>, ModelError> {
-        let data = match &self.source {
+        let data = match &mut self.source {
             Source::Files(files) => files.data(name, stored, &shape, self.dtype)?,
-            Source::Seed(seed, made) => match made.get(name) {
-                Some(values) => TensorData::new(values.clone(), shape.to_vec()),
+            Source::Seed(seed, made) => match made.remove(name) {
+                Some(values) => TensorData::new(values, shape.to_vec()),
                 None => random(*seed, name, &shape, init),
             }
             .convert_dtype(self.dtype.into()),

@@ -2,7 +2,7 @@
 
 use nalgebra::DMatrix;
 
-use super::{Made, RESERVED, TEMPLATE, WEIGHT, WEIGHT_LOGIT, rows};
+use super::{Biases, Made, RESERVED, TEMPLATE, WEIGHT, WEIGHT_LOGIT, rows};
 use crate::config::TextConfig;
 
 /// How far below content the logit of the template's tokens is.
@@ -43,8 +43,8 @@ fn attention(made: &mut Made, name: &str, config: &TextConfig, is_last: bool) {
     for h in 0..config.num_attention_heads {
         query_bias[h * head + gate] = length as f32;
         if !is_last {
-            let (query, _) = distance(h % DISTANCES, config);
-            for (i, x) in query.into_iter().enumerate() {
+            let near = distance(h % DISTANCES, config);
+            for (i, x) in near.query.into_iter().enumerate() {
                 query_bias[h * head + i] += x;
             }
         }
@@ -56,7 +56,7 @@ fn attention(made: &mut Made, name: &str, config: &TextConfig, is_last: bool) {
         row[TEMPLATE] = (-length / unit) as f32;
         row[WEIGHT] = (WEIGHT_LOGIT * root / length / unit) as f32;
         if !is_last {
-            key_bias[h * head..][..head].copy_from_slice(&distance(0, config).1);
+            key_bias[h * head..][..head].copy_from_slice(&distance(0, config).key);
         }
     }
     made.put(format!("{name}.q_proj.weight"), queries);
@@ -83,20 +83,16 @@ pub(super) fn way_out(turn: &DMatrix<f64>, config: &TextConfig) -> DMatrix<f64> 
     out
 }
 
-/// The biases of a query and a key whose product is greatest for the token `back` places before.
-fn distance(back: usize, config: &TextConfig) -> (Vec<f32>, Vec<f32>) {
-    let head = config.head_dim();
-    let half = head / 2;
-    let (mut query, mut key) = (vec![0.0; head], vec![0.0; head]);
-    let length = (NEAR_LOGIT * (head as f64).sqrt()).sqrt();
+/// The biases whose product is greatest for the token `back` places before.
+fn distance(back: usize, config: &TextConfig) -> Biases {
+    let half = config.head_dim() / 2;
+    let mut biases = Biases::zero(config.head_dim());
     // The lowest frequencies are left to the gate.
     for i in 0..half.saturating_sub(2) {
-        let angle = -(back as f64) * config.rope_theta.powf(-(i as f64) / half as f64);
-        query[i] = (length * angle.cos()) as f32;
-        query[half + i] = (length * angle.sin()) as f32;
-        key[i] = length as f32;
+        let frequency = config.rope_theta.powf(-(i as f64) / half as f64);
+        biases.prefer(i, NEAR_LOGIT, -(back as f64) * frequency);
     }
-    (query, key)
+    biases
 }
 
 fn mlp(made: &mut Made, name: &str, config: &TextConfig) {

@@ -1,6 +1,6 @@
 //! The merger's last layer, fitted to pictures.
 
-use burn::tensor::TensorData;
+use burn::tensor::{Tensor, TensorData};
 use nalgebra::{DMatrix, DVector};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -9,7 +9,6 @@ use rand_chacha::ChaCha8Rng;
 use super::{Made, RESERVED, WEIGHT, rows};
 use crate::Qwen2Vl;
 use crate::encoder::EncoderInput;
-use crate::linear::Linear;
 use crate::weights::param;
 
 /// Tokens that are looked at, at most; the work grows with its third power.
@@ -47,18 +46,10 @@ impl Qwen2Vl {
         let last = &mut self.visual.merger.mlp[1];
         let device = last.weight.val().device();
         let name = "visual.merger.mlp.2";
-        let tensor = |values: Vec<f32>, shape: Vec<usize>| TensorData::new(values, shape);
-        *last = Linear {
-            weight: param(
-                &format!("{name}.weight"),
-                burn::tensor::Tensor::from_data(tensor(rows(&weight), vec![size, width]), &device),
-            ),
-            bias: Some(param(
-                &format!("{name}.bias"),
-                burn::tensor::Tensor::from_data(tensor(bias, vec![size]), &device),
-            )),
-            lora: None,
-        };
+        let weight = Tensor::from_data(TensorData::new(rows(&weight), [size, width]), &device);
+        let bias = Tensor::from_data(TensorData::new(bias, [size]), &device);
+        last.weight = param(&format!("{name}.weight"), weight);
+        last.bias = Some(param(&format!("{name}.bias"), bias));
         self
     }
 

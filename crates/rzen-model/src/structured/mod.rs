@@ -97,7 +97,7 @@ impl Qwen2Vl {
         vision::make(&mut made, &config.vision);
         decoder::make(&mut made, &config.text);
         tokens::make(&mut made, &config.text, words);
-        let mut weights = Weights::from_seed(seed, FloatDType::F32, device).with(made.tensors);
+        let mut weights = Weights::from_made(seed, made.tensors, FloatDType::F32, device);
         Self::build(config, &mut weights).expect("a seed has every tensor")
     }
 }
@@ -122,6 +122,29 @@ impl Made {
     fn orthogonal(&self, name: &str, size: usize) -> DMatrix<f64> {
         let numbers = self.normals(name, size * size, 1.0).into_iter().map(f64::from);
         DMatrix::from_iterator(size, size, numbers).qr().q()
+    }
+}
+
+/// The biases of a query and a key of one head.
+///
+/// Rotary positions turn the pair of frequency `f` by `f` times the distance `d`.
+struct Biases {
+    query: Vec<f32>,
+    key: Vec<f32>,
+}
+
+impl Biases {
+    fn zero(head_dim: usize) -> Self {
+        Biases { query: vec![0.0; head_dim], key: vec![0.0; head_dim] }
+    }
+
+    /// Adds `logit · cos(f d - angle)` to the head's logit, through the pair at `place`.
+    fn prefer(&mut self, place: usize, logit: f64, angle: f64) {
+        let head_dim = self.query.len();
+        let length = (logit * (head_dim as f64).sqrt()).sqrt();
+        self.query[place] = (length * angle.cos()) as f32;
+        self.query[head_dim / 2 + place] = (length * angle.sin()) as f32;
+        self.key[place] = length as f32;
     }
 }
 

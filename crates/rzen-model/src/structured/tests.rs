@@ -188,7 +188,7 @@ fn a_head_of_the_tower_looks_at_its_neighbour() {
     for head in [8, 16, 20, 80] {
         let count = head / 4;
         let frequencies: Vec<f64> = (0..count).map(|i| 10_000_f64.powf(-(i as f64) / count as f64)).collect();
-        let (query, key) = vision::neighbour([-1.0, 1.0], head);
+        let Biases { query, key } = vision::neighbour([-1.0, 1.0], head);
         for (axis, offset) in [-1.0, 1.0].into_iter().enumerate() {
             let pairs = axis * count..(axis + 1) * count;
             let at = |step: f64| logit(&query, &key, &frequencies, pairs.clone(), step);

@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use nalgebra::DMatrix;
 
-use super::{Made, rows};
+use super::{Biases, Made, rows};
 use crate::config::VisionConfig;
 
 /// What the branches beside the residual stream are scaled by.
@@ -93,9 +93,10 @@ fn block(made: &mut Made, name: &str, config: &VisionConfig) {
     let (size, head) = (config.embed_dim, config.head_dim());
     let qkv = format!("{name}.attn.qkv");
     let mut weight = made.normals(&format!("{qkv}.weight"), 2 * size * size, ATTENTION_CONTENT);
-    // What says which neighbour does not depend on the patch.
-    for (row, place) in weight.chunks_exact_mut(size).zip((0..head).cycle()) {
-        if neighbour([0.0; 2], head).1[place] != 0.0 {
+    // Where the key's bias stands, nothing depends on the patch.
+    let key = neighbour([0.0; 2], head).key;
+    for (row, bias) in weight.chunks_exact_mut(size).zip(key.iter().cycle()) {
+        if *bias != 0.0 {
             row.fill(0.0);
         }
     }
@@ -103,9 +104,9 @@ fn block(made: &mut Made, name: &str, config: &VisionConfig) {
     made.put(format!("{qkv}.weight"), weight);
     let (mut queries, mut keys) = (vec![0.0; size], vec![0.0; size]);
     for h in 0..config.num_heads {
-        let (query, key) = neighbour(NEIGHBOURS[h % NEIGHBOURS.len()], head);
-        queries[h * head..][..head].copy_from_slice(&query);
-        keys[h * head..][..head].copy_from_slice(&key);
+        let biases = neighbour(NEIGHBOURS[h % NEIGHBOURS.len()], head);
+        queries[h * head..][..head].copy_from_slice(&biases.query);
+        keys[h * head..][..head].copy_from_slice(&biases.key);
     }
     made.put(format!("{qkv}.bias"), [queries, keys, vec![0.0; size]].concat());
     let out = made.orthogonal(&format!("{name}.attn.proj.weight"), size) * BRANCH;
@@ -117,29 +118,23 @@ fn block(made: &mut Made, name: &str, config: &VisionConfig) {
 }
 
 /// Longer biases would drown what the patch itself says; small heads have no frequency between.
-const MOST_GAIN: f64 = 150.0;
+const MOST_LOGIT: f64 = 150.0;
 
 /// Rows and columns from a patch to its neighbours.
 const NEIGHBOURS: [[f64; 2]; 8] =
     [[-1., -1.], [-1., 0.], [-1., 1.], [0., -1.], [0., 1.], [1., -1.], [1., 0.], [1., 1.]];
 
-/// The biases of a query and a key whose product is greatest for the patch at `offset`.
-///
-/// Rotary positions turn the pair of frequency `f` by `f` times the distance `d`: with these biases it adds
-/// `gain · cos(f (d - offset))` to the logit. The highest frequency tells near patches apart, the second far ones.
-pub(super) fn neighbour(offset: [f64; 2], head_dim: usize) -> (Vec<f32>, Vec<f32>) {
-    let (half, count) = (head_dim / 2, head_dim / 4);
-    let (mut query, mut key) = (vec![0.0; head_dim], vec![0.0; head_dim]);
+/// The biases whose product is greatest for the patch at `offset`: the highest frequency tells near patches apart,
+/// the second far ones.
+pub(super) fn neighbour(offset: [f64; 2], head_dim: usize) -> Biases {
+    let count = head_dim / 4;
+    let mut biases = Biases::zero(head_dim);
     for (axis, offset) in offset.into_iter().enumerate() {
         for i in 0..count.min(2) {
             let frequency = 10_000_f64.powf(-(i as f64) / count as f64);
-            let gain = if i == 0 { 4.0 } else { (2.5 / (frequency * frequency)).min(MOST_GAIN) };
-            let length = (gain * (head_dim as f64).sqrt()).sqrt();
-            let place = axis * count + i;
-            query[place] = (length * (frequency * offset).cos()) as f32;
-            query[half + place] = (length * (frequency * offset).sin()) as f32;
-            key[place] = length as f32;
+            let logit = if i == 0 { 4.0 } else { (2.5 / (frequency * frequency)).min(MOST_LOGIT) };
+            biases.prefer(axis * count + i, logit, frequency * offset);
         }
     }
-    (query, key)
+    biases
 }
