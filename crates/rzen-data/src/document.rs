@@ -11,7 +11,7 @@ use hayro::vello_cpu::color::palette::css::WHITE;
 use hayro::{PixmapSettings, RenderCache, RenderSettings, render};
 use rzen_core::Picture;
 
-use crate::convert::without_alpha;
+use crate::convert::flatten;
 use crate::isolate::{Lost, isolate};
 use crate::picture::{first_bytes, read_file};
 use crate::{LoadError, LoadOptions};
@@ -63,7 +63,7 @@ fn draw_page(path: &Path, bytes: Vec<u8>, page: u32, options: &LoadOptions) -> R
     }
     let (width, height) = (u32::from(pixmap.width()), u32::from(pixmap.height()));
     // White lies under everything, so premultiplied colours are plain ones.
-    Ok(Picture::new(width, height, without_alpha(pixmap.data_as_u8_slice())))
+    Ok(Picture::new(width, height, flatten(pixmap.data_as_u8_slice(), None)))
 }
 
 /// How a page is read; notes when a picture on it can't be. Fonts that can't are left out as documented.

@@ -50,7 +50,7 @@ impl<'a> Gif<'a> {
         let damaged = |error| damaged(self.path, error);
         let mut decoder = reader(self.bytes, false).map_err(damaged)?;
         let global = decoder.global_palette().map(<[u8]>::to_vec);
-        let background = decoder.bg_color().unwrap_or(0) as u8;
+        let background_index = decoder.bg_color().unwrap_or(0) as u8;
         let mut canvas = Canvas::new(self.width, self.height);
         let mut frames = Vec::with_capacity(wanted.len());
         for place in 0..=wanted.last().copied().unwrap_or(0) {
@@ -64,7 +64,8 @@ impl<'a> Gif<'a> {
                     height: usize::from(frame.height),
                 },
                 transparent: frame.transparent,
-                background,
+                clear_color: self.options.background,
+                background_index,
                 palette: frame.palette.clone().or_else(|| global.clone()),
                 dispose: frame.dispose,
             };
@@ -109,7 +110,9 @@ struct Extent {
 struct Stroke {
     extent: Extent,
     transparent: Option<u8>,
-    background: u8,
+    /// Shown for `transparent`, and where nothing was painted, in place of the palette's colour.
+    clear_color: Option<[u8; 3]>,
+    background_index: u8,
     palette: Option<Vec<u8>>,
     dispose: DisposalMethod,
 }
@@ -117,6 +120,9 @@ struct Stroke {
 impl Stroke {
     /// A file without any palette is grey.
     fn color(&self, index: u8) -> [u8; 3] {
+        if let Some(color) = self.clear_color.filter(|_| self.transparent == Some(index)) {
+            return color;
+        }
         let Some(palette) = &self.palette else { return [index; 3] };
         let at = usize::from(index) * 3;
         palette.get(at..at + 3).map_or([0; 3], |rgb| [rgb[0], rgb[1], rgb[2]])
@@ -125,7 +131,10 @@ impl Stroke {
     /// The colour of cleared ground: that of "transparent", else the background; the first colour
     /// where the palette is too short for it.
     fn ground(&self) -> [u8; 3] {
-        let index = self.transparent.unwrap_or(self.background);
+        if let Some(color) = self.clear_color {
+            return color;
+        }
+        let index = self.transparent.unwrap_or(self.background_index);
         let is_known =
             self.palette.as_ref().is_none_or(|palette| usize::from(index) * 3 + 3 <= palette.len());
         self.color(if is_known { index } else { 0 })
@@ -157,7 +166,8 @@ impl Canvas {
 
     fn draw(&mut self, stroke: &Stroke, indices: &[u8]) {
         if self.is_first {
-            let color = stroke.color(stroke.transparent.unwrap_or(0));
+            let first = || stroke.color(stroke.transparent.unwrap_or(0));
+            let color = stroke.clear_color.unwrap_or_else(first);
             self.rgb.as_chunks_mut().0.fill(color);
         }
         self.dispose();

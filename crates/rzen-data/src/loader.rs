@@ -19,7 +19,8 @@ use crate::{LoadError, LoadOptions};
 /// **Clips** are sampled by [`sample_frames`](crate::sample_frames), a list of frames is kept whole, and a
 /// still picture is a clip of one frame. Frames of GIF and WebP equal Pillow's `seek(i); convert("RGB")`:
 /// alpha is dropped after composing, so that clear pixels show the colour stored for them (0 differences
-/// over 170 animations with transparency, blending and every kind of disposal). GIF frames that stick out
+/// over 170 animations with transparency, blending and every kind of disposal), unless
+/// [`LoadOptions::background`] is set. GIF frames that stick out
 /// of the canvas are cut, where Pillow enlarges it.
 ///
 /// Frames by ffmpeg equal OpenCV 5.0's (H.264, HEVC, VP9, MPEG-4, MJPEG; turned, cut, fragmented and

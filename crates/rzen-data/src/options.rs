@@ -18,6 +18,9 @@ pub struct LoadOptions {
     pub num_frames: usize,
     /// Whether pictures are turned upright by their EXIF tag. Default off, as in the published pipeline.
     pub exif_orientation: bool,
+    /// What shows through transparent pixels: red, green and blue. Default nothing: alpha is dropped, as in the
+    /// published pipeline, and clear pixels show the colour stored for them, often black. Clips that ffmpeg decodes have no alpha.
+    pub background: Option<[u8; 3]>,
     /// Most pixels of a picture, frame or page, checked before it is decoded. Default 178,956,970,
     /// where Pillow refuses as well.
     pub max_pixels: u64,
@@ -47,6 +50,7 @@ impl Default for LoadOptions {
             root: PathBuf::new(),
             num_frames: 8,
             exif_orientation: false,
+            background: None,
             max_pixels: 178_956_970,
             max_side: 65_535,
             max_file_bytes: 1 << 30,

@@ -130,7 +130,7 @@ fn decode_still(
     };
     let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     image.apply_orientation(orientation);
-    Ok(to_picture(image))
+    Ok(to_picture(image, options.background))
 }
 
 fn picture_error(path: &Path, format: ImageFormat, error: ImageError) -> LoadError {

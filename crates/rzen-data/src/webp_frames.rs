@@ -12,7 +12,7 @@ use image::codecs::webp::WebPDecoder;
 use image::{ColorType, ImageDecoder};
 use rzen_core::Picture;
 
-use crate::convert::without_alpha;
+use crate::convert::flatten;
 use crate::{LoadError, LoadOptions};
 
 /// A WebP animation whose container has been read.
@@ -94,7 +94,8 @@ impl<'a> Webp<'a> {
             self.options.check_time(self.path, deadline)?;
             canvas.draw(frame, &self.decode(frame)?);
             if wanted.contains(&place) {
-                pictures.push(Picture::new(self.width, self.height, without_alpha(&canvas.rgba)));
+                let rgb = flatten(&canvas.rgba, self.options.background);
+                pictures.push(Picture::new(self.width, self.height, rgb));
             }
             canvas.dispose(frame);
         }

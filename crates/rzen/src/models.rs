@@ -83,6 +83,7 @@ pub fn loader(config: &ProcessorConfig, root: PathBuf, limits: LoadOptions) -> L
         root,
         num_frames: config.num_frames,
         exif_orientation: config.exif_orientation,
+        background: config.background,
         pdf_dpi: config.pdf_dpi,
         ..limits
     })

@@ -30,9 +30,13 @@ fn dot(left: u16, index: u8, dispose: gif::DisposalMethod) -> GifFrame {
 }
 
 fn composed(frames: &[GifFrame]) -> Vec<[[u8; 3]; 2]> {
+    composed_on(None, frames)
+}
+
+fn composed_on(background: Option<[u8; 3]>, frames: &[GifFrame]) -> Vec<[[u8; 3]; 2]> {
     let folder = Folder::new();
     let path = folder.write("dots.gif", gif(2, 1, &palette(), frames));
-    let frames = load_video(&path, &LoadOptions::default()).unwrap();
+    let frames = load_video(&path, &LoadOptions { background, ..Default::default() }).unwrap();
     frames.iter().map(|frame| [pixel(frame, 0, 0), pixel(frame, 1, 0)]).collect()
 }
 
@@ -56,7 +60,8 @@ fn gif_frames_are_spread_evenly() {
 fn gif_transparency_shows_what_lies_below() {
     let first = GifFrame { transparent: Some(3), indices: vec![3, 0], ..GifFrame::full(2, 1, 0) };
     // Once alpha is dropped, the first frame shows the palette's colour, as in Pillow.
-    assert_eq!(composed(&[first]), [[CLEAR, RED]]);
+    assert_eq!(composed(&[first.clone()]), [[CLEAR, RED]]);
+    assert_eq!(composed_on(Some(BLUE), &[first]), [[BLUE, RED]]);
     let over = [GifFrame::full(2, 1, 0), dot(0, 3, Keep), dot(1, 1, Keep)];
     assert_eq!(composed(&over), [[RED, RED], [RED, RED], [RED, GREEN]]);
 }
@@ -65,6 +70,8 @@ fn gif_transparency_shows_what_lies_below() {
 fn gif_disposal_is_that_of_pillow() {
     let background = [GifFrame::full(2, 1, 0), dot(0, 1, Background), dot(1, 2, Keep)];
     assert_eq!(composed(&background), [[RED, RED], [GREEN, RED], [CLEAR, BLUE]]);
+    let white = Some([255; 3]);
+    assert_eq!(composed_on(white, &background), [[RED, RED], [GREEN, RED], [[255; 3], BLUE]]);
     let previous = [GifFrame::full(2, 1, 0), dot(0, 1, Previous), dot(1, 2, Keep)];
     assert_eq!(composed(&previous), [[RED, RED], [GREEN, RED], [RED, BLUE]]);
 }

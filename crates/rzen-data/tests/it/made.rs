@@ -64,6 +64,7 @@ pub fn gradient(width: u32, height: u32) -> RgbaImage {
     })
 }
 
+#[derive(Clone)]
 pub struct GifFrame {
     pub left: u16,
     pub top: u16,

@@ -33,6 +33,28 @@ fn lossless_formats_keep_every_color_and_drop_alpha() {
 }
 
 #[test]
+fn a_background_shows_through_transparent_pixels() {
+    let folder = Folder::new();
+    let white = LoadOptions { background: Some([255; 3]), ..Default::default() };
+    let rgba = image::RgbaImage::from_fn(3, 1, |x, _| image::Rgba([200, 100, 50, [0, 255, 128][x as usize]]));
+    let expected = [[255, 255, 255], [200, 100, 50], [227, 177, 152]].concat();
+    for format in [Png, WebP, Bmp, Tiff] {
+        let path = folder.write("clear.png", encode(&rgba.clone().into(), format));
+        assert_eq!(load_image(&path, &white).unwrap().rgb(), expected, "{format:?}");
+    }
+    let grey = DynamicImage::from(rgba.clone()).to_luma_alpha8();
+    let level = grey.as_raw()[2];
+    let path = folder.write("grey.png", encode(&grey.into(), Png));
+    assert_eq!(load_image(&path, &white).unwrap().rgb()[..6], [[255; 3], [level; 3]].concat());
+    let path = folder.write("moving.webp", made::webp(3, 1, &[WebpFrame::full(rgba)]));
+    assert_eq!(load_video(&path, &white).unwrap()[0].rgb(), expected);
+    // What has no alpha stays as it is.
+    let plain = DynamicImage::from(gradient(5, 4)).to_rgb8();
+    let path = folder.write("plain.png", encode(&plain.clone().into(), Png));
+    assert_eq!(load_image(&path, &white).unwrap().rgb(), plain.as_raw());
+}
+
+#[test]
 fn sixteen_bits_keep_the_high_byte() {
     let folder = Folder::new();
     let color = image::ImageBuffer::from_fn(4, 1, |x, _| image::Rgb([0x1234u16 * x as u16, 0xFFFF, 0x00FF]));

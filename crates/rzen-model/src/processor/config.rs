@@ -40,6 +40,10 @@ pub struct ProcessorConfig {
     pub num_frames: usize,
     /// Whether pictures are turned by their EXIF tag; the loader reads this.
     pub exif_orientation: bool,
+    /// What shows through transparent pixels: red, green and blue; none drops alpha, as the published pipeline does.
+    /// The loader reads this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub background: Option<[u8; 3]>,
     /// Resolution at which document pages are drawn, in dots per inch; the loader reads this.
     pub pdf_dpi: f32,
     /// Pixels on a side of a patch.
@@ -105,6 +109,7 @@ impl Default for ProcessorConfig {
             positions: PositionMode::default(),
             num_frames: 8,
             exif_orientation: false,
+            background: None,
             pdf_dpi: 144.0,
             patch_size: 14,
             merge_size: 2,

@@ -120,6 +120,13 @@ fn processor(folder: &Path) -> Result<Vec<Line>> {
         ("processor", source.to_owned()),
         ("  picture tokens", range(config.image_tokens)),
         ("  frame tokens", format!("{}, {} frames", range(config.frame_tokens), config.num_frames)),
+        (
+            "  transparency",
+            match config.background {
+                None => "dropped".to_owned(),
+                Some([r, g, b]) => format!("on #{r:02x}{g:02x}{b:02x}"),
+            },
+        ),
         ("  most tokens", config.max_length.to_string()),
         ("  positions", format!("{:?}", config.positions).to_lowercase()),
         ("  system prompt", format!("{:?}", config.system_prompt)),

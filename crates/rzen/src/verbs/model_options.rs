@@ -41,6 +41,9 @@ pub struct ModelOptions {
     /// Turn pictures upright by their EXIF tag
     #[arg(long)]
     pub exif_orientation: bool,
+    /// What shows through transparent pixels, for example ffffff; the released code drops alpha
+    #[arg(long, value_name = "RRGGBB")]
+    pub background: Option<Color>,
     /// A limit on what files may ask for, such as max_pixels=400000000, video_timeout_ms=600000 or
     /// incomplete_video=repeat; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
@@ -70,6 +73,23 @@ impl FromStr for Range {
         match 0 < low && low <= high {
             true => Ok(Range([low, high])),
             false => Err(format!("`{text}`: the first number is above 0 and at most the second")),
+        }
+    }
+}
+
+/// Red, green and blue as six hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Color(pub [u8; 3]);
+
+impl FromStr for Color {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.strip_prefix('#').unwrap_or(text);
+        let is_color = digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match u32::from_str_radix(digits, 16) {
+            Ok(number) if is_color => Ok(Color([(number >> 16) as u8, (number >> 8) as u8, number as u8])),
+            _ => Err(format!("`{text}` is no colour; write six digits, for example ffffff for white")),
         }
     }
 }
@@ -111,6 +131,7 @@ impl ModelOptions {
         config.num_frames = self.num_frames.unwrap_or(config.num_frames);
         config.max_length = self.max_length.unwrap_or(config.max_length);
         config.exif_orientation |= self.exif_orientation;
+        config.background = self.background.map(|Color(rgb)| rgb).or(config.background);
         if self.parse_special_tokens {
             config.special_tokens = SpecialTokens::Parse;
         }
@@ -122,6 +143,15 @@ impl ModelOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn colors() {
+        assert_eq!("ff8000".parse(), Ok(Color([255, 128, 0])));
+        assert_eq!("#FFFFFF".parse(), Ok(Color([255; 3])));
+        for wrong in ["white", "fff", "+fffff", "ffffff0"] {
+            assert!(wrong.parse::<Color>().unwrap_err().contains(wrong), "{wrong}");
+        }
+    }
 
     #[test]
     fn ranges() {
