@@ -39,6 +39,6 @@ pub use processor::{
     smart_resize, train_tokenizer,
 };
 pub use save::Companions;
-pub use structured::WordStatistics;
+pub use structured::{FitExample, WordStatistics};
 pub use trace::Trace;
 pub use weights::{TensorInfo, tensor_table};

@@ -23,6 +23,7 @@ use crate::recipe::Stage;
 /// The rows of a stage's datasets, and which of them make the batch of each step.
 pub struct StageData {
     samples: Vec<Vec<Sample>>,
+    weights: Vec<f64>,
     augments: Vec<Augment>,
     seed: u64,
     tasks: Vec<String>,
@@ -70,8 +71,10 @@ impl StageData {
         let keys: Vec<Vec<RowKeys>> =
             samples.iter().map(|rows| rows.iter().map(row_keys).collect()).collect();
         let plan = plan(stage, &specs, &keys, seed)?;
+        let weights = specs.iter().map(|spec| spec.weight).collect();
         Ok(StageData {
             samples,
+            weights,
             augments,
             seed,
             tasks,
@@ -129,22 +132,10 @@ impl StageData {
         Ok(bad_rows.keep(is_bad)?)
     }
 
-    /// Queries and positives with pictures, unchanged, of at most `most` rows of each dataset, spread over it; and
-    /// the rows among them that can't be read.
-    pub fn some_pictures(&self, reader: &Reader, most: usize) -> (Vec<Encoded>, Vec<BadRow>) {
-        let has_picture = |sample: &&Sample| {
-            let mut parts = sample.query.content.iter().chain(&sample.positive.content);
-            parts.any(|part| !matches!(part, Part::Text(_)))
-        };
-        let spread = |rows: &Vec<Sample>| -> Vec<Sample> {
-            let rows: Vec<&Sample> = rows.iter().filter(has_picture).collect();
-            let taken = rows.iter().step_by(rows.len().div_ceil(most).max(1));
-            taken.map(|row| Sample { hard_negatives: Vec::new(), ..(*row).clone() }).collect()
-        };
-        let rows: Vec<Sample> = self.samples.iter().flat_map(spread).collect();
-        let (read, bad) = read_samples(reader, &rows.iter().collect::<Vec<_>>(), |_| {});
-        let items = read.into_iter().flat_map(|(_, (query, positive, _))| [query, positive]);
-        (items.filter(|item| !item.pictures.is_empty()).collect(), bad)
+    /// The rows of each dataset that takes part.
+    pub fn drawn(&self) -> impl Iterator<Item = &[Sample]> {
+        let drawn = self.samples.iter().zip(&self.weights).filter(|(_, weight)| **weight > 0.0);
+        drawn.map(|(rows, _)| rows.as_slice())
     }
 
     /// Rows that the stage may draw from.
@@ -357,7 +348,7 @@ fn read_rows<'a>(
 }
 
 /// Decodes, changes and encodes each sample in one go, so that few decoded files are held at once.
-fn read_samples(
+pub(crate) fn read_samples(
     reader: &Reader,
     samples: &[&Sample],
     change: impl Fn(&mut LoadedSample) + Sync,
@@ -368,7 +359,7 @@ fn read_samples(
     })
 }
 
-type EncodedSample = (Encoded, Encoded, Vec<Encoded>);
+pub(crate) type EncodedSample = (Encoded, Encoded, Vec<Encoded>);
 
 fn encode_sample(processor: &Processor, sample: &LoadedSample) -> Result<EncodedSample, String> {
     let encode = |item: &LoadedItem| processor.process(item).map_err(|error| error.to_string());

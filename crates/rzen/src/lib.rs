@@ -9,6 +9,7 @@ pub mod device;
 pub mod embedder;
 pub mod evaluate;
 pub mod files;
+pub mod fit_examples;
 pub mod load_limits;
 pub mod models;
 pub mod pipeline;

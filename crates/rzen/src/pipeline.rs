@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, FloatDType};
-use rzen_core::SaveWeights;
+use rzen_core::{Sample, SaveWeights};
 use rzen_loss::{InfoNce, TEMPERATURES_FILE};
 use rzen_model::{Processor, ProcessorConfig, Qwen2Vl};
 use rzen_train::{Checkpoint, Contrastive, RunFolder, StageConfig, latest, train_stage};
@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::batches::{BatchSource, Reader, SourceSettings, StageData};
 use crate::evaluate::{Benchmark, Scores};
 use crate::files::{whole_file, whole_folder};
+use crate::fit_examples::fit_examples;
 use crate::models::{self, Opened};
 use crate::progress::StageProgress;
 use crate::recipe::{Recipe, Stage, Start, Train};
@@ -70,7 +71,7 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
     };
     let columns = measure(job, &benchmark, &start, soup.as_deref())?;
     println!("{}", summary::table(&columns));
-    let report = summary::write_report(job, name, &benchmark, &columns, started.elapsed())?;
+    let report = summary::write_report(job, name, &benchmark, &columns, &start.processor, started.elapsed())?;
     println!("report: {}", report.display());
     Ok(())
 }
@@ -153,28 +154,30 @@ fn start_model(job: &Job, corpus: &Path, rows: &[Rows]) -> Result<Base> {
 fn draw_start(job: &Job, corpus: &Path, base: &Base, scratch: &Scratch, rows: &[Rows]) -> Result<()> {
     let texts = training_texts(job.recipe, &base.processor.system_prompt, corpus)?;
     let limit = job.recipe.data.bad_row_limit;
-    let pictures = |processor: Processor| {
+    // The first stage is the one that starts from these weights.
+    let datasets: Vec<&[Sample]> = rows.first().map_or_else(Vec::new, |first| first.data.drawn().collect());
+    let examples = |processor: Processor| {
+        let mut lost = 0;
         let reader = Reader::new(processor, job.recipe.data.load.options());
-        // The first stage is the one that starts from these weights.
-        let Some(first) = rows.first() else { return Ok(Vec::new()) };
-        let (items, bad) = first.data.some_pictures(&reader, PICTURES_OF_A_SET);
-        for row in &bad {
-            eprintln!("first weights, left out: {}: {}", row.origin, row.message);
-        }
-        ensure!(
-            bad.len() <= limit,
-            "the first weights are fitted to some of the pictures, and {} of those rows can't be read, more than the \
-             {limit} allowed; mend their files, take the rows out of the manifest, or raise `bad_row_limit`",
-            bad.len()
-        );
-        Ok(items)
+        fit_examples(&datasets, reader, EXAMPLES_OF_A_SET).map(move |(examples, bad)| {
+            for row in &bad {
+                eprintln!("first weights, left out: {}: {}", row.origin, row.message);
+            }
+            lost += bad.len();
+            ensure!(
+                lost <= limit,
+                "the first weights are fitted to some of the pictures, and {lost} of those rows can't be read, more \
+                 than the {limit} allowed; mend their files, take the rows out of the manifest, or raise `bad_row_limit`"
+            );
+            Ok(examples)
+        })
     };
-    let model = scratch.draw(job.recipe.seed, &base.processor, &texts, pictures, job.device)?;
+    let model = scratch.draw(job.recipe.seed, &base.processor, &texts, examples, job.device)?;
     save(&model, &base.folder)
 }
 
-/// Rows of each dataset whose pictures the first weights are fitted to.
-const PICTURES_OF_A_SET: usize = 48;
+/// Rows of each dataset whose pictures and captions the first weights are fitted to, at most.
+const EXAMPLES_OF_A_SET: usize = 1024;
 
 /// Every text of the training rows, instructions and system prompt included.
 fn training_texts(recipe: &Recipe, system_prompt: &str, corpus: &Path) -> Result<Vec<String>> {

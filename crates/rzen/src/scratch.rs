@@ -5,13 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use burn::tensor::{Device, FloatDType};
 use rzen_model::{
-    Collator, Companions, Encoded, ModelConfig, Processor, ProcessorConfig, Qwen2Vl, TextConfig,
+    Collator, Companions, FitExample, ModelConfig, Processor, ProcessorConfig, Qwen2Vl, TextConfig,
     VisionConfig, WordStatistics, train_tokenizer,
 };
 use serde::{Deserialize, Serialize};
-
-/// Items that go through the vision tower at once while it is fitted.
-const FIT_BATCH: usize = 8;
 
 /// The shape of a model that starts from scratch, and how its weights begin.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -111,17 +108,17 @@ impl Scratch {
 
     /// Makes the model and a tokenizer of its own.
     ///
-    /// `texts`: every text of the training rows; `pictures`: encodes items of them that have pictures, with the
-    /// processor that it is given, and is called where they are needed.
+    /// `texts`: every text of the training rows; `examples`: encodes items of them that have pictures, with the
+    /// processor that it is given, piece by piece, and is called where they are needed.
     ///
     /// # Errors
-    /// If the shape or the texts can't make a model, or what `pictures` says.
-    pub fn draw(
+    /// If the shape or the texts can't make a model, or what `examples` says.
+    pub fn draw<I: Iterator<Item = Result<Vec<FitExample>>>>(
         &self,
         seed: u64,
         processor: &ProcessorConfig,
         texts: &[String],
-        pictures: impl FnOnce(Processor) -> Result<Vec<Encoded>>,
+        examples: impl FnOnce(Processor) -> I,
         device: &Device,
     ) -> Result<Qwen2Vl> {
         let tokenizer = train_tokenizer(texts.iter().cloned(), self.vocab_size)?;
@@ -147,10 +144,8 @@ impl Scratch {
             FirstWeights::Structured => {
                 let words = WordStatistics::count(&processor, texts.iter().map(String::as_str))?;
                 let collator = Collator::new(&config, &special, processor.config().positions, device);
-                let items = pictures(processor)?;
-                let batches = items.chunks(FIT_BATCH);
-                let inputs = batches.map(|items| collator.collate(&items.iter().collect::<Vec<_>>()));
-                Qwen2Vl::structured(&config, seed, &words, device).fit_merger(inputs, seed)
+                let model = Qwen2Vl::structured(&config, seed, &words, device);
+                model.fit_merger(&collator, examples(processor), seed)?
             }
         };
         Ok(model.with_companions(companions))

@@ -9,8 +9,10 @@ use image::{DynamicImage, ImageFormat, RgbImage};
 use rzen_core::{Item, Media, Picture};
 use rzen_data::Loader;
 use rzen_eval::{Metric, RankTask, TaskScore, paired_bootstrap};
+use rzen_model::ProcessorConfig;
 
 use crate::evaluate::Benchmark;
+use crate::models;
 use crate::pipeline::{Column, Job};
 use crate::report::{
     Example, Found, ReportInput, ReportPart, TaskRow, read_curves, write_report as write_html,
@@ -95,13 +97,14 @@ pub fn write_report(
     name: &str,
     benchmark: &Benchmark,
     columns: &[Column],
+    processor: &ProcessorConfig,
     duration: Duration,
 ) -> Result<PathBuf> {
     let mut runs = Vec::new();
     for stage in &job.recipe.stages {
         runs.extend(read_curves(&job.run.join(&stage.name).join("metrics.jsonl"))?);
     }
-    let loader = Loader::new(job.recipe.data.load.options());
+    let loader = models::loader(processor, PathBuf::new(), job.recipe.data.load.options());
     let input = ReportInput {
         title: format!("rzen: {name}"),
         summary: facts(job, name, duration),

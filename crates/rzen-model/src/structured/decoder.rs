@@ -2,11 +2,9 @@
 
 use nalgebra::DMatrix;
 
-use super::{Biases, Made, RESERVED, TEMPLATE, WEIGHT, WEIGHT_LOGIT, rows};
+use super::{Biases, GATE_LOGIT, Made, RESERVED, TEMPLATE, WEIGHT, WEIGHT_LOGIT, rows};
 use crate::config::TextConfig;
 
-/// How far below content the logit of the template's tokens is.
-const GATE_LOGIT: f64 = 8.0;
 /// The standard deviation of the part of queries and keys that depends on the content.
 const ATTENTION_CONTENT: f64 = 0.02;
 /// The logit of each frequency for the token at a head's own distance.

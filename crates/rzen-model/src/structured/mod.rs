@@ -10,11 +10,13 @@
 //!   <https://openreview.net/forum?id=SyK00v5xx>, but compressed, since the norm before attention bounds it);
 //! - the decoder: the last token takes the weighted mean of the content; control tokens get no weight, other tokens of
 //!   the template hardly any; blocks before the last look at near tokens;
-//! - the vision tower: the patch kernel is a turned cosine basis that raises high frequencies, which pictures have
-//!   little of, and the mean; each head looks at one neighbour of its patch, as a convolution would (biases and
-//!   rotary positions alone can say so; compare <https://arxiv.org/abs/2404.01139>);
-//! - the merger: [`Qwen2Vl::fit_merger`] centres and half whitens its output on pictures of the training set
-//!   (data-dependent initialisation, <https://arxiv.org/abs/1511.06856>).
+//! - the vision tower: the patch kernel is a cosine basis that raises high frequencies, which pictures have little of;
+//!   the first block's MLP sums up edges by direction (histograms of oriented gradients); in the blocks behind it each
+//!   head looks at one neighbour of its patch, as a convolution would (biases and rotary positions alone can say so;
+//!   compare <https://arxiv.org/abs/2404.01139>);
+//! - the merger: [`Qwen2Vl::fit_merger`] fits its last layer to pictures of the training set and to the words that go
+//!   with them (data-dependent initialisation, <https://arxiv.org/abs/1511.06856>; a linear probe before all is
+//!   trained distorts features less, <https://arxiv.org/abs/2202.10054>).
 //!
 //! Two coordinates of the decoder's state are kept for this: [`TEMPLATE`] and [`WEIGHT`].
 
@@ -29,6 +31,7 @@ use burn::tensor::{Device, FloatDType};
 use nalgebra::DMatrix;
 use rzen_core::LoadedItem;
 
+pub use self::merger::FitExample;
 use crate::weights::{Weights, name_hash, normals};
 use crate::{ModelConfig, ProcessError, Processor, Qwen2Vl, SPECIAL_TOKENS};
 
@@ -40,6 +43,8 @@ const WEIGHT: usize = 1;
 const RESERVED: usize = 2;
 /// The logarithm of a token's weight in the mean, for a [`WEIGHT`] of all its length.
 const WEIGHT_LOGIT: f64 = 4.0;
+/// How far below content the logit of the template's tokens is.
+const GATE_LOGIT: f64 = 8.0;
 
 /// What is known of the words of a training set before training.
 #[derive(Clone, Debug, Default)]
@@ -87,8 +92,8 @@ impl WordStatistics {
 
 impl Qwen2Vl {
     /// A model of this shape, in f32, whose first weights are random but let content count before training: tokens
-    /// start from their spelling and rarity, attention as a weighted mean over content and as a convolution over
-    /// patches. The part that needs pictures is [`fit_merger`](Self::fit_merger).
+    /// start from their spelling and rarity, attention as a weighted mean over content, patches from their colours and
+    /// edges. The part that needs pictures is [`fit_merger`](Self::fit_merger).
     ///
     /// The numbers depend on `config`, `seed` and `words` alone, up to the last bits of products of matrices, which
     /// depend on the machine.

@@ -1,3 +1,5 @@
+use std::convert::Infallible;
+
 use burn::tensor::Tensor;
 use rzen_core::{Encode, Media, Picture};
 
@@ -23,6 +25,10 @@ struct World {
 
 impl World {
     fn new(layers: usize) -> Self {
+        World::with_tower(layers, 32, 2.0)
+    }
+
+    fn with_tower(layers: usize, embed_dim: usize, mlp_ratio: f64) -> Self {
         let texts = TEXTS.iter().cycle().take(60).map(|text| (*text).to_owned());
         let tokenizer = train_tokenizer(texts, 400).unwrap();
         let settings = ProcessorConfig {
@@ -47,9 +53,9 @@ impl World {
             },
             vision: VisionConfig {
                 depth: 1,
-                embed_dim: 32,
+                embed_dim,
                 num_heads: 2,
-                mlp_ratio: 2.0,
+                mlp_ratio,
                 in_channels: 3,
                 patch_size: 8,
                 spatial_merge_size: 4,
@@ -70,10 +76,19 @@ impl World {
         self.encode(Media::Text(text.to_owned()))
     }
 
-    fn input(&self, items: &[Encoded]) -> crate::EncoderInput {
+    fn collator(&self) -> Collator {
         let positions = self.processor.config().positions;
-        let collator = Collator::new(&self.config, self.processor.special(), positions, &self.device);
-        collator.collate(&items.iter().collect::<Vec<_>>())
+        Collator::new(&self.config, self.processor.special(), positions, &self.device)
+    }
+
+    fn input(&self, items: &[Encoded]) -> crate::EncoderInput {
+        self.collator().collate(&items.iter().collect::<Vec<_>>())
+    }
+
+    /// The structured model after it saw these.
+    fn fitted(&self, examples: Vec<FitExample>) -> Qwen2Vl {
+        let pieces = examples.chunks(3).map(|piece| Ok::<_, Infallible>(piece.to_vec()));
+        self.structured(1).fit_merger(&self.collator(), pieces, 1).unwrap()
     }
 
     fn structured(&self, seed: u64) -> Qwen2Vl {
@@ -127,16 +142,153 @@ fn picture(color: [u8; 3], corner: usize) -> Picture {
     Picture::new(64, 64, pixels)
 }
 
+fn plain(items: &[Encoded]) -> Vec<FitExample> {
+    items.iter().map(|item| FitExample { views: vec![item.clone()], caption: None, weight: 1.0 }).collect()
+}
+
+#[test]
+fn pictures_lie_near_the_words_of_their_captions_after_the_fit() {
+    let world = World::new(1);
+    let colors = [[255, 0, 0], [0, 160, 0], [20, 20, 255], [250, 240, 60]];
+    let names = ["branch of the git", "the wind and the rain", "remove the container", "list files"];
+    let kinds = || colors.into_iter().zip(names);
+    let examples = kinds().flat_map(|(color, name)| {
+        let view = |corner| world.encode(Media::Image(picture(color, corner)));
+        let caption = Some(world.text(name).input_ids);
+        let example =
+            |corner| FitExample { views: vec![view(corner)], caption: caption.clone(), weight: 0.5 };
+        (0..4).map(example).collect::<Vec<_>>()
+    });
+    let fitted = world.fitted(examples.collect());
+    let texts = names.map(|name| world.text(name));
+    for (place, (color, name)) in kinds().enumerate() {
+        // A shade that was not seen.
+        let shade = color.map(|channel: u8| channel.saturating_sub(20));
+        let mut items = vec![world.encode(Media::Image(picture(shade, 3)))];
+        items.extend(texts.iter().cloned());
+        let cosines = cosines(&fitted, &world, &items);
+        let mut others = cosines.iter().enumerate().filter(|(other, _)| *other != place);
+        assert!(others.all(|(_, other)| cosines[place] > other + 0.1), "{name}: {cosines:?}");
+    }
+}
+
+/// Squares in two corners of a grey picture.
+fn squares(first: [u8; 3], second: [u8; 3]) -> Picture {
+    let [first, second] = [picture(first, 0), picture(second, 3)];
+    let below = first.rgb().iter().zip(second.rgb());
+    Picture::new(64, 64, below.map(|(a, b)| if *a == 128 { *b } else { *a }).collect())
+}
+
+#[test]
+fn what_two_views_differ_by_counts_less_after_the_fit() {
+    let world = World::new(1);
+    let view = |first, second| world.encode(Media::Image(squares(first, second)));
+    let color = |i: u32| [i * 67 % 250, i * 101 % 250, i * 151 % 250].map(|channel| channel as u8);
+    let pairs: Vec<[Encoded; 2]> =
+        (1..40).map(|i| [view(color(i), color(i + 100)), view(color(i), color(i + 200))]).collect();
+    let fitted = |together: bool| {
+        let examples = pairs.iter().flat_map(|pair| match together {
+            true => vec![FitExample { views: pair.to_vec(), caption: None, weight: 1.0 }],
+            false => plain(pair),
+        });
+        world.fitted(examples.collect())
+    };
+    let (red, blue, other, another) = ([250, 20, 10], [10, 20, 250], [30, 200, 90], [200, 60, 220]);
+    let items = [view(red, other), view(red, another), view(blue, other)];
+    let lead = |model| {
+        let [same, other] = cosines(&model, &world, &items)[..] else { panic!("two cosines") };
+        same - other
+    };
+    let (apart, together) = (lead(fitted(false)), lead(fitted(true)));
+    assert!(together > apart + 0.2, "{apart} {together}");
+}
+
+#[test]
+fn an_error_of_the_examples_is_given_back() {
+    let world = World::new(1);
+    let pieces = [Ok(Vec::new()), Err("no such file")].into_iter();
+    let found = world.structured(1).fit_merger(&world.collator(), pieces, 1);
+    assert_eq!(found.err(), Some("no such file"));
+}
+
+/// A still picture of stripes, whose brightness changes along `[y, x]`.
+fn stripes(along: [f64; 2], shift: f64) -> Picture {
+    let places = (0..64).flat_map(|y| (0..64).map(move |x| (f64::from(y), f64::from(x))));
+    let level =
+        |(y, x): (f64, f64)| (128.0 + 100.0 * (0.9 * (along[0] * y + along[1] * x) + shift).sin()) as u8;
+    Picture::new(64, 64, places.flat_map(|place| [level(place); 3]).collect())
+}
+
+#[test]
+fn a_caption_without_words_and_captions_all_alike_tell_nothing() {
+    let world = World::new(1);
+    let items: Vec<Encoded> =
+        (0..4).map(|corner| world.encode(Media::Image(picture([255, 0, 0], corner)))).collect();
+    let vectors = |text: Option<&str>| {
+        let caption = text.map(|text| world.text(text).input_ids);
+        let examples = items.iter().map(|item| FitExample {
+            views: vec![item.clone()],
+            caption: caption.clone(),
+            weight: 0.3,
+        });
+        world.fitted(examples.collect()).encode(world.input(&items)).into_data()
+    };
+    let plain = vectors(None);
+    for text in ["", "list the files"] {
+        vectors(Some(text)).assert_approx_eq::<f32>(&plain, burn::tensor::Tolerance::absolute(1e-5));
+    }
+}
+
+#[test]
+fn towers_of_any_shape_begin_finite() {
+    let small = World::new(1).config.vision;
+    for (patch_size, embed_dim, mlp_ratio, in_channels) in
+        [(1, 8, 1.0, 3), (2, 64, 4.0, 3), (3, 24, 2.0, 1), (10, 48, 6.0, 3), (4, 96, 4.0, 3), (14, 4, 1.0, 3)]
+    {
+        let num_heads = 1;
+        let config =
+            VisionConfig { patch_size, embed_dim, num_heads, mlp_ratio, in_channels, ..small.clone() };
+        let mut made = Made { seed: 1, tensors: BTreeMap::new() };
+        vision::make(&mut made, &config);
+        assert!(made.tensors.values().flatten().all(|x| x.is_finite()), "{config:?}");
+        assert_eq!(
+            made.tensors["visual.patch_embed.proj.weight"].len(),
+            embed_dim * config.patch_dim(),
+            "{config:?}"
+        );
+    }
+}
+
+#[test]
+fn edges_are_told_by_direction_and_not_by_place() {
+    // Of one sum a patch and of four.
+    edges_are_told_by(&World::new(1));
+    edges_are_told_by(&World::with_tower(1, 48, 6.0));
+}
+
+fn edges_are_told_by(world: &World) {
+    let half = 0.5f64.sqrt();
+    let directions = [[0.0, 1.0], [1.0, 0.0], [half, half], [half, -half]];
+    let pictures = directions.iter().flat_map(|along| (0..6).map(|shift| stripes(*along, f64::from(shift))));
+    let items: Vec<Encoded> = pictures.map(|picture| world.encode(Media::Image(picture))).collect();
+    let fitted = world.fitted(plain(&items));
+    for along in directions {
+        let items = [stripes(along, 0.5), stripes(along, 3.6), stripes([along[1], -along[0]], 0.5)];
+        let items = items.map(|picture| world.encode(Media::Image(picture)));
+        let [moved, turned] = cosines(&fitted, world, &items)[..] else { panic!("two cosines") };
+        assert!(moved > turned + 0.5, "{along:?}: {moved} {turned}");
+    }
+}
+
 #[test]
 fn pictures_are_told_apart_after_the_fit_and_not_before() {
     let world = World::new(1);
     let colors = [[255, 0, 0], [0, 160, 0], [20, 20, 255], [250, 240, 60]];
     let all = colors.iter().flat_map(|color| (0..4).map(|corner| picture(*color, corner)));
     let items: Vec<Encoded> = all.map(|picture| world.encode(Media::Image(picture))).collect();
-    let before = world.structured(1);
     let mean = |cosines: Vec<f32>| cosines.iter().sum::<f32>() / cosines.len() as f32;
-    let alike = mean(cosines(&before, &world, &items));
-    let after = before.fit_merger([world.input(&items)].into_iter(), 1);
+    let alike = mean(cosines(&world.structured(1), &world, &items));
+    let after = world.fitted(plain(&items));
     let told_apart = mean(cosines(&after, &world, &items));
     assert!(alike > 0.4 && told_apart < 0.1, "{alike} {told_apart}");
     // A little darker is still the same; another corner is not.
@@ -153,16 +305,14 @@ fn the_seed_decides_and_texts_need_no_pictures() {
     let vectors = |model: Qwen2Vl| model.encode(world.input(&items)).into_data();
     assert_eq!(vectors(world.structured(1)), vectors(world.structured(1)));
     assert_ne!(vectors(world.structured(1)), vectors(world.structured(2)));
-    let fitted = world.structured(1).fit_merger([world.input(&items)].into_iter(), 1);
-    assert_eq!(vectors(fitted), vectors(world.structured(1)));
+    assert_eq!(vectors(world.fitted(plain(&items))), vectors(world.structured(1)));
 }
 
 #[test]
 fn pictures_that_are_all_equal_leave_the_merger_alone() {
     let world = World::new(1);
     let items: Vec<Encoded> = (0..3).map(|_| world.encode(Media::Image(picture([255, 0, 0], 0)))).collect();
-    let inputs = items.iter().map(|item| world.input(std::slice::from_ref(item)));
-    let fitted = world.structured(1).fit_merger(inputs, 1);
+    let fitted = world.fitted(plain(&items));
     let vectors = |model: &Qwen2Vl| model.encode(world.input(&items)).into_data();
     assert_eq!(vectors(&fitted), vectors(&world.structured(1)));
 }

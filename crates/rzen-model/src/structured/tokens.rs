@@ -1,6 +1,6 @@
 //! The token table.
 
-use super::{Made, RESERVED, TEMPLATE, WEIGHT, WEIGHT_LOGIT, WordStatistics};
+use super::{GATE_LOGIT, Made, RESERVED, TEMPLATE, WEIGHT, WEIGHT_LOGIT, WordStatistics};
 use crate::config::TextConfig;
 use crate::weights::{name_hash, normals};
 
@@ -32,6 +32,27 @@ pub(super) fn make(made: &mut Made, config: &TextConfig, words: &WordStatistics)
         row[WEIGHT] = ((RARE / (RARE + seen(id) / all)).ln() / WEIGHT_LOGIT * unit) as f32;
     }
     made.put("model.embed_tokens.weight", table);
+}
+
+/// What the last block makes of words, up to its length: the weighted mean of their rows' content, of unit length. None
+/// where there are no words but the template's.
+pub(super) fn mean(ids: &[u32], table: &[f32], size: usize) -> Option<Vec<f64>> {
+    let unit = (size as f64).sqrt();
+    let mut sum = vec![0.0; size - RESERVED];
+    let rows = || ids.iter().map(|id| &table[*id as usize * size..][..size]);
+    if rows().all(|row| row[TEMPLATE] != 0.0) {
+        return None;
+    }
+    for row in rows() {
+        let length = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let logit = |place: usize| f64::from(row[place]) / length;
+        let weight = (WEIGHT_LOGIT * logit(WEIGHT) - GATE_LOGIT * logit(TEMPLATE)).exp();
+        sum.iter_mut()
+            .zip(&row[RESERVED..])
+            .for_each(|(sum, x)| *sum += weight * unit / length * f64::from(*x));
+    }
+    let length = sum.iter().map(|x| x * x).sum::<f64>().sqrt();
+    (length > 0.0).then(|| sum.into_iter().map(|x| x / length).collect())
 }
 
 /// A vector of mean square 1 that is near those of words spelled alike.

@@ -9,55 +9,178 @@ use crate::config::VisionConfig;
 
 /// What the branches beside the residual stream are scaled by.
 const BRANCH: f64 = 0.3;
-/// What a patch's mean brightness and colour are raised by; the layout of a picture is in them.
-const MEAN_GAIN: f64 = 4.0;
 /// What the merger's first layer is scaled by: GELU is nearly linear near 0.
 const MERGER_GAIN: f64 = 0.3;
 /// The standard deviation of the part of queries and keys that depends on the patch.
 const ATTENTION_CONTENT: f64 = 0.02;
 
 pub(super) fn make(made: &mut Made, config: &VisionConfig) {
-    let kernel = made.orthogonal("visual.patch_embed.proj.weight", config.embed_dim) * cosine_basis(config);
-    made.put("visual.patch_embed.proj.weight", rows(&kernel));
+    let edges = Edges::that_fit(config);
+    let waves = waves(config);
+    made.put("visual.patch_embed.proj.weight", rows(&kernel(&waves, config)));
     for i in 0..config.depth {
-        block(made, &format!("visual.blocks.{i}"), config);
+        let name = format!("visual.blocks.{i}");
+        match &edges {
+            Some(edges) if i == 0 => edge_block(made, &name, edges, &waves, config),
+            _ => block(made, &name, config),
+        }
     }
     let (name, wide) = ("visual.merger.mlp.0.weight", config.embed_dim * config.merge_unit());
     made.put(name, made.normals(name, wide * wide, MERGER_GAIN / (wide as f64).sqrt()));
 }
 
-/// `[embed_dim, channels · frames · patch · patch]`: the lowest frequencies of brightness and two colour
-/// differences, the high ones raised as natural pictures lack them. All frames count alike: a patch holds one.
-fn cosine_basis(config: &VisionConfig) -> DMatrix<f64> {
-    let (patch, frames) = (config.patch_size, config.temporal_patch_size);
+/// What a coordinate of a patch's embedding begins as: how much of a cosine wave the patch holds.
+struct Wave {
+    color: Color,
+    /// Half periods along y and x.
+    frequency: [usize; 2],
+    gain: f64,
+}
+
+/// What the waves that are kept for themselves are raised by.
+const CORNER_GAIN: f64 = 0.4;
+/// What the waves that edges are found in are raised by, over their frequency: pictures have little of high ones.
+const FINE_GAIN: f64 = 0.15;
+
+/// A wave for each coordinate, as far as there are any: first the four lowest of brightness and of two colour
+/// differences, which say the mean colours of a patch's corners; then the higher ones of brightness, and of colour.
+fn waves(config: &VisionConfig) -> Vec<Wave> {
+    let patch = config.patch_size;
+    let length = |[u, v]: [usize; 2]| (u as f64).hypot(v as f64);
+    let mut all: Vec<[usize; 2]> = (0..patch).flat_map(|u| (0..patch).map(move |v| [u, v])).collect();
+    all.sort_by(|a, b| length(*a).total_cmp(&length(*b)).then(a.cmp(b)));
+    let is_corner = |frequency: &[usize; 2]| frequency[0].max(frequency[1]) < 2;
     let mut waves = Vec::new();
     for color in colors(config.in_channels) {
-        for (u, v) in (0..patch).flat_map(|u| (0..patch).map(move |v| (u, v))) {
-            let frequency = (u as f64).hypot(v as f64);
-            // The eye's resolution for colour is lower, and so is what pictures hold of it.
-            let (order, gain) = match color.is_brightness {
-                true => (frequency, 1.0),
-                false => (frequency * 2.2, 2.0),
-            };
-            let gain = gain * if u + v == 0 { MEAN_GAIN } else { 0.5 + frequency };
-            waves.push((order, color.clone(), u, v, gain));
+        // The eye's resolution for colour is lower, and so is what pictures hold of it.
+        let by_color = if color.is_brightness { 1.0 } else { 2.0 };
+        for frequency in all.iter().copied().filter(is_corner) {
+            let by_frequency = if frequency == [0, 0] { 1.0 } else { 1.5 };
+            let gain = CORNER_GAIN * by_color * by_frequency;
+            waves.push(Wave { color: color.clone(), frequency, gain });
         }
     }
-    waves.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for color in colors(config.in_channels) {
+        for frequency in all.iter().copied().filter(|frequency| !is_corner(frequency)) {
+            waves.push(Wave { color: color.clone(), frequency, gain: FINE_GAIN * length(frequency) });
+        }
+    }
+    waves.truncate(config.embed_dim);
+    waves
+}
+
+/// `[embed_dim, channels · frames · patch · patch]`. All frames count alike: a patch holds one.
+fn kernel(waves: &[Wave], config: &VisionConfig) -> DMatrix<f64> {
+    let (patch, frames) = (config.patch_size, config.temporal_patch_size);
     let area = patch * patch;
-    let mut basis = DMatrix::zeros(config.embed_dim, config.patch_dim());
-    for (row, (_, color, u, v, gain)) in waves.iter().take(config.embed_dim).enumerate() {
+    let mut kernel = DMatrix::zeros(config.embed_dim, config.patch_dim());
+    for (row, Wave { color, frequency: [u, v], gain }) in waves.iter().enumerate() {
         for (channel, share) in color.shares.iter().enumerate() {
             for (y, x) in (0..patch).flat_map(|y| (0..patch).map(move |x| (y, x))) {
-                let value = share * gain * wave(*u, y, patch) * wave(*v, x, patch) * 2.0;
+                let value = share * gain * wave(*u, y, patch) * wave(*v, x, patch);
                 for frame in 0..frames {
                     let column = (channel * frames + frame) * area + y * patch + x;
-                    basis[(row, column)] = value / (patch * frames) as f64;
+                    kernel[(row, column)] = value / (patch * frames) as f64;
                 }
             }
         }
     }
-    basis
+    kernel
+}
+
+/// How edges are summed up: in `cells` by `cells` parts of a patch, for each of [`DIRECTIONS`], from `places` by
+/// `places` spots.
+struct Edges {
+    cells: usize,
+    places: usize,
+}
+
+/// Directions that edges are told apart by.
+const DIRECTIONS: usize = 8;
+/// How far from its middle, across and along, an edge is looked for, in a patch of side 1.
+const EDGE_WIDTH: [f64; 2] = [0.12, 0.24];
+/// What each spot's edge is raised by before the activation.
+const EDGE_GAIN: f64 = 1.0;
+
+impl Edges {
+    /// The finest sums that a tower of this shape has coordinates and units for.
+    fn that_fit(config: &VisionConfig) -> Option<Self> {
+        // Smaller patches have no inside, and one place for all spots.
+        if config.patch_size < 3 {
+            return None;
+        }
+        let sizes = [(2, 4), (2, 2), (1, 2), (1, 1)].map(|(cells, places)| Edges { cells, places });
+        sizes.into_iter().find(|edges| {
+            edges.first_sum(config) + edges.cells.pow(2) * DIRECTIONS <= config.embed_dim
+                && edges.places.pow(2) * DIRECTIONS * 2 <= config.mlp_dim()
+        })
+    }
+
+    /// The first coordinate that a sum is written to.
+    fn first_sum(&self, config: &VisionConfig) -> usize {
+        4 * colors(config.in_channels).len()
+    }
+}
+
+/// A block whose MLP finds edges, each unit those of one place, direction and sign, and adds them up, as the
+/// histograms of oriented gradients do (<https://doi.org/10.1109/CVPR.2005.177>). The sums outweigh the fine
+/// waves that stand in their coordinates. Attention is quiet at first.
+fn edge_block(made: &mut Made, name: &str, edges: &Edges, waves: &[Wave], config: &VisionConfig) {
+    let (size, wide) = (config.embed_dim, config.mlp_dim());
+    let mut weight = made.normals(&format!("{name}.attn.qkv.weight"), 2 * size * size, ATTENTION_CONTENT);
+    weight.extend(rows(&made.orthogonal(&format!("{name}.attn.qkv.values"), size)));
+    made.put(format!("{name}.attn.qkv.weight"), weight);
+    let out = made.orthogonal(&format!("{name}.attn.proj.weight"), size) * ATTENTION_CONTENT;
+    made.put(format!("{name}.attn.proj.weight"), rows(&out));
+
+    let (patch, &Edges { cells, places }) = (config.patch_size, edges);
+    let fc1 = format!("{name}.mlp.fc1.weight");
+    let mut find = made.normals(&fc1, wide * size, (size as f64).sqrt().recip());
+    let mut sum = vec![0.0; size * wide];
+    let mut unit = 0;
+    for (y, x) in (0..places).flat_map(|y| (0..places).map(move |x| (y, x))) {
+        // Spots keep a pixel's distance from the patch's border.
+        let middle = |place: usize| 1.0 + (place as f64 + 0.5) * (patch as f64 - 2.0) / places as f64 - 0.5;
+        let cell = y * cells / places * cells + x * cells / places;
+        for direction in 0..DIRECTIONS {
+            let filter = edge([middle(y), middle(x)], PI * direction as f64 / DIRECTIONS as f64, patch);
+            for sign in [1.0, -1.0] {
+                for (coordinate, wave) in waves.iter().enumerate() {
+                    let of_wave =
+                        if wave.color.is_brightness { wave.part_of(&filter) / wave.gain } else { 0.0 };
+                    find[unit * size + coordinate] = (EDGE_GAIN * sign * of_wave) as f32;
+                }
+                let to = edges.first_sum(config) + direction * cells * cells + cell;
+                sum[to * wide + unit] = (places as f32).recip();
+                unit += 1;
+            }
+        }
+    }
+    made.put(fc1, find);
+    made.put(format!("{name}.mlp.fc2.weight"), sum);
+}
+
+/// A filter `[patch, patch]` for edges at `middle` (y, x) across the direction `angle`: the slope of a bell of
+/// length 1 without a mean.
+fn edge(middle: [f64; 2], angle: f64, patch: usize) -> DMatrix<f64> {
+    let [across, along] = EDGE_WIDTH.map(|width| width * patch as f64);
+    let filter = DMatrix::from_fn(patch, patch, |y, x| {
+        let (y, x) = (y as f64 - middle[0], x as f64 - middle[1]);
+        let (u, v) = (x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin());
+        -u * (-(u / across).powi(2) / 2.0 - (v / along).powi(2) / 2.0).exp()
+    });
+    let filter = filter.add_scalar(-filter.mean());
+    &filter / filter.norm().max(f64::MIN_POSITIVE)
+}
+
+impl Wave {
+    /// The inner product of the plain wave with a filter.
+    fn part_of(&self, filter: &DMatrix<f64>) -> f64 {
+        let [u, v] = self.frequency;
+        let patch = filter.nrows();
+        let at = |y: usize, x: usize| wave(u, y, patch) * wave(v, x, patch) * filter[(y, x)];
+        (0..patch).flat_map(|y| (0..patch).map(move |x| (y, x))).map(|(y, x)| at(y, x)).sum()
+    }
 }
 
 /// What a wave is a wave of.
