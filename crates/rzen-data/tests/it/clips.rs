@@ -60,7 +60,7 @@ fn gif_frames_are_spread_evenly() {
 fn gif_transparency_shows_what_lies_below() {
     let first = GifFrame { transparent: Some(3), indices: vec![3, 0], ..GifFrame::full(2, 1, 0) };
     // Once alpha is dropped, the first frame shows the palette's colour, as in Pillow.
-    assert_eq!(composed(&[first.clone()]), [[CLEAR, RED]]);
+    assert_eq!(composed(std::slice::from_ref(&first)), [[CLEAR, RED]]);
     assert_eq!(composed_on(Some(BLUE), &[first]), [[BLUE, RED]]);
     let over = [GifFrame::full(2, 1, 0), dot(0, 3, Keep), dot(1, 1, Keep)];
     assert_eq!(composed(&over), [[RED, RED], [RED, RED], [RED, GREEN]]);
