@@ -9,7 +9,7 @@ use rzen_model::{Encoded, FitExample};
 use crate::batches::{Reader, read_samples};
 
 /// Rows that are read at once.
-const PIECE: usize = 8;
+const PIECE: usize = 32;
 
 /// Items with pictures, unchanged and without instructions, of at most `most` rows of each dataset, spread over it; and
 /// the rows among them that can't be read. Where one side of a row has nothing but pictures and the other nothing but
