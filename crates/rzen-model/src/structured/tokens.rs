@@ -40,7 +40,7 @@ pub(super) fn mean(ids: &[u32], table: &[f32], size: usize) -> Option<Vec<f64>> 
     let unit = (size as f64).sqrt();
     let mut sum = vec![0.0; size - RESERVED];
     let rows = || ids.iter().map(|id| &table[*id as usize * size..][..size]);
-    if rows().all(|row| row[TEMPLATE] != 0.0) {
+    if ids.is_empty() {
         return None;
     }
     for row in rows() {
