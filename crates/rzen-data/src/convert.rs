@@ -13,22 +13,11 @@ pub(crate) fn to_picture(image: DynamicImage, background: Option<[u8; 3]>) -> Pi
         DynamicImage::ImageRgb8(image) => image.into_raw(),
         DynamicImage::ImageRgba8(image) => flatten(&image, background),
         DynamicImage::ImageLuma8(image) => image.iter().flat_map(|grey| [*grey; 3]).collect(),
-        DynamicImage::ImageLumaA8(image) => {
-            let rgba = image.chunks_exact(2).flat_map(|pixel| [pixel[0], pixel[0], pixel[0], pixel[1]]);
-            flatten(&rgba.collect::<Vec<_>>(), background)
-        }
+        DynamicImage::ImageLumaA8(image) => flatten(&spread_grey(&image), background),
         DynamicImage::ImageLuma16(image) => image.iter().flat_map(|grey| [high(*grey); 3]).collect(),
-        DynamicImage::ImageLumaA16(image) => {
-            let bytes = image.chunks_exact(2).map(|pixel| [high(pixel[0]), high(pixel[1])]);
-            flatten(
-                &bytes.flat_map(|[grey, alpha]| [grey, grey, grey, alpha]).collect::<Vec<_>>(),
-                background,
-            )
-        }
-        DynamicImage::ImageRgb16(image) => image.iter().map(|channel| high(*channel)).collect(),
-        DynamicImage::ImageRgba16(image) => {
-            flatten(&image.iter().map(|channel| high(*channel)).collect::<Vec<_>>(), background)
-        }
+        DynamicImage::ImageLumaA16(image) => flatten(&spread_grey(&high_bytes(&image)), background),
+        DynamicImage::ImageRgb16(image) => high_bytes(&image),
+        DynamicImage::ImageRgba16(image) => flatten(&high_bytes(&image), background),
         other => other.into_rgb8().into_raw(),
     };
     Picture::new(width, height, rgb)
@@ -44,12 +33,16 @@ pub(crate) fn flatten(rgba: &[u8], background: Option<[u8; 3]>) -> Vec<u8> {
         let sum = u32::from(color) * u32::from(alpha) + u32::from(below) * u32::from(255 - alpha);
         ((sum + 127) / 255) as u8
     };
-    pixels
-        .flat_map(|[r, g, b, a]| {
-            let [below_r, below_g, below_b] = background;
-            [blend(*r, below_r, *a), blend(*g, below_g, *a), blend(*b, below_b, *a)]
-        })
-        .collect()
+    pixels.flat_map(|pixel| [0, 1, 2].map(|i| blend(pixel[i], background[i], pixel[3]))).collect()
+}
+
+/// Grey with alpha as RGBA.
+fn spread_grey(pixels: &[u8]) -> Vec<u8> {
+    pixels.as_chunks().0.iter().flat_map(|[grey, alpha]| [*grey, *grey, *grey, *alpha]).collect()
+}
+
+fn high_bytes(channels: &[u16]) -> Vec<u8> {
+    channels.iter().map(|channel| high(*channel)).collect()
 }
 
 fn high(channel: u16) -> u8 {

@@ -128,8 +128,8 @@ impl Stroke {
         palette.get(at..at + 3).map_or([0; 3], |rgb| [rgb[0], rgb[1], rgb[2]])
     }
 
-    /// The colour of cleared ground: that of "transparent", else the background; the first colour
-    /// where the palette is too short for it.
+    /// The colour of cleared ground: the clear colour where there is one; else that of "transparent", else the
+    /// background; the first colour where the palette is too short for it.
     fn ground(&self) -> [u8; 3] {
         if let Some(color) = self.clear_color {
             return color;

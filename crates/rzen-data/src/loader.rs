@@ -20,8 +20,7 @@ use crate::{LoadError, LoadOptions};
 /// still picture is a clip of one frame. Frames of GIF and WebP equal Pillow's `seek(i); convert("RGB")`:
 /// alpha is dropped after composing, so that clear pixels show the colour stored for them (0 differences
 /// over 170 animations with transparency, blending and every kind of disposal), unless
-/// [`LoadOptions::background`] is set. GIF frames that stick out
-/// of the canvas are cut, where Pillow enlarges it.
+/// [`LoadOptions::background`] is set. GIF frames that stick out of the canvas are cut, where Pillow enlarges it.
 ///
 /// Frames by ffmpeg equal OpenCV 5.0's (H.264, HEVC, VP9, MPEG-4, MJPEG; turned, cut, fragmented and
 /// variable rate). The built-in H.264 decoder finds the same frames and differs by up to 3 levels (0.7 in

@@ -19,7 +19,8 @@ pub struct LoadOptions {
     /// Whether pictures are turned upright by their EXIF tag. Default off, as in the published pipeline.
     pub exif_orientation: bool,
     /// What shows through transparent pixels: red, green and blue. Default nothing: alpha is dropped, as in the
-    /// published pipeline, and clear pixels show the colour stored for them, often black. Clips that ffmpeg decodes have no alpha.
+    /// published pipeline, and clear pixels show the colour stored for them, often black. Clips that ffmpeg decodes
+    /// have no alpha.
     pub background: Option<[u8; 3]>,
     /// Most pixels of a picture, frame or page, checked before it is decoded. Default 178,956,970,
     /// where Pillow refuses as well.

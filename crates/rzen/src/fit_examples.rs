@@ -34,12 +34,14 @@ pub fn fit_examples(
                 new.push(sample);
             }
         }
-        let taken: Vec<&Sample> = new.iter().copied().step_by(new.len().div_ceil(most).max(1)).collect();
+        let step = new.len().div_ceil(most).max(1);
+        let taken: Vec<&Sample> = new.into_iter().step_by(step).collect();
         let weight = (taken.len() as f64).sqrt().recip();
         rows.extend(taken.into_iter().map(|sample| (plain(sample), weight)));
     }
-    let pieces = rows.chunks(PIECE).map(<[_]>::to_vec).collect::<Vec<_>>();
-    pieces.into_iter().map(move |rows| {
+    let mut rows = rows.into_iter();
+    let pieces = std::iter::from_fn(move || Some(rows.by_ref().take(PIECE).collect::<Vec<_>>()));
+    pieces.take_while(|rows| !rows.is_empty()).map(move |rows| {
         let samples: Vec<&Sample> = rows.iter().map(|(sample, _)| sample).collect();
         let (read, bad) = read_samples(&reader, &samples, |_| {});
         let examples = read.into_iter().flat_map(|(place, (query, positive, _))| {

@@ -46,6 +46,10 @@ fn a_background_shows_through_transparent_pixels() {
     let level = grey.as_raw()[2];
     let path = folder.write("grey.png", encode(&grey.into(), Png));
     assert_eq!(load_image(&path, &white).unwrap().rgb()[..6], [[255; 3], [level; 3]].concat());
+    let deep =
+        image::ImageBuffer::from_fn(2, 1, |x, _| image::Rgba([0xC8FFu16, 0x6400, 0x32FF, 0xFFFF * x as u16]));
+    let path = folder.write("deep.png", encode(&DynamicImage::ImageRgba16(deep), Png));
+    assert_eq!(load_image(&path, &white).unwrap().rgb(), [255, 255, 255, 200, 100, 50]);
     let path = folder.write("moving.webp", made::webp(3, 1, &[WebpFrame::full(rgba)]));
     assert_eq!(load_video(&path, &white).unwrap()[0].rgb(), expected);
     // What has no alpha stays as it is.

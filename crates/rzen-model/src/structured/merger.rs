@@ -23,7 +23,7 @@ const PICTURE_WEIGHT: f32 = 0.5;
 /// What the part that is told from captions is to the part that shows the picture itself.
 const CAPTION_GAIN: f64 = 0.5;
 /// The penalty of the regression onto captions, as a share of the mean variance of a coordinate.
-const PENALTY: f64 = 0.05;
+const CAPTION_PENALTY: f64 = 0.05;
 
 /// Items with pictures of the same thing, most often one or two, and the words that go with it where there are some.
 /// A merger is fitted to such examples.
@@ -62,8 +62,7 @@ impl Qwen2Vl {
     /// zero mean over the examples:
     ///
     /// - its half-whitened principal components (of 1536 items at most, those with a caption or a second view first),
-    ///   after what two views of the same thing differ by has been whitened (linear
-    ///   discriminant analysis);
+    ///   after what two views of the same thing differ by has been whitened (linear discriminant analysis);
     /// - what a ridge regression from the pictures of an item tells of the mean vector of its caption's words.
     ///
     /// A model that sees no two different pictures is given back as it is. The result depends on the examples and on
@@ -125,9 +124,8 @@ impl Qwen2Vl {
                 pictures.map(|state| &states[state * width..][..width]).collect::<Vec<&[f32]>>()
             });
             for FitExample { views, caption, weight } in batch {
-                let mut means = Vec::new();
-                let own = items.by_ref().take(views.len()).filter(|own| !own.is_empty());
-                means.extend(own.map(|own| mean(&own)));
+                let with_pictures = items.by_ref().take(views.len()).filter(|own| !own.is_empty());
+                let means: Vec<Vec<f64>> = with_pictures.map(|own| mean(&own)).collect();
                 let is_related = caption.is_some() || means.len() > 1;
                 let states = if is_related { &mut kept.related } else { &mut kept.lone };
                 states.extend(means.iter().cloned());
@@ -207,8 +205,7 @@ fn root_of_likeness(differences: &[(Vec<f64>, f64)], width: usize) -> Option<DMa
         let (difference, weight) = &differences[i];
         difference[j] * weight.sqrt()
     });
-    let covariance = rows.transpose() * &rows;
-    let covariance = penalised(covariance, LIKENESS_PENALTY);
+    let covariance = penalised(rows.transpose() * &rows, LIKENESS_PENALTY);
     // Without differences nothing is positive.
     covariance.cholesky().map(|cholesky| cholesky.unpack())
 }
@@ -246,7 +243,7 @@ fn regression(captioned: &[Captioned], content: usize) -> Option<DMatrix<f64>> {
     }
     // `tr_mul` would be many times slower.
     let across = states.transpose();
-    let covariance = penalised(&across * &states, PENALTY);
+    let covariance = penalised(&across * &states, CAPTION_PENALTY);
     let told = covariance.cholesky()?.solve(&(&across * &words));
     let mean_square = (&states * &told).norm_squared() / content as f64;
     (mean_square > 0.0).then(|| told.transpose() / mean_square.sqrt())

@@ -35,15 +35,11 @@ pub(super) fn make(made: &mut Made, config: &TextConfig, words: &WordStatistics)
 }
 
 /// What the last block makes of words, up to its length: the weighted mean of their rows' content, of unit length. None
-/// where there are no words but the template's.
+/// where no row has content.
 pub(super) fn mean(ids: &[u32], table: &[f32], size: usize) -> Option<Vec<f64>> {
     let unit = (size as f64).sqrt();
     let mut sum = vec![0.0; size - RESERVED];
-    let rows = || ids.iter().map(|id| &table[*id as usize * size..][..size]);
-    if ids.is_empty() {
-        return None;
-    }
-    for row in rows() {
+    for row in ids.iter().map(|id| &table[*id as usize * size..][..size]) {
         let length = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         let logit = |place: usize| f64::from(row[place]) / length;
         let weight = (WEIGHT_LOGIT * logit(WEIGHT) - GATE_LOGIT * logit(TEMPLATE)).exp();

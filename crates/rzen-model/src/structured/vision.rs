@@ -13,6 +13,8 @@ const BRANCH: f64 = 0.3;
 const MERGER_GAIN: f64 = 0.3;
 /// The standard deviation of the part of queries and keys that depends on the patch.
 const ATTENTION_CONTENT: f64 = 0.02;
+/// What attention is scaled by in the block that finds edges.
+const QUIET_BRANCH: f64 = 0.02;
 
 pub(super) fn make(made: &mut Made, config: &VisionConfig) {
     let edges = Edges::that_fit(config);
@@ -47,7 +49,7 @@ const FINE_GAIN: f64 = 0.15;
 fn waves(config: &VisionConfig) -> Vec<Wave> {
     let patch = config.patch_size;
     let length = |[u, v]: [usize; 2]| (u as f64).hypot(v as f64);
-    let mut all: Vec<[usize; 2]> = (0..patch).flat_map(|u| (0..patch).map(move |v| [u, v])).collect();
+    let mut all: Vec<[usize; 2]> = square(patch).map(|(u, v)| [u, v]).collect();
     all.sort_by(|a, b| length(*a).total_cmp(&length(*b)).then(a.cmp(b)));
     let is_corner = |frequency: &[usize; 2]| frequency[0].max(frequency[1]) < 2;
     let mut waves = Vec::new();
@@ -76,7 +78,7 @@ fn kernel(waves: &[Wave], config: &VisionConfig) -> DMatrix<f64> {
     let mut kernel = DMatrix::zeros(config.embed_dim, config.patch_dim());
     for (row, Wave { color, frequency: [u, v], gain }) in waves.iter().enumerate() {
         for (channel, share) in color.shares.iter().enumerate() {
-            for (y, x) in (0..patch).flat_map(|y| (0..patch).map(move |x| (y, x))) {
+            for (y, x) in square(patch) {
                 let value = share * gain * wave(*u, y, patch) * wave(*v, x, patch);
                 for frame in 0..frames {
                     let column = (channel * frames + frame) * area + y * patch + x;
@@ -99,8 +101,6 @@ struct Edges {
 const DIRECTIONS: usize = 8;
 /// How far from its middle, across and along, an edge is looked for, in a patch of side 1.
 const EDGE_WIDTH: [f64; 2] = [0.12, 0.24];
-/// What each spot's edge is raised by before the activation.
-const EDGE_GAIN: f64 = 1.0;
 
 impl Edges {
     /// The finest sums that a tower of this shape has coordinates and units for.
@@ -127,18 +127,13 @@ impl Edges {
 /// waves that stand in their coordinates. Attention is quiet at first.
 fn edge_block(made: &mut Made, name: &str, edges: &Edges, waves: &[Wave], config: &VisionConfig) {
     let (size, wide) = (config.embed_dim, config.mlp_dim());
-    let mut weight = made.normals(&format!("{name}.attn.qkv.weight"), 2 * size * size, ATTENTION_CONTENT);
-    weight.extend(rows(&made.orthogonal(&format!("{name}.attn.qkv.values"), size)));
-    made.put(format!("{name}.attn.qkv.weight"), weight);
-    let out = made.orthogonal(&format!("{name}.attn.proj.weight"), size) * ATTENTION_CONTENT;
-    made.put(format!("{name}.attn.proj.weight"), rows(&out));
-
+    attention(made, name, size, &[], QUIET_BRANCH);
     let (patch, &Edges { cells, places }) = (config.patch_size, edges);
     let fc1 = format!("{name}.mlp.fc1.weight");
     let mut find = made.normals(&fc1, wide * size, (size as f64).sqrt().recip());
     let mut sum = vec![0.0; size * wide];
     let mut unit = 0;
-    for (y, x) in (0..places).flat_map(|y| (0..places).map(move |x| (y, x))) {
+    for (y, x) in square(places) {
         // Spots keep a pixel's distance from the patch's border.
         let middle = |place: usize| 1.0 + (place as f64 + 0.5) * (patch as f64 - 2.0) / places as f64 - 0.5;
         let cell = y * cells / places * cells + x * cells / places;
@@ -148,7 +143,7 @@ fn edge_block(made: &mut Made, name: &str, edges: &Edges, waves: &[Wave], config
                 for (coordinate, wave) in waves.iter().enumerate() {
                     let of_wave =
                         if wave.color.is_brightness { wave.part_of(&filter) / wave.gain } else { 0.0 };
-                    find[unit * size + coordinate] = (EDGE_GAIN * sign * of_wave) as f32;
+                    find[unit * size + coordinate] = (sign * of_wave) as f32;
                 }
                 let to = edges.first_sum(config) + direction * cells * cells + cell;
                 sum[to * wide + unit] = (places as f32).recip();
@@ -179,7 +174,7 @@ impl Wave {
         let [u, v] = self.frequency;
         let patch = filter.nrows();
         let at = |y: usize, x: usize| wave(u, y, patch) * wave(v, x, patch) * filter[(y, x)];
-        (0..patch).flat_map(|y| (0..patch).map(move |x| (y, x))).map(|(y, x)| at(y, x)).sum()
+        square(patch).map(|(y, x)| at(y, x)).sum()
     }
 }
 
@@ -206,6 +201,11 @@ fn colors(channels: usize) -> Vec<Color> {
     colors
 }
 
+/// The places of a square, row by row.
+fn square(side: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..side).flat_map(move |y| (0..side).map(move |x| (y, x)))
+}
+
 /// A sample of the orthonormal cosine of this frequency.
 fn wave(frequency: usize, place: usize, size: usize) -> f64 {
     let norm = if frequency == 0 { 1.0 } else { 2.0 };
@@ -214,10 +214,25 @@ fn wave(frequency: usize, place: usize, size: usize) -> f64 {
 
 fn block(made: &mut Made, name: &str, config: &VisionConfig) {
     let (size, head) = (config.embed_dim, config.head_dim());
-    let qkv = format!("{name}.attn.qkv");
+    attention(made, name, size, &neighbour([0.0; 2], head).key, BRANCH);
+    let (mut queries, mut keys) = (vec![0.0; size], vec![0.0; size]);
+    for h in 0..config.num_heads {
+        let biases = neighbour(NEIGHBOURS[h % NEIGHBOURS.len()], head);
+        queries[h * head..][..head].copy_from_slice(&biases.query);
+        keys[h * head..][..head].copy_from_slice(&biases.key);
+    }
+    made.put(format!("{name}.attn.qkv.bias"), [queries, keys, vec![0.0; size]].concat());
+    let narrow = BRANCH / (config.mlp_dim() as f64).sqrt();
+    let fc2 = format!("{name}.mlp.fc2.weight");
+    let values = made.normals(&fc2, size * config.mlp_dim(), narrow);
+    made.put(fc2, values);
+}
+
+/// Weights of attention that hardly depends on the patches, and not at all where `key`, the bias of a head's keys,
+/// stands; its values are turned, and turned again and scaled by `branch` on the way out.
+fn attention(made: &mut Made, name: &str, size: usize, key: &[f32], branch: f64) {
+    let (qkv, proj) = (format!("{name}.attn.qkv"), format!("{name}.attn.proj.weight"));
     let mut weight = made.normals(&format!("{qkv}.weight"), 2 * size * size, ATTENTION_CONTENT);
-    // Where the key's bias stands, nothing depends on the patch.
-    let key = neighbour([0.0; 2], head).key;
     for (row, bias) in weight.chunks_exact_mut(size).zip(key.iter().cycle()) {
         if *bias != 0.0 {
             row.fill(0.0);
@@ -225,19 +240,8 @@ fn block(made: &mut Made, name: &str, config: &VisionConfig) {
     }
     weight.extend(rows(&made.orthogonal(&format!("{qkv}.values"), size)));
     made.put(format!("{qkv}.weight"), weight);
-    let (mut queries, mut keys) = (vec![0.0; size], vec![0.0; size]);
-    for h in 0..config.num_heads {
-        let biases = neighbour(NEIGHBOURS[h % NEIGHBOURS.len()], head);
-        queries[h * head..][..head].copy_from_slice(&biases.query);
-        keys[h * head..][..head].copy_from_slice(&biases.key);
-    }
-    made.put(format!("{qkv}.bias"), [queries, keys, vec![0.0; size]].concat());
-    let out = made.orthogonal(&format!("{name}.attn.proj.weight"), size) * BRANCH;
-    made.put(format!("{name}.attn.proj.weight"), rows(&out));
-    let narrow = BRANCH / (config.mlp_dim() as f64).sqrt();
-    let fc2 = format!("{name}.mlp.fc2.weight");
-    let values = made.normals(&fc2, size * config.mlp_dim(), narrow);
-    made.put(fc2, values);
+    let out = made.orthogonal(&proj, size) * branch;
+    made.put(proj, rows(&out));
 }
 
 /// Longer biases would drown what the patch itself says; small heads have no frequency between.
