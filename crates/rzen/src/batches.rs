@@ -1,23 +1,23 @@
 //! The batches of a stage: planned once, read and encoded ahead by a thread.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use rzen_core::{Batch, Item, LoadedItem, Origin, Part, Sample, Targets};
+use rzen_core::{Batch, Origin, Part, Sample, Targets};
 use rzen_data::{
-    BadRow, BadRows, DatasetSpec, LoadOptions, LoadedSample, Loader, PlannedBatch, PlannedRow, RowKeys,
-    epoch_plan, load_samples_with, row_keys, train_rows,
+    BadRow, BadRows, DatasetSpec, LoadedSample, PlannedBatch, PlannedRow, RowKeys, epoch_plan, row_keys,
+    train_rows,
 };
-use rzen_model::{Collator, Encoded, EncoderInput, Processor};
+use rzen_model::{Collator, Encoded, EncoderInput};
 use rzen_train::{BoxError, TrainBatch};
 
 use crate::augment::Augment;
-use crate::models;
+use crate::host_batch::{HostBatch, ReadRow, assemble, sorted};
+use crate::reader::{Reader, read_samples};
 use crate::recipe::Stage;
 
 /// The rows of a stage's datasets, and which of them make the batch of each step.
@@ -178,41 +178,12 @@ fn plan(stage: &Stage, specs: &[DatasetSpec], keys: &[Vec<RowKeys>], seed: u64) 
     Ok(batches)
 }
 
-/// A batch on the host: distinct candidates, each row of queries knowing its own.
-#[derive(Debug)]
-struct HostBatch {
-    label: String,
-    queries: Vec<Encoded>,
-    candidates: Vec<Encoded>,
-    positive: Vec<usize>,
-    task: Vec<usize>,
-    /// For each candidate the one query that may use it as a negative; `None` where all may use all.
-    owner: Option<Vec<Option<usize>>>,
-}
-
 /// Hands out the batch of each step in order, read ahead by a thread of its own.
 pub struct BatchSource {
     steps: Receiver<(usize, Result<HostBatch>)>,
     collator: Collator,
     micro_batch_size: usize,
     device: Device,
-}
-
-/// What reading needs besides the rows.
-#[derive(Clone)]
-pub struct Reader {
-    /// Decodes files.
-    pub loader: Arc<Loader>,
-    /// Encodes what was decoded.
-    pub processor: Arc<Processor>,
-}
-
-impl Reader {
-    /// Reads as `processor` wants it, within `limits`; paths are absolute.
-    pub fn new(processor: Processor, limits: LoadOptions) -> Self {
-        let loader = Arc::new(models::loader(processor.config(), PathBuf::new(), limits));
-        Reader { loader, processor: Arc::new(processor) }
-    }
 }
 
 impl BatchSource {
@@ -328,9 +299,6 @@ fn read_batch(data: &StageData, step: usize, reader: &Reader, bad_rows: &mut Bad
     Ok(sorted(assemble(planned.source.clone(), read, &data.tasks, data.share_hard_negatives)))
 }
 
-/// A row that has been read, and what became of its query, positive and hard negatives.
-type ReadRow<'a> = (&'a Sample, EncodedSample);
-
 /// Reads rows in parallel; their places in the batch count from `first_place`.
 fn read_rows<'a>(
     data: &'a StageData,
@@ -345,105 +313,6 @@ fn read_rows<'a>(
         data.augment(sample, dataset, step, place);
     });
     (read.into_iter().map(|(place, encoded)| (samples[place], encoded)).collect(), bad)
-}
-
-/// Decodes, changes and encodes each sample in one go, so that few decoded files are held at once.
-pub(crate) fn read_samples(
-    reader: &Reader,
-    samples: &[&Sample],
-    change: impl Fn(&mut LoadedSample) + Sync,
-) -> (Vec<(usize, EncodedSample)>, Vec<BadRow>) {
-    load_samples_with(&reader.loader, samples, |mut sample| {
-        change(&mut sample);
-        Ok((sample.place, encode_sample(&reader.processor, &sample)?))
-    })
-}
-
-pub(crate) type EncodedSample = (Encoded, Encoded, Vec<Encoded>);
-
-fn encode_sample(processor: &Processor, sample: &LoadedSample) -> Result<EncodedSample, String> {
-    let encode = |item: &LoadedItem| processor.process(item).map_err(|error| error.to_string());
-    let hard = sample.hard_negatives.iter().map(encode).collect::<Result<_, _>>()?;
-    Ok((encode(&sample.query)?, encode(&sample.positive)?, hard))
-}
-
-/// Makes one batch of the rows that could be read.
-fn assemble(label: String, rows: Vec<ReadRow>, tasks: &[String], share_hard_negatives: bool) -> HostBatch {
-    let mut table = CandidateTable::default();
-    let (mut queries, mut positive, mut task) = (Vec::new(), Vec::new(), Vec::new());
-    for (source, (query, own, hard)) in rows {
-        let row = queries.len();
-        queries.push(query);
-        positive.push(table.add(&source.positive, own, None));
-        for (item, encoded) in source.hard_negatives.iter().zip(hard) {
-            table.add(item, encoded, Some(row));
-        }
-        task.push(tasks.binary_search(&source.task.0).expect("the tasks of all rows were collected"));
-    }
-    let owner = (!share_hard_negatives).then_some(table.owner);
-    HostBatch { label, queries, candidates: table.candidates, positive, task, owner }
-}
-
-/// Equal candidates of a batch are one row: queries that share a positive are not each other's negatives.
-#[derive(Default)]
-struct CandidateTable<'a> {
-    places: HashMap<&'a Item, usize>,
-    candidates: Vec<Encoded>,
-    /// The query that a candidate is hard for, if it is so for one alone and nobody's positive.
-    owner: Vec<Option<usize>>,
-}
-
-impl<'a> CandidateTable<'a> {
-    /// Adds a candidate that only query `owner` brings along as hard, or that is a positive (`None`).
-    fn add(&mut self, item: &'a Item, encoded: Encoded, owner: Option<usize>) -> usize {
-        match self.places.entry(item) {
-            Entry::Occupied(place) => {
-                let place = *place.get();
-                if self.owner[place] != owner {
-                    self.owner[place] = None;
-                }
-                place
-            }
-            Entry::Vacant(place) => {
-                self.candidates.push(encoded);
-                self.owner.push(owner);
-                *place.insert(self.candidates.len() - 1)
-            }
-        }
-    }
-}
-
-/// Puts items of about the same length into the same micro-batch, so that there is little padding.
-fn sorted(batch: HostBatch) -> HostBatch {
-    let order = |items: &[Encoded]| -> Vec<usize> {
-        let mut order: Vec<usize> = (0..items.len()).collect();
-        order.sort_by_key(|&i| (items[i].pictures.len(), items[i].input_ids.len(), i));
-        order
-    };
-    let (queries, candidates) = (order(&batch.queries), order(&batch.candidates));
-    let (query_place, candidate_place) = (places(&queries), places(&candidates));
-    HostBatch {
-        positive: queries.iter().map(|&old| candidate_place[batch.positive[old]]).collect(),
-        task: queries.iter().map(|&old| batch.task[old]).collect(),
-        owner: batch
-            .owner
-            .map(|owner| candidates.iter().map(|&old| owner[old].map(|query| query_place[query])).collect()),
-        queries: take(batch.queries, &queries),
-        candidates: take(batch.candidates, &candidates),
-        label: batch.label,
-    }
-}
-
-/// For each old place the new one, of an order that lists the old ones.
-fn places(order: &[usize]) -> Vec<usize> {
-    let mut places = vec![0; order.len()];
-    order.iter().enumerate().for_each(|(new, old)| places[*old] = new);
-    places
-}
-
-fn take(items: Vec<Encoded>, order: &[usize]) -> Vec<Encoded> {
-    let mut items: Vec<Option<Encoded>> = items.into_iter().map(Some).collect();
-    order.iter().map(|&i| items[i].take().expect("an order names each place once")).collect()
 }
 
 /// Every text of a manifest's rows, with the instructions.
@@ -466,94 +335,7 @@ pub fn texts(manifest: &Path, corpus: &Path) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use rzen_core::Task;
-
     use super::*;
-
-    fn encoded(ids: &[u32]) -> Encoded {
-        Encoded { input_ids: ids.to_vec(), pictures: Vec::new() }
-    }
-
-    fn row(line: usize, query: &str, positive: &str, hard: &[&str]) -> Sample {
-        Sample {
-            dataset: "d".into(),
-            name: "d".into(),
-            task: Task("b".into()),
-            query: Item::text(query),
-            positive: Item::text(positive),
-            hard_negatives: hard.iter().copied().map(Item::text).collect(),
-            origin: Origin { file: Path::new("train.jsonl").into(), line },
-        }
-    }
-
-    /// Encodes a text as its bytes, so that longer texts are longer rows.
-    fn batch(rows: &[Sample], share_hard_negatives: bool) -> HostBatch {
-        let bytes = |item: &Item| match &item.content[0] {
-            Part::Text(text) => encoded(&text.bytes().map(u32::from).collect::<Vec<_>>()),
-            other => panic!("{other:?} is no text"),
-        };
-        let read = rows.iter().map(|row| {
-            (row, (bytes(&row.query), bytes(&row.positive), row.hard_negatives.iter().map(bytes).collect()))
-        });
-        assemble("d".into(), read.collect(), &["a".into(), "b".into()], share_hard_negatives)
-    }
-
-    fn texts_of(items: &[Encoded]) -> Vec<String> {
-        let text = |item: &Encoded| item.input_ids.iter().map(|id| *id as u8 as char).collect();
-        items.iter().map(text).collect()
-    }
-
-    #[test]
-    fn equal_candidates_are_one() {
-        let rows =
-            [row(1, "q", "cat", &["dog", "owl"]), row(2, "p", "cat", &["dog"]), row(3, "o", "owl", &[])];
-        let batch = batch(&rows, true);
-        assert_eq!(texts_of(&batch.candidates), ["cat", "dog", "owl"]);
-        assert_eq!(batch.positive, [0, 0, 2]);
-        assert_eq!(batch.task, [1, 1, 1]);
-        assert_eq!(batch.owner, None);
-    }
-
-    #[test]
-    fn a_negative_that_is_hard_for_one_row_alone_belongs_to_it() {
-        let rows = [
-            row(1, "q", "cat", &["dog", "owl", "fox"]),
-            row(2, "p", "hen", &["dog", "ape", "ape"]),
-            row(3, "o", "owl", &[]),
-        ];
-        let batch = batch(&rows, false);
-        assert_eq!(texts_of(&batch.candidates), ["cat", "dog", "owl", "fox", "hen", "ape"]);
-        // Two rows bring the dog, and the owl is a positive.
-        assert_eq!(batch.owner, Some(vec![None, None, None, Some(0), None, Some(1)]));
-    }
-
-    #[test]
-    fn sorting_keeps_what_belongs_to_what() {
-        let rows =
-            [row(1, "long query", "cats and dogs", &["fox"]), row(2, "q", "hen", &["a long negative"])];
-        let (before, after) = (batch(&rows, false), sorted(batch(&rows, false)));
-        assert_eq!(texts_of(&after.queries), ["q", "long query"]);
-        assert_eq!(texts_of(&after.candidates), ["fox", "hen", "cats and dogs", "a long negative"]);
-        let pairs = |batch: &HostBatch| {
-            let (queries, candidates) = (texts_of(&batch.queries), texts_of(&batch.candidates));
-            let mut positives: Vec<_> = queries
-                .iter()
-                .zip(&batch.positive)
-                .map(|(q, c)| (q.clone(), candidates[*c].clone()))
-                .collect();
-            let owners = batch.owner.as_ref().unwrap().iter().zip(&candidates);
-            let mut owned: Vec<_> =
-                owners.filter_map(|(q, c)| q.map(|q| (queries[q].clone(), c.clone()))).collect();
-            positives.sort();
-            owned.sort();
-            (positives, owned)
-        };
-        assert_eq!(pairs(&after), pairs(&before));
-        assert_eq!(
-            pairs(&after).1,
-            [("long query", "fox"), ("q", "a long negative")].map(|(q, c)| (q.into(), c.into()))
-        );
-    }
 
     /// A corpus of one dataset `d` of six rows; the fourth needs a picture that isn't there.
     fn corpus() -> (tempfile::TempDir, Stage) {
@@ -591,7 +373,7 @@ mod tests {
     fn reader() -> Reader {
         let words = (0..50).map(|i| format!("word {i} of these"));
         let tokenizer = rzen_model::train_tokenizer(words, 300).unwrap();
-        let processor = Processor::new(Default::default(), &tokenizer).unwrap();
+        let processor = rzen_model::Processor::new(Default::default(), &tokenizer).unwrap();
         Reader { loader: Arc::default(), processor: Arc::new(processor) }
     }
 
@@ -636,7 +418,7 @@ mod tests {
         // Two positives and the hard negative that they share.
         assert_eq!(batch.candidates.len(), 3);
         let again = read(1).unwrap();
-        assert_eq!(texts_of(&again.queries), texts_of(&batch.queries));
+        assert_eq!(again.queries, batch.queries);
         let error = format!("{:#}", read(0).unwrap_err());
         assert!(error.contains("train.jsonl:4") && error.contains("`bad_row_limit`"), "{error}");
     }

@@ -6,7 +6,7 @@ use rzen_core::{Item, Part, Sample};
 use rzen_data::BadRow;
 use rzen_model::{Encoded, FitExample};
 
-use crate::batches::{Reader, read_samples};
+use crate::reader::{Reader, read_samples};
 
 /// Rows that are read at once.
 const PIECE: usize = 32;

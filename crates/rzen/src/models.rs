@@ -7,8 +7,8 @@ use burn::tensor::{Device, FloatDType};
 use rzen_data::{LoadOptions, Loader};
 use rzen_model::{Collator, Processor, ProcessorConfig, Qwen2Vl, check_fit};
 
-use crate::batches::Reader;
 use crate::embedder::{EmbedSettings, LocalEmbedder};
+use crate::reader::Reader;
 
 /// A model with its processor.
 pub struct Opened {

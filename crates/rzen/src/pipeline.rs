@@ -16,12 +16,13 @@ use rzen_train::{Checkpoint, Contrastive, RunFolder, StageConfig, latest, train_
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::batches::{BatchSource, Reader, SourceSettings, StageData};
+use crate::batches::{BatchSource, SourceSettings, StageData};
 use crate::evaluate::{Benchmark, Scores};
 use crate::files::{whole_file, whole_folder};
 use crate::fit_examples::fit_examples;
 use crate::models::{self, Opened};
 use crate::progress::StageProgress;
+use crate::reader::Reader;
 use crate::recipe::{Recipe, Stage, Start, Train};
 use crate::run_folder::Run;
 use crate::scratch::Scratch;
