@@ -23,6 +23,7 @@ pub const VERBS: &[Verb] = &[
     Verb { name: "eval", about: "retrieval scores of a model on a corpus folder", device: true },
     Verb { name: "embed", about: "rows of text, pictures, clips and pages to vectors", device: true },
     Verb { name: "inspect", about: "what a checkpoint or an adapter holds", device: false },
+    Verb { name: "init", about: "random weights in the shape of a released model", device: false },
 ];
 
 /// A backend, the features of `rzen` that compile it in, and the device that it serves.

@@ -17,9 +17,12 @@ mod decoder;
 mod encoder;
 mod error;
 mod fit;
+mod layout;
 mod linear;
 mod norm;
+mod presets;
 mod processor;
+mod random_checkpoint;
 mod rotary;
 mod save;
 mod structured;
@@ -33,11 +36,13 @@ pub use config::{ModelConfig, TextConfig, VisionConfig};
 pub use encoder::{EncoderInput, PatchInput, Qwen2Vl};
 pub use error::ModelError;
 pub use fit::check_fit;
+pub use layout::{TensorRole, TensorSpec};
 pub use processor::{
     Encoded, FrameRule, Patches, PositionMode, ProcessError, Processor, ProcessorConfig, SPECIAL_TOKENS,
     SpecialIds, SpecialTokens, Truncation, fit_picture, load_size, picture_patches, position_ids, resize,
     smart_resize, train_tokenizer,
 };
+pub use random_checkpoint::RandomCheckpoint;
 pub use save::Companions;
 pub use structured::{FitExample, WordStatistics};
 pub use trace::Trace;

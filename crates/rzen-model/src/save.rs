@@ -68,7 +68,7 @@ impl Companions {
         self.with(ProcessorConfig::FILE, config.to_json().into_bytes())
     }
 
-    fn write(&self, folder: &Path) -> Result<(), ModelError> {
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), ModelError> {
         for (name, bytes) in &self.files {
             let path = folder.join(name);
             std::fs::write(&path, bytes).map_err(ModelError::write(&path))?;
@@ -88,15 +88,10 @@ impl SaveWeights for Qwen2Vl {
                 write_tensors(&folder.join("adapter_model.safetensors"), adapter_tensors(self), &config)?;
             }
             None => {
-                let dtype = match self.dtype() {
-                    DType::F16 => "float16",
-                    DType::BF16 => "bfloat16",
-                    _ => "float32",
-                };
                 let config = folder.join("config.json");
                 // `lm_head` is not kept: untied, transformers would put a random one in its place.
                 let tied = ModelConfig { tie_word_embeddings: true, ..self.config.clone() };
-                write_json(&config, &tied.to_json(dtype))?;
+                write_json(&config, &tied.to_json(dtype_name(self.dtype())))?;
                 write_tensors(&folder.join("model.safetensors"), model_tensors(self), &config)?;
             }
         }
@@ -105,7 +100,16 @@ impl SaveWeights for Qwen2Vl {
     }
 }
 
-fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ModelError> {
+/// How `config.json` names the element type of weights.
+pub(crate) fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        _ => "float32",
+    }
+}
+
+pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ModelError> {
     let text = serde_json::to_string_pretty(value).map_err(ModelError::json(path))?;
     std::fs::write(path, text + "\n").map_err(ModelError::write(path))
 }

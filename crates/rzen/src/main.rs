@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rzen::verbs::{embed, eval, inspect, soup, train};
+use rzen::verbs::{embed, eval, init, inspect, soup, train};
 
 /// Train, soup, evaluate and use a multimodal embedder (RzenEmbed on Qwen2-VL).
 #[derive(Parser)]
@@ -20,6 +20,7 @@ enum Verb {
     Eval(eval::Args),
     Embed(embed::Args),
     Inspect(inspect::Args),
+    Init(init::Args),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Verb::Eval(args) => eval::run(&args),
         Verb::Embed(args) => embed::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Init(args) => init::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use burn::tensor::{Device, FloatDType};
 use rzen_model::{
-    Collator, Companions, FitExample, ModelConfig, Processor, ProcessorConfig, Qwen2Vl, TextConfig,
-    VisionConfig, WordStatistics, train_tokenizer,
+    Collator, Companions, FitExample, ModelConfig, Processor, ProcessorConfig, Qwen2Vl, SpecialIds,
+    TextConfig, VisionConfig, WordStatistics, train_tokenizer,
 };
 use serde::{Deserialize, Serialize};
 
@@ -124,14 +124,7 @@ impl Scratch {
         let tokenizer = train_tokenizer(texts.iter().cloned(), self.vocab_size)?;
         let processor = Processor::new(processor.clone(), &tokenizer)?;
         let special = processor.special().clone();
-        let ids = BTreeMap::from([
-            ("bos_token_id".to_owned(), u64::from(special.endoftext)),
-            ("eos_token_id".to_owned(), u64::from(special.im_end)),
-            ("vision_start_token_id".to_owned(), u64::from(special.vision_start)),
-            ("vision_end_token_id".to_owned(), u64::from(special.vision_end)),
-            ("image_token_id".to_owned(), u64::from(special.image_pad)),
-            ("video_token_id".to_owned(), u64::from(special.video_pad)),
-        ]);
+        let ids = token_ids(&special);
         let config = self.config(processor.config(), ids)?;
         let companions = Companions::default()
             .with(
@@ -150,4 +143,17 @@ impl Scratch {
         };
         Ok(model.with_companions(companions))
     }
+}
+
+/// The ids of control tokens as `config.json` names them.
+pub fn token_ids(special: &SpecialIds) -> BTreeMap<String, u64> {
+    let ids = [
+        ("bos_token_id", special.endoftext),
+        ("eos_token_id", special.im_end),
+        ("vision_start_token_id", special.vision_start),
+        ("vision_end_token_id", special.vision_end),
+        ("image_token_id", special.image_pad),
+        ("video_token_id", special.video_pad),
+    ];
+    ids.into_iter().map(|(key, id)| (key.to_owned(), u64::from(id))).collect()
 }

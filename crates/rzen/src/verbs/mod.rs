@@ -2,6 +2,7 @@
 
 pub mod embed;
 pub mod eval;
+pub mod init;
 pub mod inspect;
 pub mod model_options;
 pub mod output;

@@ -182,6 +182,18 @@ pub fn draw_world(config: &WorldConfig, folder: &Path) -> Result<WorldSummary, W
 }
 
 impl WorldConfig {
+    /// What [`training_texts`] finds in the folder of this world, without drawing it.
+    ///
+    /// # Errors
+    /// [`WorldError::Config`] where the configuration makes no world.
+    pub fn texts(&self) -> Result<Vec<String>, WorldError> {
+        self.check()?;
+        let mut sets = World::compose(self).datasets;
+        sets.sort_by_key(|set| set.name);
+        let rows = sets.into_iter().flat_map(|set| set.rows);
+        Ok(rows.flat_map(TrainRow::into_texts).collect())
+    }
+
     fn check(&self) -> Result<(), WorldError> {
         let rows = [
             ("captions", self.captions),

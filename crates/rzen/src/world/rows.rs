@@ -19,6 +19,15 @@ pub(super) struct TrainRow {
     pub negatives: Vec<Vec<Part>>,
 }
 
+impl TrainRow {
+    /// Its instruction and the words of its parts, in order.
+    pub fn into_texts(self) -> impl Iterator<Item = String> {
+        let parts = self.query.into_iter().chain(self.positive).chain(self.negatives.into_iter().flatten());
+        let words = parts.filter_map(|part| if let Part::Text(words) = part { Some(words) } else { None });
+        (!self.instruction.is_empty()).then(|| self.instruction.to_owned()).into_iter().chain(words)
+    }
+}
+
 /// A line of `<dataset>/eval_<task>.jsonl`.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct QueryRow {

@@ -314,6 +314,7 @@ fn the_folder_holds_what_the_summary_says() {
     let texts = training_texts(&folder).unwrap();
     assert!(texts.iter().any(|words| words == "Find the picture that matches the caption: "));
     assert!(texts.len() > 300);
+    assert_eq!(small(7).texts().unwrap(), texts);
 }
 
 #[test]

@@ -315,12 +315,13 @@ fn a_full_disk_leaves_nothing_behind() {
         (0..64).map(|i| format!("{}\n", json!({"id": i.to_string(), "content": [{"text": "a"}]}))).collect();
     std::fs::write(folder.join("rows.jsonl"), rows).unwrap();
     let adapters = ["soup", "--adapter", &a, "--adapter", &b];
-    let cases: [(&str, Vec<&str>); 5] = [
+    let cases: [(&str, Vec<&str>); 6] = [
         ("out.jsonl", vec!["embed", "--model", &model, "--input", "rows.jsonl"]),
         ("out.safetensors", vec!["embed", "--model", &model, "--input", "rows.jsonl"]),
         ("scores.json", vec!["eval", "--model", &model, "--data", &world]),
         ("adapter", adapters.to_vec()),
         ("model", [&adapters[..], &["--base", &base]].concat()),
+        ("random", vec!["init", "--shape", "qwen2-vl-2b"]),
     ];
     for (output, args) in cases {
         let error = on_a_full_disk(folder, &[&args[..], &["--output", output]].concat());
@@ -354,8 +355,30 @@ fn folders_are_described() {
 }
 
 #[test]
+fn a_random_checkpoint_is_refused_before_it_is_written() {
+    let trained = trained();
+    let place = tempfile::tempdir().unwrap();
+    let refused = |options: &[&str]| {
+        let error = refuse(place.path(), &[&["init", "--output", "random"], options].concat());
+        assert_eq!(names(place.path()), Vec::<String>::new(), "{error}");
+        error
+    };
+    let unknown = refused(&["--shape", "qwen2-vl-72b"]);
+    assert!(unknown.contains("qwen2-vl-72b") && unknown.contains("qwen2-vl-2b, qwen2-vl-7b"), "{unknown}");
+    for (option, value) in
+        [("--decoder-layers", "0"), ("--vision-blocks", "0"), ("--shard-size", "0"), ("--dtype", "int8")]
+    {
+        let error = refused(&["--shape", "qwen2-vl-2b", option, value]);
+        assert!(error.contains(option.trim_start_matches("--")) && error.contains(value), "{error}");
+    }
+    let world = trained.path("world");
+    let error = refused(&["--shape", "qwen2-vl-2b", "--tokenizer", &world]);
+    assert!(error.contains(&world) && error.contains("tokenizer.json"), "{error}");
+}
+
+#[test]
 fn every_verb_explains_itself() {
-    for verb in ["train", "soup", "eval", "embed", "inspect"] {
+    for verb in ["train", "soup", "eval", "embed", "inspect", "init"] {
         let help = succeed(Path::new("."), &[verb, "--help"]);
         assert!(help.contains("Example") && help.contains(&format!("rzen {verb}")), "{help}");
     }
