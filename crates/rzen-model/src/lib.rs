@@ -19,6 +19,7 @@ mod error;
 mod fit;
 mod layout;
 mod linear;
+mod mapped;
 mod norm;
 mod presets;
 mod processor;

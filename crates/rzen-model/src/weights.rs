@@ -1,18 +1,17 @@
 //! Where a model's numbers come from: the files of a checkpoint, or a seed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
-use memmap2::Mmap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 
 use crate::ModelError;
+use crate::mapped::{MappedFile, Stored};
 
 /// A tensor of a checkpoint or adapter, without its numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,23 +45,16 @@ pub fn tensor_table(folder: &Path) -> Result<Vec<TensorInfo>, ModelError> {
 
 /// The tensors of a folder: `model.safetensors`, the shards of an index, or an adapter's file.
 ///
-/// Files are memory-mapped; a tensor's bytes are read when it is asked for.
+/// Files are memory-mapped; a tensor's bytes are read when it is asked for, and stay in the file's pages where they are
+/// of the type that is asked for.
 pub(crate) struct TensorFiles {
     folder: PathBuf,
     tensors: BTreeMap<String, Entry>,
 }
 
 struct Entry {
-    file: Arc<MappedFile>,
-    stored_name: String,
-    dtype: Dtype,
+    stored: Stored,
     shape: Vec<usize>,
-    range: std::ops::Range<usize>,
-}
-
-struct MappedFile {
-    path: PathBuf,
-    bytes: Mmap,
 }
 
 impl TensorFiles {
@@ -102,18 +94,18 @@ impl TensorFiles {
 
     /// How the file itself names a tensor.
     pub(crate) fn stored_name<'a>(&'a self, name: &'a str) -> &'a str {
-        self.tensors.get(name).map_or(name, |entry| &entry.stored_name)
+        self.tensors.get(name).map_or(name, |entry| &entry.stored.name)
     }
 
     /// What every tensor is, in the order of their names.
     pub(crate) fn table(&self) -> Vec<TensorInfo> {
         let info = |(name, entry): (&String, &Entry)| TensorInfo {
             name: name.clone(),
-            stored_name: entry.stored_name.clone(),
-            file: entry.file.path.clone(),
-            dtype: format!("{:?}", entry.dtype),
+            stored_name: entry.stored.name.clone(),
+            file: entry.stored.file.path.clone(),
+            dtype: format!("{:?}", entry.stored.dtype),
             shape: entry.shape.clone(),
-            bytes: entry.range.len(),
+            bytes: entry.stored.range.len(),
         };
         self.tensors.iter().map(info).collect()
     }
@@ -136,72 +128,14 @@ impl TensorFiles {
         })?;
         if entry.shape != expected {
             return Err(ModelError::Shape {
-                file: entry.file.path.clone(),
-                name: entry.stored_name.clone(),
+                file: entry.stored.file.path.clone(),
+                name: entry.stored.name.clone(),
                 found: entry.shape.clone(),
                 expected: expected.to_vec(),
             });
         }
-        entry.read(shape, dtype)
+        entry.stored.read(shape, dtype)
     }
-}
-
-impl Entry {
-    fn read(&self, shape: &[usize], dtype: FloatDType) -> Result<TensorData, ModelError> {
-        let bytes = &self.file.bytes[self.range.clone()];
-        let wide = |bits: u16| u32::from(bits) << 16;
-        // Widening one value at a time keeps the peak at one tensor, never the whole file.
-        let values: Vec<f32> = match self.dtype {
-            Dtype::F32 => {
-                bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect()
-            }
-            Dtype::F16 => pairs(bytes).map(|bits| half::f16::from_bits(bits).to_f32()).collect(),
-            Dtype::BF16 => pairs(bytes).map(|bits| f32::from_bits(wide(bits))).collect(),
-            other => {
-                return Err(ModelError::Dtype {
-                    file: self.file.path.clone(),
-                    name: self.stored_name.clone(),
-                    found: format!("{other:?}"),
-                });
-            }
-        };
-        if let Some(at) = values.iter().position(|x| !x.is_finite()) {
-            return Err(ModelError::NotFinite {
-                file: self.file.path.clone(),
-                name: self.stored_name.clone(),
-                found: values[at],
-                at,
-            });
-        }
-        let limit = overflow(dtype);
-        if let Some(at) = values.iter().position(|x| x.abs() >= limit) {
-            return Err(ModelError::TooLarge {
-                file: self.file.path.clone(),
-                name: self.stored_name.clone(),
-                found: values[at],
-                at,
-                dtype: DType::from(dtype).name(),
-            });
-        }
-        let data = TensorData::new(values, shape.to_vec());
-        Ok(match dtype {
-            FloatDType::F32 => data,
-            other => data.convert_dtype(other.into()),
-        })
-    }
-}
-
-/// The least number that rounds to infinity.
-fn overflow(dtype: FloatDType) -> f32 {
-    match dtype {
-        FloatDType::F16 => 65520.0,
-        FloatDType::BF16 => f32::from_bits(0x7f7f_8000),
-        _ => f32::INFINITY,
-    }
-}
-
-fn pairs(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
-    bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]))
 }
 
 /// What an index says: the shard of each tensor.
@@ -240,7 +174,9 @@ impl WeightMap {
     fn check(&self, files: &TensorFiles) -> Result<(), ModelError> {
         let stands = |(name, shard): &(&String, &String)| {
             let entry = files.tensors.get(&canonical_name(name));
-            entry.is_some_and(|entry| entry.stored_name == **name && entry.file.path.ends_with(shard))
+            entry.is_some_and(|Entry { stored, .. }| {
+                stored.name == **name && stored.file.path.ends_with(shard)
+            })
         };
         match self.shards.iter().find(|entry| !stands(entry)) {
             Some((name, shard)) => {
@@ -259,30 +195,22 @@ fn problem(path: &Path, problem: String) -> ModelError {
 }
 
 fn add_file(path: &Path, tensors: &mut BTreeMap<String, Entry>) -> Result<(), ModelError> {
-    let file = File::open(path).map_err(ModelError::io(path))?;
-    // SAFETY: the map is read-only; a checkpoint that another program rewrites while it is being
-    // loaded can't be read correctly in any way.
-    let bytes = unsafe { Mmap::map(&file) }.map_err(ModelError::io(path))?;
+    let file = Arc::new(MappedFile::open(path)?);
     let invalid = |source| ModelError::Safetensors { path: path.to_owned(), source };
-    let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(invalid)?;
-    SafeTensors::deserialize(&bytes).map_err(invalid)?;
+    let (header, metadata) = SafeTensors::read_metadata(file.bytes()).map_err(invalid)?;
+    SafeTensors::deserialize(file.bytes()).map_err(invalid)?;
     let start = header + 8;
-    let file = Arc::new(MappedFile { path: path.to_owned(), bytes });
     for (name, info) in metadata.tensors() {
         let (from, to) = info.data_offsets;
-        let entry = Entry {
-            file: file.clone(),
-            stored_name: name.clone(),
-            dtype: info.dtype,
-            shape: info.shape.clone(),
-            range: start + from..start + to,
-        };
+        let range = start + from..start + to;
+        let stored = Stored { file: file.clone(), name: name.clone(), dtype: info.dtype, range };
+        let entry = Entry { stored, shape: info.shape.clone() };
         if let Some(other) = tensors.insert(canonical_name(&name), entry) {
             return Err(ModelError::TwiceTensor {
                 file: path.to_owned(),
                 name,
-                other_file: other.file.path.clone(),
-                other_name: other.stored_name,
+                other_file: other.stored.file.path.clone(),
+                other_name: other.stored.name,
             });
         }
     }
@@ -487,15 +415,6 @@ mod tests {
             assert_eq!(Naming::of(&naming.apply("model.layers.0.mlp.up_proj")), naming);
         }
         assert_eq!(Naming::of("base_model.model.model.visual.merger.mlp.0"), Naming::Nested);
-    }
-
-    #[test]
-    fn what_overflows_is_what_rounds_to_infinity() {
-        let before = |x: f32| f32::from_bits(x.to_bits() - 1);
-        let f16 = overflow(FloatDType::F16);
-        assert!(half::f16::from_f32(f16).is_infinite() && half::f16::from_f32(before(f16)).is_finite());
-        let bf16 = overflow(FloatDType::BF16);
-        assert!(half::bf16::from_f32(bf16).is_infinite() && half::bf16::from_f32(before(bf16)).is_finite());
     }
 
     #[test]
