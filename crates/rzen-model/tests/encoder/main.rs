@@ -6,6 +6,7 @@ mod bad_files;
 mod case;
 mod invariants;
 mod layouts;
+mod mapped;
 mod random;
 mod reference;
 mod saving;
