@@ -24,6 +24,7 @@ pub const VERBS: &[Verb] = &[
     Verb { name: "embed", about: "rows of text, pictures, clips and pages to vectors", device: true },
     Verb { name: "inspect", about: "what a checkpoint or an adapter holds", device: false },
     Verb { name: "init", about: "random weights in the shape of a released model", device: false },
+    Verb { name: "plan", about: "operations, memory and time of embedding, predicted", device: true },
 ];
 
 /// A backend, the features of `rzen` that compile it in, and the device that it serves.

@@ -21,9 +21,11 @@ mod layout;
 mod linear;
 mod mapped;
 mod norm;
+mod plan;
 mod presets;
 mod processor;
 mod random_checkpoint;
+mod rate;
 mod rotary;
 mod save;
 mod structured;
@@ -38,12 +40,14 @@ pub use encoder::{EncoderInput, PatchInput, Qwen2Vl};
 pub use error::ModelError;
 pub use fit::check_fit;
 pub use layout::{TensorRole, TensorSpec};
+pub use plan::{ItemShape, Memory, Operations};
 pub use processor::{
     Encoded, FrameRule, Patches, PositionMode, ProcessError, Processor, ProcessorConfig, SPECIAL_TOKENS,
     SpecialIds, SpecialTokens, Truncation, fit_picture, load_size, picture_patches, position_ids, resize,
     smart_resize, train_tokenizer,
 };
 pub use random_checkpoint::RandomCheckpoint;
+pub use rate::Rates;
 pub use save::Companions;
 pub use structured::{FitExample, WordStatistics};
 pub use trace::Trace;

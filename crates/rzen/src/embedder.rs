@@ -30,8 +30,8 @@ pub struct EmbedSettings {
 /// Items decoded at once, in batches: enough to sort by length, small enough for memory.
 const BATCHES_AHEAD: usize = 8;
 
-/// At least one, whatever the settings.
-fn items_ahead(settings: EmbedSettings) -> usize {
+/// Items that are read before the first of them is computed: at least one, whatever the settings.
+pub(crate) fn items_ahead(settings: EmbedSettings) -> usize {
     settings.batch_size.saturating_mul(BATCHES_AHEAD.max(settings.threads)).max(1)
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rzen::verbs::{embed, eval, init, inspect, soup, train};
+use rzen::verbs::{embed, eval, init, inspect, plan, soup, train};
 
 /// Train, soup, evaluate and use a multimodal embedder (RzenEmbed on Qwen2-VL).
 #[derive(Parser)]
@@ -21,6 +21,7 @@ enum Verb {
     Embed(embed::Args),
     Inspect(inspect::Args),
     Init(init::Args),
+    Plan(plan::Args),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Verb::Embed(args) => embed::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Init(args) => init::run(&args),
+        Verb::Plan(args) => plan::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

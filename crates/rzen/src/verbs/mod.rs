@@ -6,5 +6,6 @@ pub mod init;
 pub mod inspect;
 pub mod model_options;
 pub mod output;
+pub mod plan;
 pub mod soup;
 pub mod train;

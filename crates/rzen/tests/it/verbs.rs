@@ -377,8 +377,28 @@ fn a_random_checkpoint_is_refused_before_it_is_written() {
 }
 
 #[test]
+fn a_plan_needs_no_weights() {
+    let place = tempfile::tempdir().unwrap();
+    let config = trained().run.join("first/model/config.json");
+    std::fs::copy(config, place.path().join("config.json")).unwrap();
+    let plan = |options: &[&str]| succeed(place.path(), &[&["plan", "--model", "."], options].concat());
+    let json: Value = serde_json::from_str(&plan(&["--json", "--mix", "text:9=2,picture:4"])).unwrap();
+    let inspected = succeed(place.path(), &["inspect", &trained().path("first/model")]);
+    assert!(inspected.contains(&format!("{} (F32)", json["parameters"])), "{inspected}: {json}");
+    assert!(json["seconds"].as_f64().unwrap() > 0.0 && json["flops"]["measured"] == true, "{json}");
+    let table = plan(&["--gflops", "50", "--mix", "frames:2x4"]);
+    assert!(table.contains("frames:2x4") && table.contains("50 GFLOP/s"), "{table}");
+    let wrong = refuse(place.path(), &["plan", "--model", ".", "--mix", "film:3"]);
+    assert!(wrong.contains("`film:3`") && wrong.contains("frames:NxTOKENS"), "{wrong}");
+    let missing = refuse(place.path(), &["plan", "--model", "gone"]);
+    assert!(missing.contains("gone") && missing.contains("config.json"), "{missing}");
+    let neither = refuse(place.path(), &["plan"]);
+    assert!(neither.contains("--model") && neither.contains("--shape"), "{neither}");
+}
+
+#[test]
 fn every_verb_explains_itself() {
-    for verb in ["train", "soup", "eval", "embed", "inspect", "init"] {
+    for verb in ["train", "soup", "eval", "embed", "inspect", "init", "plan"] {
         let help = succeed(Path::new("."), &[verb, "--help"]);
         assert!(help.contains("Example") && help.contains(&format!("rzen {verb}")), "{help}");
     }

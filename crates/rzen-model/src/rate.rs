@@ -1,0 +1,108 @@
+//! How fast a device computes the two kinds of products that a model is made of.
+
+use std::time::{Duration, Instant};
+
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
+
+use crate::ModelConfig;
+use crate::linear::Linear;
+use crate::plan::Operations;
+use crate::weights::Weights;
+
+/// Operations in a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Of products with weights.
+    pub linear: f64,
+    /// Of products of states with states.
+    pub attention: f64,
+}
+
+/// Rows that a product is measured with.
+const ROWS: usize = 512;
+
+/// Time that each of the two is measured for, at least one run.
+const SPAN: Duration = Duration::from_millis(400);
+
+impl Rates {
+    /// The same rate for both.
+    pub fn even(rate: f64) -> Self {
+        Rates { linear: rate, attention: rate }
+    }
+
+    /// Measures a layer of the decoder's MLP and the attention of a picture, both in the widths of `config`; takes a
+    /// second or two.
+    pub fn measure(config: &ModelConfig, dtype: FloatDType, device: &Device) -> Self {
+        Rates { linear: linear(config, dtype, device), attention: squares(config, dtype, device) }
+    }
+
+    /// Seconds that these operations take.
+    pub fn seconds(&self, operations: &Operations) -> f64 {
+        operations.linear() / self.linear + operations.attention() / self.attention
+    }
+}
+
+fn linear(config: &ModelConfig, dtype: FloatDType, device: &Device) -> f64 {
+    let [output, input] = [config.text.intermediate_size, config.text.hidden_size];
+    let mut weights = Weights::from_seed(1, dtype, device);
+    let layer =
+        Linear::load(&mut weights, "measured", [output, input], false).expect("a seed has every tensor");
+    let x = states([ROWS, input], dtype, device);
+    rate((2 * ROWS * output * input) as f64, || layer.forward(x.clone()))
+}
+
+fn squares(config: &ModelConfig, dtype: FloatDType, device: &Device) -> f64 {
+    let (heads, size) = (config.vision.num_heads, config.vision.head_dim());
+    let rows = 2 * ROWS;
+    let x = states([1, heads, rows, size], dtype, device);
+    let options = AttentionModuleOptions { scale: None, softcap: None, is_causal: false };
+    rate((4 * rows * rows * heads * size) as f64, || {
+        attention(x.clone(), x.clone(), x.clone(), None, None, options)
+    })
+}
+
+fn states<const D: usize>(shape: [usize; D], dtype: FloatDType, device: &Device) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), (device, DType::from(dtype)))
+}
+
+/// Runs `product` for a while, the first time unmeasured, and waits for every result.
+fn rate<const D: usize>(operations: f64, product: impl Fn() -> Tensor<D>) -> f64 {
+    let run = || drop(product().slice(std::array::from_fn::<_, D, _>(|_| 0..1)).into_data());
+    run();
+    let (start, mut runs) = (Instant::now(), 0.0);
+    while runs == 0.0 || start.elapsed() < SPAN {
+        run();
+        runs += 1.0;
+    }
+    operations * runs / start.elapsed().as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_follow_both_rates() {
+        let operations = Operations {
+            tower_linear: 3_000.0,
+            tower_attention: 500.0,
+            decoder_linear: 1_000.0,
+            decoder_attention: 250.0,
+        };
+        let rates = Rates { linear: 1_000.0, attention: 250.0 };
+        assert_eq!(rates.seconds(&operations), 4.0 + 3.0);
+        assert_eq!(Rates::even(500.0).seconds(&operations), 9.5);
+    }
+
+    /// A product of the size of a released model's can't take a nanosecond or an hour on anything that runs tests.
+    #[test]
+    fn a_device_has_rates() {
+        let config = ModelConfig::preset("qwen2-vl-2b").unwrap();
+        let rates = Rates::measure(&config, FloatDType::F32, &Device::flex());
+        for rate in [rates.linear, rates.attention] {
+            assert!((1e8..1e15).contains(&rate), "{rates:?}");
+        }
+    }
+}

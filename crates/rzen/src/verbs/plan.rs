@@ -1,0 +1,369 @@
+//! `rzen plan`: what embedding will cost, before any of it is done.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::DType;
+use rzen_model::{ItemShape, Memory, ModelConfig, Operations, Rates};
+use serde_json::{Value, json};
+
+use crate::embedder::{EmbedSettings, items_ahead};
+
+/// Predict the operations, memory and time of embedding a mix of items
+///
+/// Reads `config.json` alone: the weights needn't be there. A kind of item is text:TOKENS, picture:TOKENS or
+/// frames:NxTOKENS. A text's tokens are all of its tokens; pictures and frames stand beside 40 tokens of template and
+/// words, or as many as `+N` says. `=N` says how many there are of a kind for one of the others.
+///
+/// Operations count two for a multiplication and its addition. Time is operations at the device's rate in large
+/// products, without reading files and without the small work between products, so the real time is longer. Memory is
+/// that of the CPU backend; on a GPU, weights and states lie on the device, and attention may need more there.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Example:\n  rzen plan --model runs/world/soup/model --mix text:128=8,picture:1225+60=1,frames:8x170=1"
+)]
+pub struct Args {
+    /// Folder of a checkpoint, of which config.json is read
+    #[arg(long, value_name = "DIR", conflicts_with = "shape")]
+    model: Option<PathBuf>,
+    /// A released shape instead: qwen2-vl-2b or qwen2-vl-7b
+    #[arg(long, value_name = "NAME")]
+    shape: Option<String>,
+    /// Kinds of items, separated by commas
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "text:128,picture:1280,frames:8x170",
+        value_name = "KIND,KIND,…"
+    )]
+    mix: Vec<Kind>,
+    /// Element type of the weights: f32, bf16 or f16
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// Items in a batch
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    batch_size: usize,
+    /// Device: cpu, wgpu or cuda, with :N for another than the first
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Rate of the device, instead of measuring it for a second or two
+    #[arg(long, value_name = "GFLOP/s")]
+    gflops: Option<f64>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// A kind of item and how many of it there are.
+#[derive(Clone, Debug, PartialEq)]
+struct Kind {
+    name: String,
+    shape: ItemShape,
+    count: usize,
+}
+
+/// Tokens of the template and a short text beside pictures.
+const WORDS: usize = 40;
+
+/// Most tokens, pictures or items of a kind, and items of a batch; more is a slip of the pen.
+const MOST: usize = 1_000_000;
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "`{text}` is no kind of item; write text:TOKENS, picture:TOKENS or frames:NxTOKENS, with +WORDS and \
+                 =COUNT behind where needed, numbers from 1 to {MOST}"
+            )
+        };
+        let number = |text: &str| match text.parse::<usize>() {
+            Ok(number) if (1..=MOST).contains(&number) => Ok(number),
+            _ => Err(wrong()),
+        };
+        let (name, count) = text.split_once('=').unwrap_or((text, "1"));
+        let (sort, sizes) = name.split_once(':').ok_or_else(wrong)?;
+        let (sizes, words) = match sizes.split_once('+') {
+            Some((sizes, words)) => (sizes, Some(number(words)?)),
+            None => (sizes, None),
+        };
+        let shape = match (sort, sizes.split_once('x'), words) {
+            ("text", None, None) => ItemShape { words: number(sizes)?, pictures: Vec::new() },
+            ("picture", None, _) => {
+                ItemShape { words: words.unwrap_or(WORDS), pictures: vec![number(sizes)?] }
+            }
+            ("frames", Some((frames, tokens)), _) => {
+                ItemShape { words: words.unwrap_or(WORDS), pictures: vec![number(tokens)?; number(frames)?] }
+            }
+            _ => return Err(wrong()),
+        };
+        Ok(Kind { name: name.to_owned(), shape, count: number(count)? })
+    }
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Names the option that is wrong, or what is wrong with `config.json`.
+pub fn run(args: &Args) -> Result<()> {
+    let plan = Plan::make(args)?;
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&plan.to_json())?),
+        false => plan.lines().iter().for_each(|line| println!("{line}")),
+    }
+    Ok(())
+}
+
+struct Plan {
+    numbers: usize,
+    dtype: String,
+    device: String,
+    kinds: Vec<(Kind, Operations)>,
+    batch_size: usize,
+    side_by_side: usize,
+    memory: Memory,
+    rates: Rates,
+    measured: bool,
+}
+
+impl Plan {
+    fn make(args: &Args) -> Result<Self> {
+        ensure!(
+            (1..=MOST).contains(&args.batch_size),
+            "--batch-size is {}, expected 1 to {MOST}",
+            args.batch_size
+        );
+        let config = args.config()?;
+        let dtype = crate::device::dtype(&args.dtype)?;
+        if let Some(gflops) = args.gflops {
+            ensure!(gflops > 0.0 && gflops.is_finite(), "--gflops is {gflops}, expected a number above 0");
+        }
+        let device = crate::device::open(&args.device)?;
+        let rates = match args.gflops {
+            Some(gflops) => Rates::even(gflops * 1e9),
+            None => Rates::measure(&config, dtype, &device),
+        };
+        let side_by_side = crate::models::threads(&device);
+        let settings = EmbedSettings { batch_size: args.batch_size, threads: side_by_side };
+        let weight_size = DType::from(dtype).size();
+        Ok(Plan {
+            numbers: config.num_parameters(),
+            dtype: args.dtype.clone(),
+            device: args.device.clone(),
+            kinds: args.mix.iter().map(|kind| (kind.clone(), config.operations(&kind.shape))).collect(),
+            batch_size: args.batch_size,
+            side_by_side,
+            memory: most_memory(&config, weight_size, &args.mix, settings),
+            rates,
+            measured: args.gflops.is_none(),
+        })
+    }
+
+    fn operations(&self) -> Operations {
+        self.kinds.iter().fold(Operations::default(), |sum, (kind, one)| sum + *one * kind.count as f64)
+    }
+
+    fn items(&self) -> usize {
+        self.kinds.iter().map(|(kind, _)| kind.count).sum()
+    }
+
+    fn seconds(&self) -> f64 {
+        self.rates.seconds(&self.operations())
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let giga = |bytes: f64| format!("{:.2} GB", bytes / 1e9);
+        let Memory { weights, activations, waiting } = self.memory;
+        let mut lines = vec![format!(
+            "{:<20} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9} {:>10} {:>6}",
+            "item", "count", "tokens", "TFLOP", "tower", "attention", "decoder", "seconds", "time"
+        )];
+        lines.extend(self.kinds.iter().map(|(kind, one)| self.line(kind, one)));
+        let source = if self.measured { "measured" } else { "as given" };
+        lines.extend([
+            String::new(),
+            format!("weights      {} numbers, {} as {}", self.numbers, giga(weights), self.dtype),
+            format!(
+                "memory       {}: weights, {} for states of {} batch{} of {} at once, {} for items that wait",
+                giga(self.memory.total()),
+                giga(activations),
+                self.side_by_side,
+                if self.side_by_side == 1 { "" } else { "es" },
+                self.batch_size,
+                giga(waiting)
+            ),
+            format!(
+                "device       {}: {:.0} GFLOP/s in products with weights, {:.0} in attention, {source}",
+                self.device,
+                self.rates.linear / 1e9,
+                self.rates.attention / 1e9
+            ),
+            format!(
+                "time         {:.4} s for {} items, {:.4} items/s",
+                self.seconds(),
+                self.items(),
+                self.items() as f64 / self.seconds()
+            ),
+        ]);
+        lines
+    }
+
+    fn line(&self, kind: &Kind, one: &Operations) -> String {
+        let tera = |x: f64| format!("{:.4}", x / 1e12);
+        let seconds = self.rates.seconds(one);
+        format!(
+            "{:<20} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9} {:>10.4} {:>5.1}%",
+            kind.name,
+            kind.count,
+            kind.shape.tokens(),
+            tera(one.total()),
+            tera(one.tower_linear),
+            tera(one.attention()),
+            tera(one.decoder_linear),
+            seconds,
+            100.0 * seconds * kind.count as f64 / self.seconds()
+        )
+    }
+
+    fn to_json(&self) -> Value {
+        let operations = |of: &Operations| {
+            json!({
+                "total": of.total(), "tower_linear": of.tower_linear, "tower_attention": of.tower_attention,
+                "decoder_linear": of.decoder_linear, "decoder_attention": of.decoder_attention,
+            })
+        };
+        let kinds = self.kinds.iter().map(|(kind, one)| {
+            json!({
+                "item": kind.name, "count": kind.count, "tokens": kind.shape.tokens(),
+                "operations": operations(one), "seconds": self.rates.seconds(one),
+            })
+        });
+        let Memory { weights, activations, waiting } = self.memory;
+        json!({
+            "parameters": self.numbers,
+            "dtype": self.dtype,
+            "items": kinds.collect::<Vec<_>>(),
+            "operations": operations(&self.operations()),
+            "memory_bytes": {
+                "weights": weights, "activations": activations, "waiting": waiting, "total": self.memory.total(),
+            },
+            "batch_size": self.batch_size,
+            "batches_at_once": self.side_by_side,
+            "device": self.device,
+            "flops": {
+                "linear": self.rates.linear, "attention": self.rates.attention, "measured": self.measured,
+            },
+            "seconds": self.seconds(),
+            "items_per_second": self.items() as f64 / self.seconds(),
+        })
+    }
+}
+
+impl Args {
+    fn config(&self) -> Result<ModelConfig> {
+        match (&self.model, &self.shape) {
+            (Some(folder), _) => {
+                ModelConfig::load(folder).with_context(|| format!("model {}", folder.display()))
+            }
+            (None, Some(name)) => ModelConfig::preset(name)
+                .with_context(|| format!("--shape {name}: give one of {}", ModelConfig::PRESETS.join(", "))),
+            (None, None) => bail!("which model? Give --model DIR, or --shape NAME of a released one"),
+        }
+    }
+}
+
+/// The memory with the batch of one kind that takes most, and items that wait in the proportions of the mix.
+fn most_memory(config: &ModelConfig, weight_size: usize, mix: &[Kind], settings: EmbedSettings) -> Memory {
+    let all: usize = mix.iter().map(|kind| kind.count).sum();
+    let ahead = items_ahead(settings);
+    let share = |kind: &Kind| (ahead * kind.count).div_ceil(all);
+    let waiting: Vec<_> = mix.iter().map(|kind| (&kind.shape, share(kind))).collect();
+    let of = |kind: &Kind| {
+        config.memory(weight_size, (&kind.shape, settings.batch_size), settings.threads, &waiting)
+    };
+    let most = mix.iter().map(of).max_by(|a, b| a.total().total_cmp(&b.total()));
+    most.expect("a mix has at least one kind")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_items() {
+        let kind = |text: &str| {
+            let Kind { name, shape, count } = text.parse().unwrap();
+            (name, shape.words, shape.pictures, count)
+        };
+        assert_eq!(kind("text:128=8"), ("text:128".into(), 128, vec![], 8));
+        assert_eq!(kind("picture:1225"), ("picture:1225".into(), 40, vec![1225], 1));
+        assert_eq!(kind("picture:64+9=2"), ("picture:64+9".into(), 9, vec![64], 2));
+        assert_eq!(kind("frames:3x170=5"), ("frames:3x170".into(), 40, vec![170; 3], 5));
+        for wrong in [
+            "text",
+            "text:",
+            "text:0",
+            "text:4=0",
+            "text:4+4",
+            "text:2x3",
+            "film:3",
+            "frames:8",
+            "picture:2x9",
+            "text:9999999",
+        ] {
+            assert!(wrong.parse::<Kind>().unwrap_err().contains(&format!("`{wrong}`")), "{wrong}");
+        }
+    }
+
+    fn args(mix: &[&str]) -> Args {
+        Args {
+            model: None,
+            shape: Some("qwen2-vl-2b".into()),
+            mix: mix.iter().map(|kind| kind.parse().unwrap()).collect(),
+            dtype: "bf16".into(),
+            batch_size: 4,
+            device: "cpu".into(),
+            gflops: Some(100.0),
+            json: false,
+        }
+    }
+
+    #[test]
+    fn a_mix_is_the_sum_of_its_items() {
+        let plan = |mix: &[&str]| Plan::make(&args(mix)).unwrap();
+        let (text, picture) = (plan(&["text:128"]), plan(&["picture:1280"]));
+        let both = plan(&["text:128=3", "picture:1280=2"]);
+        assert_eq!(both.operations(), text.operations() * 3.0 + picture.operations() * 2.0);
+        let expected = 3.0 * text.seconds() + 2.0 * picture.seconds();
+        assert!((both.seconds() - expected).abs() < 1e-9 * expected);
+        // 0.325 TF at 100 GF/s.
+        assert!((text.seconds() - 3.25).abs() < 0.02, "{}", text.seconds());
+        // The largest batch, and 32 items that wait, 13 of them pictures.
+        assert_eq!(both.memory.activations, picture.memory.activations);
+        assert_eq!(both.memory.waiting, picture.memory.waiting / 32.0 * 13.0);
+        assert_eq!(text.memory.waiting, 0.0);
+    }
+
+    #[test]
+    fn the_table_and_the_json_say_the_same() {
+        let plan = Plan::make(&args(&["text:128=3", "frames:8x170"])).unwrap();
+        let (table, json) = (plan.lines().join("\n"), plan.to_json());
+        assert!(!table.contains("-0."), "{table}");
+        for words in
+            ["text:128 ", "frames:8x170 ", "2208985600 numbers, 4.42 GB as bf16", "100 GFLOP/s", "4 items"]
+        {
+            assert!(table.contains(words), "{words}: {table}");
+        }
+        assert_eq!(json["parameters"], 2_208_985_600u64);
+        assert_eq!(json["operations"]["total"], plan.operations().total());
+        let sum: f64 = json["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["seconds"].as_f64().unwrap() * item["count"].as_f64().unwrap())
+            .sum();
+        assert!((sum - json["seconds"].as_f64().unwrap()).abs() < 1e-6);
+    }
+}
