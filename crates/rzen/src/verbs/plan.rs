@@ -343,14 +343,13 @@ mod tests {
         // The largest batch, and 32 items that wait, 13 of them pictures.
         assert_eq!(both.memory.activations, picture.memory.activations);
         assert_eq!(both.memory.waiting, picture.memory.waiting / 32.0 * 13.0);
-        assert_eq!(text.memory.waiting, 0.0);
+        assert_eq!(text.memory.waiting.to_bits(), 0.0f64.to_bits(), "no minus");
     }
 
     #[test]
     fn the_table_and_the_json_say_the_same() {
         let plan = Plan::make(&args(&["text:128=3", "frames:8x170"])).unwrap();
         let (table, json) = (plan.lines().join("\n"), plan.to_json());
-        assert!(!table.contains("-0."), "{table}");
         for words in
             ["text:128 ", "frames:8x170 ", "2208985600 numbers, 4.42 GB as bf16", "100 GFLOP/s", "4 items"]
         {
