@@ -48,7 +48,8 @@ impl Collator {
             }
             self.add_item(&mut rows, b, item, picture_rows, seq);
         }
-        let tokens = self.upload_tokens(rows, items.len(), seq);
+        let lengths = items.iter().map(|item| item.input_ids.len()).collect();
+        let tokens = self.upload_tokens(rows, lengths, seq);
         EncoderInput {
             tokens,
             patches: (!pictures.distinct.is_empty()).then(|| self.upload_patches(&pictures)),
@@ -79,7 +80,8 @@ impl Collator {
         rows.last.push((b * seq + length.max(1) - 1) as i64);
     }
 
-    fn upload_tokens(&self, rows: TokenRows, batch: usize, seq: usize) -> TokenInput {
+    fn upload_tokens(&self, rows: TokenRows, lengths: Vec<usize>, seq: usize) -> TokenInput {
+        let batch = lengths.len();
         let text = &self.config.text;
         let rotary = |positions: &[[i64; 3]]| {
             Rotary::decoder(positions, text.head_dim(), text.rope_theta, text.mrope_section, &self.device)
@@ -94,6 +96,7 @@ impl Collator {
         TokenInput {
             batch,
             seq,
+            lengths,
             rotary: rotary(&rows.positions),
             last_rotary: rotary(&last),
             ids: int(rows.ids),

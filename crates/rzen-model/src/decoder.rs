@@ -131,9 +131,9 @@ pub struct DecoderAttention {
     /// The way out, without bias.
     pub o_proj: Linear,
     #[module(skip)]
-    num_heads: usize,
+    pub(crate) num_heads: usize,
     #[module(skip)]
-    num_key_value_heads: usize,
+    pub(crate) num_key_value_heads: usize,
 }
 
 impl DecoderAttention {

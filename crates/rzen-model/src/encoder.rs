@@ -106,6 +106,19 @@ impl Qwen2Vl {
         self.model.embed_tokens.weight.val().dtype()
     }
 
+    /// The embeddings of a micro-batch, `[batch, hidden_size]`, each of unit length, for use: without a
+    /// gradient.
+    ///
+    /// What [`Encode::encode`] gives, to rounding. In main memory (feature `cpu`) it goes through fused
+    /// kernels, without padding, with f32 states even where weights are bf16.
+    pub fn embed(&self, input: &EncoderInput) -> Tensor<2> {
+        #[cfg(feature = "cpu")]
+        if let Some(pooled) = crate::fused::pooled(self, input) {
+            return unit_rows(pooled);
+        }
+        self.encode_traced(input, &mut Trace::off())
+    }
+
     /// Runs the whole model and returns the embeddings with every inner state that `trace` keeps.
     ///
     /// The embeddings are those of [`Encode::encode`].
@@ -176,6 +189,8 @@ impl EncoderInput {
 pub(crate) struct TokenInput {
     pub(crate) batch: usize,
     pub(crate) seq: usize,
+    /// Tokens of each row, padding left out.
+    pub(crate) lengths: Vec<usize>,
     /// `[batch · seq]`.
     pub(crate) ids: Tensor<1, Int>,
     /// `[batch · seq]`: where each token's row stands in token rows followed by picture rows.

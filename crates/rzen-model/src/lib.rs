@@ -17,6 +17,8 @@ mod decoder;
 mod encoder;
 mod error;
 mod fit;
+#[cfg(feature = "cpu")]
+mod fused;
 mod layout;
 mod linear;
 mod mapped;

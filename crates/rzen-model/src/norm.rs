@@ -14,7 +14,7 @@ pub struct LayerNorm {
     /// `[size]`.
     pub bias: Param<Tensor<1>>,
     #[module(skip)]
-    epsilon: f64,
+    pub(crate) epsilon: f64,
 }
 
 impl LayerNorm {
@@ -47,7 +47,7 @@ pub struct RmsNorm {
     /// Gain, `[size]`.
     pub weight: Param<Tensor<1>>,
     #[module(skip)]
-    epsilon: f64,
+    pub(crate) epsilon: f64,
 }
 
 impl RmsNorm {

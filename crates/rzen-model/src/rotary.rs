@@ -7,8 +7,8 @@ use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 /// Cosines and sines, each `[rows, head_dim / 2]`.
 #[derive(Clone, Debug)]
 pub struct Rotary {
-    cos: Tensor<2>,
-    sin: Tensor<2>,
+    pub(crate) cos: Tensor<2>,
+    pub(crate) sin: Tensor<2>,
 }
 
 impl Rotary {

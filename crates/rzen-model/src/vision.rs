@@ -94,14 +94,18 @@ impl PatchEmbed {
     }
 
     fn forward(&self, input: &PatchInput) -> Tensor<2> {
-        let weight = self.proj.weight.val();
+        let weight = self.matrix(input);
         let dtype = FloatDType::from(weight.dtype());
-        let pixels = input.pixels_like(&weight).cast(dtype);
-        let weight = match input.still() {
+        input.pixels_like(&weight).cast(dtype).matmul(weight.transpose())
+    }
+
+    /// The kernel for these pixels: `[embed_dim, numbers of a patch]`.
+    pub(crate) fn matrix(&self, input: &PatchInput) -> Tensor<2> {
+        let weight = self.proj.weight.val();
+        match input.still() {
             true => self.proj.folded(weight),
             false => weight,
-        };
-        pixels.matmul(weight.transpose())
+        }
     }
 }
 
@@ -163,7 +167,7 @@ pub struct VisionAttention {
     /// The way out.
     pub proj: Linear,
     #[module(skip)]
-    num_heads: usize,
+    pub(crate) num_heads: usize,
 }
 
 impl VisionAttention {

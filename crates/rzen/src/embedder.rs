@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Mutex;
 
 use rayon::prelude::*;
-use rzen_core::{Embed, EmbedError, Encode, Item, check_unit_vector};
+use rzen_core::{Embed, EmbedError, Item, check_unit_vector};
 use rzen_data::Loader;
 use rzen_model::{Collator, Encoded, Processor, Qwen2Vl};
 
@@ -66,7 +66,7 @@ impl LocalEmbedder {
     }
 
     fn embed_batch(&self, model: &Qwen2Vl, items: &[&Encoded]) -> Vec<Vec<f32>> {
-        let vectors = model.encode(self.collator.collate(items)).into_data().convert::<f32>();
+        let vectors = model.embed(&self.collator.collate(items)).into_data().convert::<f32>();
         let values: Vec<f32> = vectors.try_to_vec().expect("the data was converted to f32");
         values.chunks(self.dim).map(<[f32]>::to_vec).collect()
     }

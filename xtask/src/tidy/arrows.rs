@@ -11,13 +11,22 @@ struct Arrows {
 }
 
 const CORE: &[&str] = &["rzen-core"];
-const LIBRARIES: &[&str] =
-    &["rzen-core", "rzen-data", "rzen-model", "rzen-loss", "rzen-train", "rzen-merge", "rzen-eval"];
+const LIBRARIES: &[&str] = &[
+    "rzen-core",
+    "rzen-kernels",
+    "rzen-data",
+    "rzen-model",
+    "rzen-loss",
+    "rzen-train",
+    "rzen-merge",
+    "rzen-eval",
+];
 
 const PICTURE: &[Arrows] = &[
     Arrows { from: "rzen-core", normal: &[], dev: &[] },
     Arrows { from: "rzen-data", normal: CORE, dev: &[] },
-    Arrows { from: "rzen-model", normal: CORE, dev: &[] },
+    Arrows { from: "rzen-kernels", normal: &[], dev: &[] },
+    Arrows { from: "rzen-model", normal: &["rzen-core", "rzen-kernels"], dev: &[] },
     Arrows { from: "rzen-loss", normal: CORE, dev: &[] },
     // The trainer is generic over the objective; its tests step a real one.
     Arrows { from: "rzen-train", normal: CORE, dev: &["rzen-loss"] },

@@ -35,7 +35,11 @@ fn check_crate(krate: &Crate) -> Vec<String> {
         }
     }
     if is_library(&krate.name) {
-        for (feature, enables) in &krate.features {
+        // Whoever extends a backend has to name it; nobody gets it unasked.
+        let extends = |feature: &str, enables: &[String]| {
+            feature != "default" && enables.iter().any(|enabled| enabled == "burn/extension")
+        };
+        for (feature, enables) in krate.features.iter().filter(|(name, enables)| !extends(name, enables)) {
             let backend =
                 enables.iter().find(|enabled| enabled.strip_prefix("burn/").is_some_and(is_backend));
             findings.extend(backend.map(|backend| {
@@ -78,11 +82,20 @@ mod tests {
     }
 
     #[test]
+    fn a_library_may_extend_a_backend_on_demand() {
+        let plain = r#"{"name": "burn", "kind": null, "features": []}"#;
+        let extends = r#"{"default": [], "cpu": ["burn/flex", "burn/extension"]}"#;
+        assert_eq!(findings("rzen-model", plain, extends), Vec::<String>::new());
+    }
+
+    #[test]
     fn library_crates_may_not() {
         let burn = r#"{"name": "burn", "kind": null, "features": ["std", "wgpu"]}"#;
         assert_eq!(findings("rzen-loss", burn, "{}").len(), 1);
         let plain = r#"{"name": "burn", "kind": null, "features": []}"#;
         assert_eq!(findings("rzen-loss", plain, r#"{"gpu": ["burn/cuda"]}"#).len(), 1);
+        let default = r#"{"default": ["burn/flex", "burn/extension"]}"#;
+        assert_eq!(findings("rzen-model", plain, default).len(), 1);
         let direct = r#"{"name": "burn-flex", "kind": null, "features": []}"#;
         assert_eq!(findings("rzen-model", direct, "{}").len(), 1);
     }

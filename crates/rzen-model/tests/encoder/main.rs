@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use burn::tensor::{Device, FloatDType};
 use rzen_core::Encode;
-use rzen_model::{PositionMode, Qwen2Vl, Trace};
+use rzen_model::{EncoderInput, PositionMode, Qwen2Vl, Trace};
 
 use case::{Case, cases};
 use reference::{cosine, distance, file};
@@ -33,19 +33,27 @@ fn rows(data: &burn::tensor::TensorData) -> Vec<Vec<f32>> {
     data.clone().try_to_vec::<f32>().unwrap().chunks(width).map(<[f32]>::to_vec).collect()
 }
 
+/// The embeddings by both ways: tensor by tensor as in training, and as they are made for use.
+fn both_ways(model: &Qwen2Vl, input: &EncoderInput) -> [(&'static str, Vec<Vec<f32>>); 2] {
+    let (encoded, embedded) = (model.encode(input.clone()), model.embed(input));
+    [("encode", rows(&encoded.into_data())), ("embed", rows(&embedded.into_data()))]
+}
+
 #[test]
 fn golden_embeddings() {
     let Some(model) = model(FloatDType::F32) else { return };
     for case in cases() {
         for (name, mode) in MODES {
-            let embeddings = rows(&model.encode(case.input(&model, mode)).into_data());
             let expected = case.arrays.get(&format!("{name}.embedding"));
-            for (i, embedding) in embeddings.iter().enumerate() {
-                let off = distance(embedding, expected.row(i));
-                assert!(off <= case.embedding_tolerance(), "{} {name} row {i}: off by {off:e}", case.name);
-                let length: f32 = embedding.iter().map(|x| x * x).sum();
-                assert!((length - 1.0).abs() < 1e-5);
-                assert!(cosine(embedding, expected.row(i)) >= 0.999, "{} {name} row {i}", case.name);
+            for (way, embeddings) in both_ways(&model, &case.input(&model, mode)) {
+                for (i, embedding) in embeddings.iter().enumerate() {
+                    let off = distance(embedding, expected.row(i));
+                    let at = format!("{} {name} {way} row {i}", case.name);
+                    assert!(off <= case.embedding_tolerance(), "{at}: off by {off:e}");
+                    let length: f32 = embedding.iter().map(|x| x * x).sum();
+                    assert!((length - 1.0).abs() < 1e-5);
+                    assert!(cosine(embedding, expected.row(i)) >= 0.999, "{at}");
+                }
             }
         }
     }
@@ -88,12 +96,14 @@ fn golden_bf16() {
     let Some(model) = model(FloatDType::BF16) else { return };
     for case in cases() {
         for (name, mode) in MODES {
-            let embeddings = rows(&model.encode(case.input(&model, mode)).into_data());
-            for reference in ["embedding", "embedding_bf16"] {
-                let expected = case.arrays.get(&format!("{name}.{reference}"));
-                for (i, embedding) in embeddings.iter().enumerate() {
-                    let cosine = cosine(embedding, expected.row(i));
-                    assert!(cosine >= 0.999, "{} {name}.{reference} row {i}: cosine {cosine}", case.name);
+            for (way, embeddings) in both_ways(&model, &case.input(&model, mode)) {
+                for reference in ["embedding", "embedding_bf16"] {
+                    let expected = case.arrays.get(&format!("{name}.{reference}"));
+                    for (i, embedding) in embeddings.iter().enumerate() {
+                        let cosine = cosine(embedding, expected.row(i));
+                        let at = format!("{} {name}.{reference} {way} row {i}", case.name);
+                        assert!(cosine >= 0.999, "{at}: cosine {cosine}");
+                    }
                 }
             }
         }

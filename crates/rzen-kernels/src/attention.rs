@@ -1,0 +1,571 @@
+//! Scaled dot-product attention inside windows of rows, without ever holding a row of scores for each query.
+//!
+//! Keys go by in blocks and the sums are rescaled when a larger score turns up (Milakov and Gimelshein 2018,
+//! arXiv 1805.02867; Dao 2022, arXiv 2205.14135). The lanes of a register are queries.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::cpu;
+use crate::exp::exp;
+use crate::rows::widest;
+use crate::scratch::Scratch;
+
+/// Queries that are computed side by side.
+const LANES: usize = 32;
+/// Keys of a block.
+const KEYS: usize = 256;
+/// Groups of queries that share a copied block of keys and values.
+const GROUPS: usize = 8;
+
+/// Rows that hold the heads of queries, keys or values.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads<'a> {
+    /// The first head of the first row and all that follows.
+    pub data: &'a [f32],
+    /// Numbers from a row to the next.
+    pub stride: usize,
+}
+
+/// Rows that attend and rows that they attend to: those of a picture, of a text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Rows of the queries and outputs.
+    pub queries: Range<usize>,
+    /// Rows of keys and values that come first: a beginning that several windows share.
+    pub prefix: Range<usize>,
+    /// Rows of keys and values that follow.
+    pub keys: Range<usize>,
+}
+
+impl Window {
+    /// Rows that attend to one another.
+    pub fn of(rows: Range<usize>) -> Self {
+        Window { queries: rows.clone(), prefix: 0..0, keys: rows }
+    }
+
+    fn key_count(&self) -> usize {
+        self.prefix.len() + self.keys.len()
+    }
+
+    /// The row of a key.
+    fn key_row(&self, key: usize) -> usize {
+        match key.checked_sub(self.prefix.len()) {
+            None => self.prefix.start + key,
+            Some(key) => self.keys.start + key,
+        }
+    }
+
+    /// The key that belongs to a query: the last query has the last key.
+    fn own_key(&self, query: usize) -> usize {
+        self.key_count() - (self.queries.end - query)
+    }
+}
+
+/// Attention of several heads.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// Heads of the queries.
+    pub heads: usize,
+    /// Heads of the keys and values: each serves `heads / key_heads` heads of queries.
+    pub key_heads: usize,
+    /// Numbers of a head.
+    pub width: usize,
+    /// What scores are multiplied by, commonly `1 / sqrt(width)`; positive.
+    pub scale: f32,
+    /// A query attends to its own key and those before it only: the last query's is the last key.
+    pub causal: bool,
+}
+
+impl Attention {
+    /// Computes `y = softmax(scale · q kᵀ) v` for each head in each window.
+    ///
+    /// `q`, `k`, `v`: rows with the heads side by side; `y`: `[rows, heads · width]`. Rows that are queries
+    /// of no window are left as they are. What comes out for a row depends on its window alone.
+    ///
+    /// # Panics
+    /// If a slice is too short, queries overlap or are not in order, or a causal window has fewer keys than
+    /// queries.
+    pub fn forward(&self, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>, windows: &[Window], y: &mut [f32]) {
+        assert!(
+            self.heads.is_multiple_of(self.key_heads),
+            "{} heads over {} keys",
+            self.heads,
+            self.key_heads
+        );
+        assert!(windows.is_sorted_by(|a, b| a.queries.end <= b.queries.start), "queries in order");
+        let rows = windows.last().map_or(0, |window| window.queries.end);
+        let keys = windows.iter().map(|window| window.keys.end.max(window.prefix.end)).max().unwrap_or(0);
+        for (part, heads, rows) in
+            [(q, self.heads, rows), (k, self.key_heads, keys), (v, self.key_heads, keys)]
+        {
+            let needed = rows.saturating_sub(1) * part.stride + heads * self.width;
+            assert!(rows == 0 || part.data.len() >= needed, "size of queries, keys or values");
+        }
+        assert!(y.len() >= rows * self.heads * self.width, "size of the outputs");
+        for window in windows {
+            let enough = if self.causal { window.queries.len() } else { 1.min(window.queries.len()) };
+            assert!(window.key_count() >= enough, "keys of a window");
+        }
+        let tasks: Vec<Task> = windows.iter().flat_map(|window| self.tasks(window)).collect();
+        let y = Shared(y.as_mut_ptr());
+        tasks.into_par_iter().for_each(|task| self.run(&task, q, k, v, y));
+    }
+
+    /// Each head of the window, in chunks of queries; those that see most come first.
+    fn tasks<'a>(&self, window: &'a Window) -> impl Iterator<Item = Task<'a>> {
+        let count = window.queries.len();
+        let size = count.div_ceil(count.div_ceil(GROUPS * LANES).max(1)).next_multiple_of(LANES).max(1);
+        let heads = self.heads;
+        (0..count.div_ceil(size)).rev().flat_map(move |chunk| {
+            let start = window.queries.start + chunk * size;
+            let queries = start..window.queries.end.min(start + size);
+            (0..heads).map(move |head| Task { window, queries: queries.clone(), head })
+        })
+    }
+
+    fn run(&self, task: &Task<'_>, q: Heads<'_>, k: Heads<'_>, v: Heads<'_>, y: Shared) {
+        let (width, window) = (self.width, task.window);
+        let key_head = task.head / (self.heads / self.key_heads);
+        let mut groups: Vec<Group> = (task.queries.clone().step_by(LANES))
+            .map(|start| Group::new(start..task.queries.end.min(start + LANES), width))
+            .collect();
+        for group in &mut groups {
+            let first = &q.data[group.queries.start * q.stride + task.head * width..];
+            // SAFETY: each row of queries has this head.
+            unsafe { transpose_in(first.as_ptr(), q.stride, group.queries.len(), width, &mut group.q) };
+        }
+        let mut keys = Scratch::new(KEYS * width);
+        let mut values = Scratch::new(KEYS * width);
+        let mut scores = Scratch::new(KEYS * LANES);
+        let seen = match self.causal {
+            true => window.own_key(task.queries.end - 1) + 1,
+            false => window.key_count(),
+        };
+        for start in (0..seen).step_by(KEYS) {
+            let end = seen.min(start + KEYS);
+            for (i, key) in (start..end).enumerate() {
+                let row = window.key_row(key);
+                for (from, to) in [(k, &mut keys), (v, &mut values)] {
+                    let head = &from.data[row * from.stride + key_head * width..][..width];
+                    to[i * width..][..width].copy_from_slice(head);
+                }
+            }
+            for group in &mut groups {
+                let last = window.own_key(group.queries.end - 1);
+                let count = if self.causal { end.min(last + 1).saturating_sub(start) } else { end - start };
+                if count == 0 {
+                    continue;
+                }
+                let scores = &mut scores[..count * LANES];
+                panel_product(&keys, (width, 1), count, &group.q, width, false, scores);
+                if self.causal {
+                    hide_later(scores, start, window.own_key(group.queries.start));
+                }
+                soften(scores, self.scale, &mut group.running, &mut group.y);
+                panel_product(&values, (1, width), width, scores, count, true, &mut group.y);
+            }
+        }
+        for group in &mut groups {
+            divide(&mut group.y, &group.running.total);
+            let stride = self.heads * width;
+            // SAFETY: the rows and the head are inside the outputs, and no other task has them.
+            unsafe {
+                let y = y.get().add(group.queries.start * stride + task.head * width);
+                transpose_out(&group.y, width, group.queries.len(), y, stride);
+            }
+        }
+    }
+}
+
+/// A head for some of the queries of a window.
+struct Task<'a> {
+    window: &'a Window,
+    queries: Range<usize>,
+    head: usize,
+}
+
+/// Outputs that tasks share; each writes rows and heads of its own.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+// SAFETY: as above.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// Queries side by side: for each number of a head, [`LANES`] of them.
+struct Group {
+    queries: Range<usize>,
+    q: Scratch,
+    /// Sums of values so far.
+    y: Scratch,
+    running: Running,
+}
+
+/// What is known of the scores so far, lane by lane.
+#[derive(Clone)]
+struct Running {
+    largest: [f32; LANES],
+    /// Sums of weights.
+    total: [f32; LANES],
+}
+
+impl Group {
+    fn new(queries: Range<usize>, width: usize) -> Self {
+        let mut y = Scratch::new(width * LANES);
+        y.fill(0.0);
+        let q = Scratch::new(width * LANES);
+        let running = Running { largest: [f32::NEG_INFINITY; LANES], total: [0.0; LANES] };
+        Group { queries, q, y, running }
+    }
+}
+
+/// `sums[r][lane] (+)= Σ w[r][i] x[i][lane]`: `w` has `strides` from a row to the next and along it.
+fn panel_product(
+    w: &[f32],
+    strides: (usize, usize),
+    rows: usize,
+    x: &[f32],
+    words: usize,
+    add: bool,
+    sums: &mut [f32],
+) {
+    assert!(w.len() > (rows - 1) * strides.0 + (words - 1) * strides.1, "size of the rows");
+    assert!(x.len() >= words * LANES && sums.len() >= rows * LANES, "sizes of the panels");
+    #[cfg(target_arch = "x86_64")]
+    if cpu::features().avx512 {
+        use crate::matmul::avx512::{TILE_ROWS, Tile, rows_f32};
+        // Equally high tiles: a low one has too few sums under way.
+        let height = rows.div_ceil(rows.div_ceil(TILE_ROWS));
+        for row in (0..rows).step_by(height) {
+            // SAFETY: the sizes were checked, and the processor has the instructions.
+            unsafe {
+                let tile = Tile {
+                    w: w.as_ptr().add(row * strides.0).cast(),
+                    ldw: strides.0,
+                    step: strides.1,
+                    x: x.as_ptr().cast(),
+                    words,
+                    sums: sums.as_mut_ptr().add(row * LANES),
+                    add,
+                    lanes: LANES,
+                };
+                rows_f32(height.min(rows - row), &tile);
+            }
+        }
+        return;
+    }
+    plain_panel_product(w, strides, rows, x, words, add, sums);
+}
+
+fn plain_panel_product(
+    w: &[f32],
+    strides: (usize, usize),
+    rows: usize,
+    x: &[f32],
+    words: usize,
+    add: bool,
+    sums: &mut [f32],
+) {
+    assert!(w.len() > (rows - 1) * strides.0 + (words - 1) * strides.1, "size of the rows");
+    assert!(x.len() >= words * LANES && sums.len() >= rows * LANES, "sizes of the panels");
+    // SAFETY: the sizes were checked.
+    unsafe {
+        gemm::gemm(
+            rows,
+            LANES,
+            words,
+            sums.as_mut_ptr(),
+            1,
+            LANES as isize,
+            add,
+            w.as_ptr(),
+            strides.1 as isize,
+            strides.0 as isize,
+            x.as_ptr(),
+            1,
+            LANES as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// Takes back the scores of keys, the first of them `key`, that come after the own key of the lane's query,
+/// which is `own` for the first lane.
+fn hide_later(scores: &mut [f32], key: usize, own: usize) {
+    for (i, lanes) in scores.chunks_exact_mut(LANES).enumerate().skip((own + 1).saturating_sub(key)) {
+        lanes[..LANES.min((key + i).saturating_sub(own))].fill(f32::NEG_INFINITY);
+    }
+}
+
+/// Makes weights of scores: `exp(scale · (score - largest))`; what was summed before is scaled likewise.
+fn soften(scores: &mut [f32], scale: f32, running: &mut Running, y: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if cpu::features().avx512 {
+        // SAFETY: the processor has the instructions.
+        return unsafe { soften_avx512(scores, scale, running, y) };
+    }
+    plain_soften(scores, scale, running, y);
+}
+
+fn plain_soften(scores: &mut [f32], scale: f32, running: &mut Running, y: &mut [f32]) {
+    let Running { largest, total } = running;
+    let (scores, _) = scores.as_chunks_mut::<LANES>();
+    let mut now = *largest;
+    for score in scores.iter() {
+        now.iter_mut().zip(score).for_each(|(now, score)| *now = now.max(*score));
+    }
+    let factor: [f32; LANES] = std::array::from_fn(|i| exp(scale * (largest[i] - now[i])));
+    *largest = now;
+    total.iter_mut().zip(&factor).for_each(|(total, factor)| *total *= factor);
+    for y in y.as_chunks_mut::<LANES>().0 {
+        y.iter_mut().zip(&factor).for_each(|(y, factor)| *y *= factor);
+    }
+    for score in scores.iter_mut() {
+        for i in 0..LANES {
+            score[i] = exp(scale * (score[i] - now[i]));
+            total[i] += score[i];
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn soften_avx512(scores: &mut [f32], scale: f32, running: &mut Running, y: &mut [f32]) {
+    use std::arch::x86_64::*;
+
+    use crate::exp::avx512::exp;
+    let Running { largest, total } = running;
+    let scale = _mm512_set1_ps(scale);
+    for half in [0, 16] {
+        // SAFETY: each row of lanes is two registers.
+        unsafe {
+            let at = |lanes: &mut [f32; LANES]| lanes.as_mut_ptr().add(half);
+            let before = _mm512_loadu_ps(at(largest));
+            let mut now = before;
+            for lanes in scores.as_chunks_mut::<LANES>().0 {
+                now = _mm512_max_ps(now, _mm512_loadu_ps(at(lanes)));
+            }
+            let mut sum = _mm512_loadu_ps(at(total));
+            if _mm512_cmpneq_ps_mask(now, before) != 0 {
+                let factor = exp(_mm512_mul_ps(scale, _mm512_sub_ps(before, now)));
+                sum = _mm512_mul_ps(sum, factor);
+                for lanes in y.as_chunks_mut::<LANES>().0 {
+                    _mm512_storeu_ps(at(lanes), _mm512_mul_ps(_mm512_loadu_ps(at(lanes)), factor));
+                }
+                _mm512_storeu_ps(at(largest), now);
+            }
+            for lanes in scores.as_chunks_mut::<LANES>().0 {
+                let weight = exp(_mm512_mul_ps(scale, _mm512_sub_ps(_mm512_loadu_ps(at(lanes)), now)));
+                sum = _mm512_add_ps(sum, weight);
+                _mm512_storeu_ps(at(lanes), weight);
+            }
+            _mm512_storeu_ps(at(total), sum);
+        }
+    }
+}
+
+widest! {
+    fn divide(y: &mut [f32], total: &[f32; LANES]) {
+        for y in y.as_chunks_mut::<LANES>().0 {
+            y.iter_mut().zip(total).for_each(|(y, total)| *y /= total);
+        }
+    }
+}
+
+/// `panel[i][lane] = rows[lane][i]`; lanes without a row are zero.
+///
+/// # Safety
+/// There must be `count` rows of `width` numbers, `stride` apart.
+unsafe fn transpose_in(rows: *const f32, stride: usize, count: usize, width: usize, panel: &mut [f32]) {
+    assert!(panel.len() >= width * LANES && count <= LANES, "size of the panel");
+    #[cfg(target_arch = "x86_64")]
+    if cpu::features().avx512 {
+        // SAFETY: the caller's rows, and a panel whose size was checked.
+        return unsafe {
+            crate::matmul::avx512::pack_panel(rows.cast(), stride, count, width, panel.as_mut_ptr().cast())
+        };
+    }
+    panel.fill(0.0);
+    for lane in 0..count {
+        for i in 0..width {
+            // SAFETY: the caller's rows.
+            panel[i * LANES + lane] = unsafe { *rows.add(lane * stride + i) };
+        }
+    }
+}
+
+/// `rows[lane][i] = panel[i][lane]`.
+///
+/// # Safety
+/// There must be `count` rows of `width` numbers, `stride` apart.
+unsafe fn transpose_out(panel: &[f32], width: usize, count: usize, rows: *mut f32, stride: usize) {
+    assert!(panel.len() >= width * LANES && count <= LANES, "size of the panel");
+    #[cfg(target_arch = "x86_64")]
+    if cpu::features().avx512 {
+        use crate::matmul::avx512::{Output, Then, put};
+        let output = Output { y: rows, ldy: stride, add: false, bias: None, then: Then::Nothing };
+        // SAFETY: the caller's rows, and a panel whose size was checked.
+        return unsafe { put(panel.as_ptr(), width, count, &output) };
+    }
+    for lane in 0..count {
+        for i in 0..width {
+            // SAFETY: the caller's rows.
+            unsafe { *rows.add(lane * stride + i) = panel[i * LANES + lane] };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wave(count: usize, pace: f32) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * pace).sin() * 2.0).collect()
+    }
+
+    /// One row of one head, in f64.
+    fn exact(a: &Attention, [q, k, v]: [Heads; 3], window: &Window, row: usize, head: usize) -> Vec<f64> {
+        let key_head = head / (a.heads / a.key_heads);
+        let at = |x: &Heads, row: usize, head: usize, i: usize| {
+            f64::from(x.data[row * x.stride + head * a.width + i])
+        };
+        let keys: Vec<usize> = window.prefix.clone().chain(window.keys.clone()).collect();
+        let later = if a.causal { window.queries.end - 1 - row } else { 0 };
+        let seen = &keys[..keys.len() - later];
+        let score = |key: usize| -> f64 {
+            (0..a.width).map(|i| at(&q, row, head, i) * at(&k, key, key_head, i)).sum()
+        };
+        let weights: Vec<f64> = seen.iter().map(|key| (score(*key) * f64::from(a.scale)).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let sum =
+            |i| seen.iter().zip(&weights).map(|(key, w)| w * at(&v, *key, key_head, i)).sum::<f64>() / total;
+        (0..a.width).map(sum).collect()
+    }
+
+    fn check(a: Attention, windows: &[Window]) {
+        let rows = windows.last().unwrap().queries.end;
+        let stride = (a.heads + 2 * a.key_heads) * a.width + 3;
+        let all = wave(rows * stride, 0.731);
+        let heads = |first: usize| Heads { data: &all[first * a.width..], stride };
+        let qkv = [heads(0), heads(a.heads), heads(a.heads + a.key_heads)];
+        let mut y = vec![7.0; rows * a.heads * a.width];
+        a.forward(qkv[0], qkv[1], qkv[2], windows, &mut y);
+        for row in 0..rows {
+            for head in 0..a.heads {
+                let found = &y[(row * a.heads + head) * a.width..][..a.width];
+                let Some(window) = windows.iter().find(|window| window.queries.contains(&row)) else {
+                    assert!(found.iter().all(|y| *y == 7.0), "row {row} is in no window");
+                    continue;
+                };
+                for (found, exact) in found.iter().zip(exact(&a, qkv, window, row, head)) {
+                    assert!(
+                        (f64::from(*found) - exact).abs() < 1e-5,
+                        "{a:?} row {row} head {head}: {found} {exact}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_definition() {
+        let vision = Attention { heads: 2, key_heads: 2, width: 20, scale: 0.22, causal: false };
+        check(vision, &[0..1, 1..34, 40..340, 340..940].map(Window::of));
+        let text = Attention { heads: 4, key_heads: 2, width: 16, scale: 0.25, causal: true };
+        check(text, &[0..1, 1..33, 33..64, 66..180, 180..780].map(Window::of));
+    }
+
+    #[test]
+    fn windows_may_share_a_beginning_and_have_few_queries() {
+        let text = Attention { heads: 4, key_heads: 2, width: 16, scale: 0.25, causal: true };
+        let beside = |rows: Range<usize>, prefix: Range<usize>| Window { prefix, ..Window::of(rows) };
+        check(
+            text,
+            &[Window::of(0..300), beside(300..301, 0..300), beside(301..420, 0..300), beside(420..430, 3..4)],
+        );
+        let last = |queries: Range<usize>, prefix, keys| Window { queries, prefix, keys };
+        check(text, &[last(0..1, 5..5, 0..1), last(1..2, 0..17, 20..50), last(2..60, 0..40, 10..50)]);
+        // The same as one window.
+        let (stride, rows) = (8 * 16, 70);
+        let all = wave(rows * stride, 0.731);
+        let heads = |first: usize| Heads { data: &all[first * 16..], stride };
+        let run = |windows: &[Window]| {
+            let mut y = vec![0.0; rows * 64];
+            text.forward(heads(0), heads(4), heads(6), windows, &mut y);
+            y
+        };
+        assert!(run(&[Window::of(0..70)]) == run(&[Window::of(0..33), beside(33..70, 0..33)]));
+    }
+
+    #[test]
+    fn large_scores_do_not_overflow() {
+        let a = Attention { heads: 1, key_heads: 1, width: 4, scale: 1.0, causal: false };
+        let q: Vec<f32> = (0..600 * 4).map(|i| if i % 4 == 0 { (i / 4) as f32 } else { 0.0 }).collect();
+        let heads = Heads { data: &q, stride: 4 };
+        let mut y = vec![0.0; q.len()];
+        a.forward(heads, heads, heads, &[Window::of(0..600)], &mut y);
+        assert_eq!(y[4 * 599], 599.0);
+        assert!(y.iter().all(|y| y.is_finite()));
+    }
+
+    #[test]
+    fn a_window_is_the_same_in_any_company() {
+        let a = Attention { heads: 2, key_heads: 1, width: 12, scale: 0.3, causal: true };
+        let stride = 4 * 12;
+        let one = wave(57 * stride, 0.37);
+        let run = |before: usize, after: usize| {
+            let mut all = wave(before * stride, 0.5);
+            all.extend(&one);
+            all.extend(wave(after * stride, 0.9));
+            let heads = |first: usize| Heads { data: &all[first * 12..], stride };
+            let mut y = vec![0.0; (before + 57 + after) * 24];
+            let windows = [0..before, before..before + 57, before + 57..before + 57 + after].map(Window::of);
+            a.forward(heads(0), heads(2), heads(3), &windows, &mut y);
+            y[before * 24..][..57 * 24].to_vec()
+        };
+        let alone = run(0, 0);
+        assert!(run(31, 300) == alone && run(257, 1) == alone);
+    }
+
+    #[test]
+    fn weights_without_wide_registers_agree() {
+        let start = Running { largest: [0.5; LANES], total: [2.0; LANES] };
+        let run = |soften: fn(&mut [f32], f32, &mut Running, &mut [f32])| {
+            let (mut scores, mut running, mut y) =
+                (wave(50 * LANES, 0.3), start.clone(), vec![1.5; 8 * LANES]);
+            soften(&mut scores, 1.7, &mut running, &mut y);
+            [scores, running.largest.to_vec(), running.total.to_vec(), y].concat()
+        };
+        assert!(run(soften).iter().zip(run(plain_soften)).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+
+    #[test]
+    fn products_without_wide_registers_agree() {
+        let (w, x) = (wave(700, 0.61), wave(40 * LANES, 0.17));
+        for (rows, words, strides) in [(1, 1, (1, 1)), (17, 40, (40, 1)), (40, 17, (1, 41))] {
+            for add in [false, true] {
+                let mut sums = Scratch::new(rows * LANES);
+                sums.fill(0.5);
+                let mut plain = sums.to_vec();
+                let mut panel = Scratch::new(x.len());
+                panel.copy_from_slice(&x);
+                panel_product(&w, strides, rows, &panel, words, add, &mut sums);
+                plain_panel_product(&w, strides, rows, &panel, words, add, &mut plain);
+                assert!(sums.iter().zip(&plain).all(|(a, b)| (a - b).abs() < 1e-4));
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Tiles of a bf16 product in the matrix registers of recent Xeons (AMX): sixteen rows by sixteen lanes each.
+//!
+//! Written in assembly, since Rust has no stable intrinsics for them.
+
+use std::arch::asm;
+
+use super::PANEL;
+use super::avx512::{self, Tile};
+
+/// Weight rows of a tile: two registers of sixteen.
+pub(crate) const TILE_ROWS: usize = 32;
+/// Words of the inner dimension that an instruction takes.
+const STEP: usize = 16;
+
+/// Asks the system for the registers, which it gives to programs that want them alone.
+#[cfg(target_os = "linux")]
+pub(crate) fn permitted() -> bool {
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const XTILEDATA: i64 = 18;
+    let mut result = ARCH_PRCTL;
+    // SAFETY: a system call that changes nothing but this permission.
+    unsafe {
+        asm!(
+            "syscall",
+            inout("rax") result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XTILEDATA,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+/// No other system is known here to give them.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn permitted() -> bool {
+    false
+}
+
+/// The registers, set up for this thread until it is dropped.
+pub(crate) struct Registers(());
+
+impl Registers {
+    /// # Safety
+    /// The processor must have AMX with bf16, and the system must have permitted it.
+    pub(crate) unsafe fn new() -> Self {
+        #[repr(C, align(64))]
+        struct Shapes {
+            palette: u8,
+            start_row: u8,
+            reserved: [u8; 14],
+            row_bytes: [u16; 16],
+            rows: [u8; 16],
+        }
+        let mut shapes =
+            Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        shapes.row_bytes[..8].fill(64);
+        shapes.rows[..8].fill(16);
+        // SAFETY: as the caller's.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly)) };
+        Registers(())
+    }
+}
+
+impl Drop for Registers {
+    fn drop(&mut self) {
+        // SAFETY: the registers are there, or this would not be.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
+/// The tile of `rows` weight rows, 1 to [`TILE_ROWS`].
+///
+/// # Safety
+/// As of [`avx512::rows_bf16`]; [`Registers`] must be held by this thread.
+pub(crate) unsafe fn rows(rows: usize, t: &Tile) {
+    // SAFETY: as the caller's; what is left of rows and words stays inside the tile.
+    unsafe {
+        let whole = t.words / STEP;
+        if rows < TILE_ROWS || t.step != 1 || whole == 0 {
+            return rest(rows, t);
+        }
+        steps(t, whole);
+        if t.words > whole * STEP {
+            let mut t = *t;
+            t.w = t.w.add(whole * STEP);
+            t.x = t.x.add(whole * STEP * PANEL);
+            (t.words, t.add) = (t.words - whole * STEP, true);
+            rest(rows, &t);
+        }
+    }
+}
+
+unsafe fn rest(rows: usize, t: &Tile) {
+    for row in (0..rows).step_by(avx512::TILE_ROWS) {
+        let mut t = *t;
+        // SAFETY: the row is one of the tile's.
+        unsafe {
+            t.w = t.w.add(row * t.ldw);
+            t.sums = t.sums.add(row * PANEL);
+            avx512::rows_bf16(avx512::TILE_ROWS.min(rows - row), &t);
+        }
+    }
+}
+
+/// `count` times sixteen words for 32 rows and 32 lanes.
+unsafe fn steps(t: &Tile, count: usize) {
+    let lane_bytes = 4 * PANEL;
+    // SAFETY: the caller vouches for the pointers.
+    unsafe {
+        if t.add {
+            asm!(
+                "tileloadd tmm0, [{s} + {l}]",
+                "tileloadd tmm1, [{s} + {l} + 64]",
+                "tileloadd tmm2, [{s} + {l} + 2048]",
+                "tileloadd tmm3, [{s} + {l} + 2112]",
+                s = in(reg) t.sums,
+                l = in(reg) lane_bytes,
+                options(nostack, readonly),
+            );
+        } else {
+            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+        }
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{w} + {ldw}]",
+            "tileloadd tmm6, [{x} + {l}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{x} + {l} + 64]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{below} + {ldw}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {w}, 64",
+            "add {below}, 64",
+            "add {x}, 2048",
+            "dec {count}",
+            "jnz 2b",
+            "tilestored [{s} + {l}], tmm0",
+            "tilestored [{s} + {l} + 64], tmm1",
+            "tilestored [{s} + {l} + 2048], tmm2",
+            "tilestored [{s} + {l} + 2112], tmm3",
+            w = inout(reg) t.w => _,
+            below = inout(reg) t.w.add(16 * t.ldw) => _,
+            x = inout(reg) t.x => _,
+            count = inout(reg) count => _,
+            s = in(reg) t.sums,
+            l = in(reg) lane_bytes,
+            ldw = in(reg) 4 * t.ldw,
+            options(nostack),
+        );
+    }
+}

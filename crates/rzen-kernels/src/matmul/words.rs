@@ -1,0 +1,277 @@
+//! Products in registers: which weights and inputs each thread takes, and what is packed.
+
+use std::ops::Range;
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::avx512::{self, Output, Tile};
+use super::{FEW_ROWS, Matrix, PANEL, Product, Start, Then, amx};
+use crate::cpu;
+use crate::scratch::Scratch;
+
+/// Words of the inner dimension that are taken at once: those of a tile stay in the first cache, those of
+/// a task's inputs in the second.
+const BLOCK_WORDS: usize = 384;
+/// Panels of inputs of a task, at most.
+const TASK_PANELS: usize = 20;
+/// Weight rows of a task, at most; the sums of a task stay in the second cache or near it.
+const TASK_OUTPUTS: usize = 448;
+
+/// Weights as 32-bit words.
+pub(super) struct Words<'a> {
+    data: &'a [u32],
+    /// Words of a row.
+    words: usize,
+    kind: Kind,
+}
+
+/// What multiplies.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    F32,
+    Bf16,
+    Amx,
+}
+
+/// A pointer that tasks share; each writes outputs of its own.
+#[derive(Clone, Copy)]
+struct Shared<T>(T);
+// SAFETY: tasks read the same and write disjoint outputs; the slices outlive them.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T: Copy> Shared<T> {
+    /// Taken by a method, so that closures capture the whole.
+    fn get(&self) -> T {
+        self.0
+    }
+}
+
+impl<'a> Words<'a> {
+    /// The weights as words, if this processor multiplies them so.
+    pub(super) fn of(weight: Matrix<'a>, inputs: usize) -> Option<Self> {
+        let cpu = cpu::features();
+        match weight {
+            Matrix::F32(w) if cpu.avx512 => Some(Words { data: as_words(w), words: inputs, kind: Kind::F32 }),
+            // Pairs must begin where words do.
+            Matrix::Bf16(w) if cpu.avx512_bf16 && inputs.is_multiple_of(2) && w.as_ptr().addr() % 4 == 0 => {
+                let kind = if cpu.amx { Kind::Amx } else { Kind::Bf16 };
+                Some(Words { data: pairs_as_words(w), words: inputs / 2, kind })
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn run(&self, product: Product<'_>) {
+        match product.rows() <= FEW_ROWS {
+            true => self.few_rows(product),
+            false => self.packed(product),
+        }
+    }
+
+    /// Weights and inputs as they are stored, four rows of the one against four of the other.
+    fn few_rows(&self, product: Product<'_>) {
+        let (rows, outputs, words) = (product.rows(), product.outputs, self.words);
+        let narrow = (self.kind != Kind::F32).then(|| round_to_pairs(product.x));
+        let x = match &narrow {
+            Some(narrow) => narrow.as_words(),
+            None => as_words(product.x),
+        };
+        let dot = match self.kind {
+            Kind::F32 => avx512::dot_f32,
+            Kind::Bf16 | Kind::Amx => avx512::dot_bf16,
+        };
+        let output = Shared(product.output());
+        // Enough weights in a task to be worth a thread.
+        let least = (1 << 16) / (4 * words * rows) + 1;
+        (0..outputs.div_ceil(4)).into_par_iter().with_min_len(least).for_each(|group| {
+            let first = 4 * group;
+            let count = 4.min(outputs - first);
+            let w = self.data[first * words..].as_ptr();
+            for row in (0..rows).step_by(4) {
+                let x = x[row * words..].as_ptr();
+                // SAFETY: rows and outputs are inside the slices, and the processor has the instructions.
+                unsafe { dot((x, 4.min(rows - row)), (w, count), words, output.get().at(row, first)) };
+            }
+        });
+    }
+
+    /// Inputs in packed panels, weights as they are stored.
+    fn packed(&self, product: Product<'_>) {
+        let (rows, outputs) = (product.rows(), product.outputs);
+        let x = self.pack(product.x, rows);
+        let grid = Grid::new(rows.div_ceil(PANEL), outputs.div_ceil(self.height()), self.height());
+        let output = Shared(product.output());
+        (0..grid.tasks()).into_par_iter().for_each(|task| {
+            let (panels, tiles) = grid.task(task);
+            self.task(x.as_words(), rows, panels, outputs, tiles, &output.get());
+        });
+    }
+
+    /// Some panels of inputs against some tiles of weights.
+    fn task(
+        &self,
+        x: &[u32],
+        rows: usize,
+        panels: Range<usize>,
+        outputs: usize,
+        tiles: Range<usize>,
+        output: &Output,
+    ) {
+        let (words, height) = (self.words, self.height());
+        // SAFETY: the kind says that the processor has them and that they were permitted.
+        let _registers = (self.kind == Kind::Amx).then(|| unsafe { amx::Registers::new() });
+        let size = height * PANEL;
+        let mut sums = Scratch::new(match words <= BLOCK_WORDS {
+            true => size,
+            false => tiles.len() * panels.len() * size,
+        });
+        let sums = sums.as_mut_ptr();
+        for block in blocks(words) {
+            let last = block.end == words;
+            for tile in tiles.clone() {
+                let first = tile * height;
+                let count = height.min(outputs - first);
+                for panel in panels.clone() {
+                    let lanes = PANEL.min(rows - panel * PANEL);
+                    let place = match words <= BLOCK_WORDS {
+                        true => 0,
+                        false => (tile - tiles.start) * panels.len() + panel - panels.start,
+                    };
+                    let tile = Tile {
+                        w: self.data[first * words + block.start..].as_ptr(),
+                        ldw: words,
+                        step: 1,
+                        x: x[(panel * words + block.start) * PANEL..].as_ptr(),
+                        words: block.len(),
+                        // SAFETY: there is a place for each tile and panel.
+                        sums: unsafe { sums.add(place * size) },
+                        add: block.start > 0,
+                        lanes,
+                    };
+                    // SAFETY: the tile's rows, words and lanes are inside weights, inputs and sums, its
+                    // outputs inside the outputs, and the processor has the instructions of the kind.
+                    unsafe {
+                        match self.kind {
+                            Kind::F32 => avx512::rows_f32(count, &tile),
+                            Kind::Bf16 => avx512::rows_bf16(count, &tile),
+                            Kind::Amx => amx::rows(count, &tile),
+                        }
+                        if last {
+                            avx512::put(tile.sums, count, lanes, &output.at(panel * PANEL, first));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Weight rows of a tile.
+    fn height(&self) -> usize {
+        match self.kind {
+            Kind::F32 | Kind::Bf16 => avx512::TILE_ROWS,
+            Kind::Amx => amx::TILE_ROWS,
+        }
+    }
+
+    /// The inputs in panels: for each word of a row, the rows of the panel.
+    fn pack(&self, x: &[f32], rows: usize) -> Scratch {
+        let words = self.words;
+        let mut packed = Scratch::new(rows.div_ceil(PANEL) * PANEL * words);
+        let panel = PANEL * x.len() / rows;
+        packed.as_mut_words().par_chunks_exact_mut(PANEL * words).zip(x.par_chunks(panel)).for_each(
+            |(packed, x)| {
+                let narrow = (self.kind != Kind::F32).then(|| round_to_pairs(x));
+                let x = match &narrow {
+                    Some(narrow) => narrow.as_words(),
+                    None => as_words(x),
+                };
+                // SAFETY: both slices have as many words as are read and written.
+                unsafe {
+                    avx512::pack_panel(x.as_ptr(), words, x.len() / words, words, packed.as_mut_ptr());
+                }
+            },
+        );
+        packed
+    }
+}
+
+impl Product<'_> {
+    fn output(self) -> Output {
+        let (add, bias) = match self.start {
+            Start::Zero => (false, None),
+            Start::Bias(bias) => (false, Some(bias.as_ptr())),
+            Start::Add => (true, None),
+            Start::AddBias(bias) => (true, Some(bias.as_ptr())),
+        };
+        let then = match self.then {
+            Then::Nothing => avx512::Then::Nothing,
+            Then::QuickGelu => avx512::Then::QuickGelu,
+            Then::Gate(gate) => avx512::Then::Gate(gate.as_ptr()),
+        };
+        Output { y: self.y.as_mut_ptr(), ldy: self.outputs, add, bias, then }
+    }
+}
+
+/// The blocks of the inner dimension, all about equally long, whole sixteens of words but the last.
+fn blocks(words: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = words.div_ceil(BLOCK_WORDS);
+    let length = words.div_ceil(count).next_multiple_of(16);
+    (0..words).step_by(length).map(move |start| start..words.min(start + length))
+}
+
+/// How panels of inputs and tiles of weights are shared out to tasks.
+struct Grid {
+    panels: usize,
+    tiles: usize,
+    panels_of_task: usize,
+    tiles_of_task: usize,
+}
+
+impl Grid {
+    /// Tasks of equal size, several for each thread where there is work for them.
+    fn new(panels: usize, tiles: usize, height: usize) -> Self {
+        let panels_of_task = panels.div_ceil(panels.div_ceil(TASK_PANELS));
+        let chunks = panels.div_ceil(panels_of_task);
+        let wanted = (8 * rayon::current_num_threads()).div_ceil(chunks);
+        let groups = tiles.div_ceil(TASK_OUTPUTS / height).max(wanted.min(tiles));
+        Grid { panels, tiles, panels_of_task, tiles_of_task: tiles.div_ceil(groups) }
+    }
+
+    fn groups(&self) -> usize {
+        self.tiles.div_ceil(self.tiles_of_task)
+    }
+
+    fn tasks(&self) -> usize {
+        self.panels.div_ceil(self.panels_of_task) * self.groups()
+    }
+
+    /// The panels and the tiles of a task.
+    fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let part = |i: usize, size: usize, all: usize| i * size..all.min((i + 1) * size);
+        (
+            part(task / self.groups(), self.panels_of_task, self.panels),
+            part(task % self.groups(), self.tiles_of_task, self.tiles),
+        )
+    }
+}
+
+fn as_words(x: &[f32]) -> &[u32] {
+    // SAFETY: both are any 32 bits.
+    unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }
+}
+
+fn pairs_as_words(x: &[bf16]) -> &[u32] {
+    // SAFETY: two bf16 are any 32 bits, and the caller has checked the alignment.
+    unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len() / 2) }
+}
+
+/// Rounds to bf16, two in a word; the count is even.
+fn round_to_pairs(x: &[f32]) -> Scratch {
+    let mut pairs = Scratch::new(x.len() / 2);
+    // SAFETY: whoever asks multiplies pairs, so the processor has the instructions.
+    unsafe { avx512::round_to_pairs(x, pairs.as_mut_words()) }
+    pairs
+}

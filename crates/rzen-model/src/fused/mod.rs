@@ -1,0 +1,131 @@
+//! The forward pass on slices, where every tensor lies in main memory and no gradient is wanted.
+//!
+//! The same functions as in [`vision`](crate::vision) and [`decoder`](crate::decoder), through the fused
+//! kernels of `rzen-kernels` and without padding: states are f32 and change in place, rows of all items
+//! stand one after another, attention goes item by item and picture by picture, and a beginning that all
+//! items share is computed once.
+
+mod decoder;
+mod layers;
+mod vision;
+
+use burn::tensor::{Tensor, TensorData};
+use rzen_kernels::Scratch;
+
+use crate::{EncoderInput, Qwen2Vl};
+use layers::Stored;
+
+/// The pooled states, `[batch, hidden_size]`, if all is in main memory.
+pub(crate) fn pooled(model: &Qwen2Vl, input: &EncoderInput) -> Option<Tensor<2>> {
+    // Before anything is computed: all of it or nothing.
+    let decoder = decoder::Decoder::of(&model.model)?;
+    let pictures = match &input.patches {
+        Some(patches) => vision::Tower::of(&model.visual)?.forward(patches)?,
+        None => Scratch::new(0),
+    };
+    let states = decoder.pooled(&input.tokens, &pictures)?;
+    let hidden = model.config().text.hidden_size;
+    let data = TensorData::new(states.to_vec(), [states.len() / hidden, hidden]);
+    Some(Tensor::from_data(data, &model.model.embed_tokens.weight.val().device()))
+}
+
+/// Cosines and sines of the rotary positions.
+struct Angles {
+    cos: Stored,
+    sin: Stored,
+}
+
+impl Angles {
+    fn of(rotary: &crate::rotary::Rotary) -> Option<Self> {
+        Some(Angles { cos: Stored::of(rotary.cos.clone())?, sin: Stored::of(rotary.sin.clone())? })
+    }
+}
+
+/// Rows that go through an MLP at once: as many as a task of the kernels takes.
+const MLP_ROWS: usize = 640;
+
+/// Adds what `mlp` makes of the normed rows, some rows at a time, since it is wide between its layers.
+fn add_mlp(x: &mut [f32], width: usize, mut mlp: impl FnMut(&mut [f32])) {
+    x.chunks_mut(MLP_ROWS * width).for_each(&mut mlp);
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, FloatDType};
+    use rzen_core::Encode;
+
+    use super::*;
+    use crate::{Collator, Encoded, ModelConfig, Patches, PositionMode, SpecialIds};
+
+    fn config() -> ModelConfig {
+        let mut config = ModelConfig::preset("qwen2-vl-2b").unwrap();
+        let (text, vision) = (&mut config.text, &mut config.vision);
+        (text.hidden_size, text.intermediate_size, text.num_attention_heads) = (96, 200, 6);
+        (text.num_hidden_layers, text.vocab_size, text.mrope_section) = (3, 300, [2, 3, 3]);
+        (vision.depth, vision.embed_dim, vision.num_heads) = (2, 80, 2);
+        config
+    }
+
+    fn special() -> SpecialIds {
+        SpecialIds {
+            endoftext: 299,
+            im_start: 298,
+            im_end: 297,
+            vision_start: 290,
+            vision_end: 291,
+            image_pad: 292,
+            video_pad: 293,
+        }
+    }
+
+    fn picture([time, height, width]: [usize; 3]) -> Patches {
+        let count = time * height * width * 1176;
+        Patches {
+            grid_thw: [time, height, width],
+            rows: (0..count).map(|i| (i as f32 * 0.31).sin()).collect(),
+        }
+    }
+
+    fn items() -> Vec<Encoded> {
+        let text = |ids: &[u32]| Encoded { input_ids: ids.to_vec(), pictures: vec![] };
+        let start = [1, 2, 3, 4, 5];
+        let shown = |id, tokens| [&start[..], &[290], &vec![id; tokens], &[291, 7, 299]].concat();
+        vec![
+            text(&[&start[..], &[9, 299]].concat()),
+            Encoded { input_ids: shown(292, 6), pictures: vec![picture([1, 4, 6])] },
+            text(&(1..130).chain([299]).collect::<Vec<u32>>()),
+            Encoded { input_ids: shown(293, 8), pictures: vec![picture([2, 4, 4])] },
+        ]
+    }
+
+    fn check(model: &Qwen2Vl, tolerance: f32) {
+        let device = Device::flex();
+        let items = items();
+        let collator = Collator::new(&config(), &special(), PositionMode::Mrope, &device);
+        for items in [&items[..], &items[..1], &items[2..], &[&items[..1], &items[..1]].concat()] {
+            let input = collator.collate(&items.iter().collect::<Vec<_>>());
+            let fused = pooled(model, &input).expect("all is in main memory");
+            let fused = (fused.clone() / fused.square().sum_dim(1).sqrt()).into_data();
+            let plain = model.encode(input).into_data();
+            let [fused, plain] = [fused, plain].map(|data| data.try_to_vec::<f32>().unwrap());
+            let off = fused.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < tolerance, "off by {off} with {} items", items.len());
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_tensors() {
+        for (dtype, tolerance) in [(FloatDType::F32, 1e-5), (FloatDType::BF16, 2e-2)] {
+            check(&Qwen2Vl::random(&config(), 3, dtype, &Device::flex()), tolerance);
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_gradient_is_left_to_the_tensors() {
+        let device = Device::flex();
+        let collator = Collator::new(&config(), &special(), PositionMode::Mrope, &device);
+        let input = collator.collate(&[&items()[0]]);
+        let model = Qwen2Vl::random(&config(), 3, FloatDType::F32, &device.autodiff());
+        assert!(pooled(&model, &input).is_none());
+    }
+}
