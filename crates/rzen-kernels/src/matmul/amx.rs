@@ -80,10 +80,13 @@ pub(crate) unsafe fn rows(rows: usize, t: &Tile) {
     // SAFETY: as the caller's; what is left of rows and words stays inside the tile.
     unsafe {
         let whole = t.words / STEP;
-        if rows < TILE_ROWS || t.step != 1 || whole == 0 {
+        if rows % 16 != 0 || t.step != 1 || whole == 0 {
             return rest(rows, t);
         }
-        steps(t, whole);
+        match rows == TILE_ROWS {
+            true => steps(t, whole),
+            false => half_steps(t, whole),
+        }
         if t.words > whole * STEP {
             let mut t = *t;
             t.w = t.w.add(whole * STEP);
@@ -145,6 +148,46 @@ unsafe fn steps(t: &Tile, count: usize) {
             "tilestored [{s} + {l} + 2112], tmm3",
             w = inout(reg) t.w => _,
             below = inout(reg) t.w.add(16 * t.ldw) => _,
+            x = inout(reg) t.x => _,
+            count = inout(reg) count => _,
+            s = in(reg) t.sums,
+            l = in(reg) lane_bytes,
+            ldw = in(reg) 4 * t.ldw,
+            options(nostack),
+        );
+    }
+}
+
+/// The same for 16 rows.
+unsafe fn half_steps(t: &Tile, count: usize) {
+    let lane_bytes = 4 * PANEL;
+    // SAFETY: the caller vouches for the pointers.
+    unsafe {
+        if t.add {
+            asm!(
+                "tileloadd tmm0, [{s} + {l}]",
+                "tileloadd tmm1, [{s} + {l} + 64]",
+                s = in(reg) t.sums,
+                l = in(reg) lane_bytes,
+                options(nostack, readonly),
+            );
+        } else {
+            asm!("tilezero tmm0", "tilezero tmm1", options(nostack, nomem));
+        }
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{w} + {ldw}]",
+            "tileloadd tmm6, [{x} + {l}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{x} + {l} + 64]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "add {w}, 64",
+            "add {x}, 2048",
+            "dec {count}",
+            "jnz 2b",
+            "tilestored [{s} + {l}], tmm0",
+            "tilestored [{s} + {l} + 64], tmm1",
+            w = inout(reg) t.w => _,
             x = inout(reg) t.x => _,
             count = inout(reg) count => _,
             s = in(reg) t.sums,

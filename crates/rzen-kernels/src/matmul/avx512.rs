@@ -276,7 +276,7 @@ pub(crate) unsafe fn pack_panel(w: *const u32, ldw: usize, rows: usize, words: u
 /// Transposes sixteen rows of sixteen words.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn transpose(rows: &mut [__m512i; 16]) {
+pub(crate) fn transpose(rows: &mut [__m512i; 16]) {
     let mut t = *rows;
     for i in 0..8 {
         t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
@@ -302,20 +302,32 @@ unsafe fn transpose(rows: &mut [__m512i; 16]) {
     }
 }
 
-/// Rounds to bf16, ties to even; `words` has half as many words as `x` numbers.
-#[target_feature(enable = "avx512f,avx512bf16,avx512bw")]
+/// Rounds to bf16 and joins lane by lane: `low` in the lower halves of the words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(crate) fn pair(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: registers of the same size.
+    let [low, high] = unsafe {
+        [low, high]
+            .map(|x| _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x))))
+    };
+    _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
+}
+
+/// Rounds to bf16, ties to even, two in a word; the count is even.
+#[target_feature(enable = "avx512f,avx512bf16")]
 pub(crate) fn round_to_pairs(x: &[f32], words: &mut [u32]) {
-    let (blocks, rest) = x.as_chunks::<32>();
-    for (x, words) in blocks.iter().zip(words.chunks_exact_mut(16)) {
-        // SAFETY: 32 numbers make 16 words.
+    assert_eq!(x.len(), 2 * words.len(), "two numbers make a word");
+    for at in (0..words.len()).step_by(16) {
+        let count = words.len() - at;
+        // SAFETY: masks keep to the slices.
         unsafe {
-            let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)));
+            let from = x.as_ptr().add(2 * at);
+            let low = _mm512_maskz_loadu_ps(first_lanes(2 * count), from);
+            let high =
+                _mm512_maskz_loadu_ps(first_lanes((2 * count).saturating_sub(16)), from.wrapping_add(16));
             let pairs = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_storeu_si512(words.as_mut_ptr().cast(), pairs);
+            _mm512_mask_storeu_epi32(words.as_mut_ptr().add(at).cast(), first_lanes(count), pairs);
         }
-    }
-    let round = |x: f32| u32::from(half::bf16::from_f32(x).to_bits());
-    for (pair, word) in rest.chunks(2).zip(&mut words[blocks.len() * 16..]) {
-        *word = round(pair[0]) | round(pair.get(1).copied().unwrap_or(0.0)) << 16;
     }
 }

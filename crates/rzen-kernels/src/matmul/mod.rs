@@ -1,7 +1,7 @@
 //! `y = x Wᵀ` with what stands before and after it in a network.
 
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 mod plain;

@@ -157,8 +157,9 @@ impl Block {
     fn attend(&self, q: &[f32], k: &[f32], v: &[f32], windows: &[Window], y: &mut [f32]) {
         let width = self.width();
         let scale = (width as f32).sqrt().recip();
+        let narrow = self.q_proj.is_narrow();
         let attention =
-            Attention { heads: self.heads, key_heads: self.key_heads, width, scale, causal: true };
+            Attention { heads: self.heads, key_heads: self.key_heads, width, scale, causal: true, narrow };
         let heads = |data, count| Heads { data, stride: count * width };
         attention.forward(
             heads(q, self.heads),

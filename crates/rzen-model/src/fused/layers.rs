@@ -109,6 +109,11 @@ impl Layer {
         Some(Layer { weight: Stored::of(weight)?, inputs, outputs, bias: None, lora: None })
     }
 
+    /// Whether the weights are bf16.
+    pub(super) fn is_narrow(&self) -> bool {
+        matches!(self.weight.matrix(), Matrix::Bf16(_))
+    }
+
     /// Numbers in an output row.
     pub(super) fn outputs(&self) -> usize {
         self.outputs

@@ -56,7 +56,9 @@ impl Block {
         // Queries and keys stand side by side.
         rzen_kernels::rotate(&mut qkv, 3 * size, 2 * size, cos, sin, width / 2);
         let scale = (width as f32).sqrt().recip();
-        let attention = Attention { heads: self.heads, key_heads: self.heads, width, scale, causal: false };
+        let narrow = self.qkv.is_narrow();
+        let attention =
+            Attention { heads: self.heads, key_heads: self.heads, width, scale, causal: false, narrow };
         let part = |i: usize| Heads { data: &qkv[(i * size).min(qkv.len())..], stride: 3 * size };
         attention.forward(part(0), part(1), part(2), windows, &mut normed[..rows * size]);
         self.proj.forward(&normed, x, true, Then::Nothing);
