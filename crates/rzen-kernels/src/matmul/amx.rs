@@ -80,7 +80,7 @@ pub(crate) unsafe fn rows(rows: usize, t: &Tile) {
     // SAFETY: as the caller's; what is left of rows and words stays inside the tile.
     unsafe {
         let whole = t.words / STEP;
-        if rows % 16 != 0 || t.step != 1 || whole == 0 {
+        if !rows.is_multiple_of(16) || t.step != 1 || whole == 0 {
             return rest(rows, t);
         }
         match rows == TILE_ROWS {
