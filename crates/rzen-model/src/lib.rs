@@ -23,6 +23,7 @@ mod layout;
 mod linear;
 mod mapped;
 mod norm;
+mod pieces;
 mod plan;
 mod presets;
 mod processor;
@@ -42,7 +43,7 @@ pub use encoder::{EncoderInput, PatchInput, Qwen2Vl};
 pub use error::ModelError;
 pub use fit::check_fit;
 pub use layout::{TensorRole, TensorSpec};
-pub use plan::{ItemShape, Memory, Operations};
+pub use plan::{ItemShape, Memory, Operations, Way};
 pub use processor::{
     Encoded, FrameRule, Patches, PositionMode, ProcessError, Processor, ProcessorConfig, SPECIAL_TOKENS,
     SpecialIds, SpecialTokens, Truncation, fit_picture, load_size, picture_patches, position_ids, resize,

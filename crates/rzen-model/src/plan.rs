@@ -2,7 +2,10 @@
 
 use std::ops::{Add, Mul};
 
+use burn::tensor::FloatDType;
+
 use crate::config::{ModelConfig, TextConfig};
+use crate::pieces::{MLP_ROWS, PATCHES};
 
 /// The sizes of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +20,23 @@ impl ItemShape {
     /// Tokens that the decoder gets.
     pub fn tokens(&self) -> usize {
         self.words + self.pictures.iter().sum::<usize>()
+    }
+}
+
+/// How a forward pass goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Tensor by tensor, on any device.
+    Tensors,
+    /// Through fused kernels, in main memory.
+    Fused,
+}
+
+impl Way {
+    /// The way of [`Qwen2Vl::embed`](crate::Qwen2Vl::embed) with weights of this type.
+    pub fn of(dtype: FloatDType, in_main_memory: bool) -> Self {
+        let fused = cfg!(feature = "cpu") && matches!(dtype, FloatDType::F32 | FloatDType::BF16);
+        if fused && in_main_memory { Way::Fused } else { Way::Tensors }
     }
 }
 
@@ -163,23 +183,51 @@ impl ModelConfig {
     /// Attention works on tiles and needs no square of tokens; what programs need for themselves is left out.
     pub fn memory(
         &self,
+        way: Way,
         weight_size: usize,
         batch: (&ItemShape, usize),
         side_by_side: usize,
         waiting: &[(&ItemShape, usize)],
     ) -> Memory {
         let (item, count) = batch;
+        let states = match way {
+            Way::Tensors => self.tensor_states(weight_size, item, count),
+            Way::Fused => self.fused_states(item, count),
+        };
+        // One frame of each patch.
+        let own = count as f64 * self.pixels(item) / self.vision.temporal_patch_size as f64;
+        Memory {
+            weights: (self.num_parameters() * weight_size) as f64,
+            activations: side_by_side as f64 * (states + own),
+            waiting: waiting.iter().fold(0.0, |sum, (item, count)| sum + self.pixels(item) * *count as f64),
+        }
+    }
+
+    fn tensor_states(&self, weight_size: usize, item: &ItemShape, count: usize) -> f64 {
         let (text, vision) = (&self.text, &self.vision);
         let patches = self.all_patches(item);
         let tower = patches * row_bytes(vision.embed_dim, vision.mlp_dim(), weight_size);
         let decoder = item.tokens() as f64 * row_bytes(text.hidden_size, text.intermediate_size, weight_size);
-        // One frame of each patch.
-        let own = self.pixels(item) / self.vision.temporal_patch_size as f64;
-        Memory {
-            weights: (self.num_parameters() * weight_size) as f64,
-            activations: (side_by_side * count) as f64 * (tower.max(decoder) + own),
-            waiting: waiting.iter().fold(0.0, |sum, (item, count)| sum + self.pixels(item) * *count as f64),
-        }
+        count as f64 * tower.max(decoder)
+    }
+
+    /// All in f32: some pictures' patches in the tower, then all rows in the decoder, and what an MLP makes of a
+    /// piece of them.
+    fn fused_states(&self, item: &ItemShape, count: usize) -> f64 {
+        let (text, vision) = (&self.text, &self.vision);
+        let largest = item.pictures.iter().copied().max().unwrap_or(0);
+        let patches = count as f64 * self.all_patches(item);
+        let group = patches.min((PATCHES as f64).max(self.patches(largest)));
+        // States, normed ones, queries, keys and values, and what products read, packed.
+        let tower = group * (6 * vision.embed_dim) as f64;
+        let tower_mlp = group * (2 * vision.embed_dim) as f64 + (2 * MLP_ROWS * vision.mlp_dim()) as f64;
+        let rows = (count * item.tokens()) as f64;
+        let narrow = text.num_key_value_heads * text.head_dim();
+        let decoder = rows * (4 * text.hidden_size + 2 * narrow) as f64;
+        let decoder_mlp =
+            rows * (2 * text.hidden_size) as f64 + (3 * MLP_ROWS * text.intermediate_size) as f64;
+        let tokens = patches / vision.merge_unit() as f64 * text.hidden_size as f64;
+        4.0 * (tokens + tower.max(tower_mlp).max(decoder).max(decoder_mlp))
     }
 
     /// Of all pictures of an item. (A sum of no floats would be -0.)
@@ -289,14 +337,30 @@ mod tests {
     #[test]
     fn memory_grows_with_what_lives_at_once() {
         let config = config();
-        let memory = config.memory(2, (&picture(1225), 2), 3, &[(&picture(256), 5), (&text(9), 7)]);
+        let (large, words) = (picture(1225), text(100));
+        let memory = config.memory(Way::Tensors, 2, (&large, 2), 3, &[(&picture(256), 5), (&text(9), 7)]);
         assert_eq!(memory.weights, 2.0 * 2_208_985_600.0);
         assert_eq!(memory.waiting, (5 * 4 * 4 * 256 * 1176) as f64);
         // 9800 patches of 10 · 1280 numbers and 5120 wide ones, or 2530 tokens of 2 · 1536 + 2 · 8960 and 8960: the
         // tower's are more.
         assert_eq!(memory.activations, (3 * 9800 * (10 * 1280 * 2 + 4 * 5120 + 588 * 4u64)) as f64);
-        let words = config.memory(4, (&text(100), 2), 1, &[]);
-        assert_eq!(words.activations, (200 * (2 * 1536 + 2 * 8960) * 4) as f64);
-        assert_eq!(memory.total(), memory.weights + memory.activations + memory.waiting);
+        let tensors = config.memory(Way::Tensors, 4, (&words, 2), 1, &[]);
+        assert_eq!(tensors.activations, (200 * (2 * 1536 + 2 * 8960) * 4) as f64);
+        assert_eq!(tensors.total(), tensors.weights + tensors.activations + tensors.waiting);
+    }
+
+    #[test]
+    fn fused_states_grow_with_the_largest_picture_and_all_tokens() {
+        let config = config();
+        let states =
+            |item: &ItemShape, count| config.memory(Way::Fused, 2, (item, count), 1, &[]).activations;
+        // One picture at a time: 4900 patches of six times 1280 numbers, and each one's pixels and tokens.
+        let own = |count: u64| count * (4 * 1225 * 1536 + 4900 * 588 * 4);
+        let tower = 4 * 4900 * 6 * 1280;
+        assert_eq!(states(&picture(1225), 1), (tower + own(1)) as f64);
+        assert_eq!(states(&picture(1225), 3), (tower + own(3)) as f64);
+        // Two times 1536 numbers for each token, and a piece of 640 rows in the MLP; or more tokens than that.
+        assert_eq!(states(&text(100), 8), (4 * (800 * 2 * 1536 + 640 * 3 * 8960)) as f64);
+        assert_eq!(states(&text(100), 400), (4 * 40_000 * (4 * 1536 + 2 * 256u64)) as f64);
     }
 }

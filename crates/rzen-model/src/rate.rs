@@ -21,7 +21,7 @@ pub struct Rates {
 }
 
 /// Rows that a product is measured with.
-const ROWS: usize = 512;
+const ROWS: usize = 1024;
 
 /// Time that each of the two is measured for, at least one run.
 const SPAN: Duration = Duration::from_millis(400);
@@ -50,30 +50,49 @@ fn linear(config: &ModelConfig, dtype: FloatDType, device: &Device) -> f64 {
     let layer =
         Linear::load(&mut weights, "measured", [output, input], false).expect("a seed has every tensor");
     let x = states([ROWS, input], dtype, device);
-    rate((2 * ROWS * output * input) as f64, || layer.forward(x.clone()))
+    let operations = (2 * ROWS * output * input) as f64;
+    #[cfg(feature = "cpu")]
+    if let Some(layer) = crate::fused::Layer::of(&layer) {
+        let (x, mut y) = (vec![0.5; ROWS * input], vec![0.0; ROWS * output]);
+        return rate(operations, || layer.forward(&x, &mut y, false, rzen_kernels::Then::Nothing));
+    }
+    rate(operations, || wait(layer.forward(x.clone())))
 }
 
 fn squares(config: &ModelConfig, dtype: FloatDType, device: &Device) -> f64 {
     let (heads, size) = (config.vision.num_heads, config.vision.head_dim());
     let rows = 2 * ROWS;
+    let operations = (4 * rows * rows * heads * size) as f64;
+    #[cfg(feature = "cpu")]
+    if crate::plan::Way::of(dtype, device == &Device::flex()) == crate::plan::Way::Fused {
+        use rzen_kernels::{Attention, Heads, Window};
+        let narrow = dtype == FloatDType::BF16;
+        let attention = Attention { heads, key_heads: heads, width: size, scale: 0.1, causal: false, narrow };
+        let x: Vec<f32> = (0..rows * heads * size).map(|i| (i as f32 * 0.37).sin()).collect();
+        let mut y = vec![0.0; x.len()];
+        let part = Heads { data: &x, stride: heads * size };
+        return rate(operations, || attention.forward(part, part, part, &[Window::of(0..rows)], &mut y));
+    }
     let x = states([1, heads, rows, size], dtype, device);
     let options = AttentionModuleOptions { scale: None, softcap: None, is_causal: false };
-    rate((4 * rows * rows * heads * size) as f64, || {
-        attention(x.clone(), x.clone(), x.clone(), None, None, options)
-    })
+    rate(operations, || wait(attention(x.clone(), x.clone(), x.clone(), None, None, options)))
 }
 
 fn states<const D: usize>(shape: [usize; D], dtype: FloatDType, device: &Device) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), (device, DType::from(dtype)))
 }
 
-/// Runs `product` for a while, the first time unmeasured, and waits for every result.
-fn rate<const D: usize>(operations: f64, product: impl Fn() -> Tensor<D>) -> f64 {
-    let run = || drop(product().slice(std::array::from_fn::<_, D, _>(|_| 0..1)).into_data());
-    run();
+/// Waits for a result.
+fn wait<const D: usize>(x: Tensor<D>) {
+    drop(x.slice(std::array::from_fn::<_, D, _>(|_| 0..1)).into_data());
+}
+
+/// Runs `product` for a while, the first time unmeasured.
+fn rate(operations: f64, mut product: impl FnMut()) -> f64 {
+    product();
     let (start, mut runs) = (Instant::now(), 0.0);
     while runs == 0.0 || start.elapsed() < SPAN {
-        run();
+        product();
         runs += 1.0;
     }
     operations * runs / start.elapsed().as_secs_f64()

@@ -21,19 +21,34 @@ pub struct LocalEmbedder {
 /// How a [`LocalEmbedder`] spends memory and threads.
 #[derive(Clone, Copy, Debug)]
 pub struct EmbedSettings {
-    /// Items in a batch.
+    /// Items in a batch, at most.
     pub batch_size: usize,
-    /// Batches computed side by side; more than one helps on a CPU alone.
+    /// Tokens in a batch, at most, where it holds more than one item.
+    pub batch_tokens: usize,
+    /// Batches computed side by side.
     pub threads: usize,
 }
 
-/// Items decoded at once, in batches: enough to sort by length, small enough for memory.
-const BATCHES_AHEAD: usize = 8;
+impl EmbedSettings {
+    /// Tokens in a batch, unless asked otherwise: enough to keep all cores busy.
+    pub const BATCH_TOKENS: usize = 8192;
 
-/// Items that are read before the first of them is computed: at least one, whatever the settings.
-pub(crate) fn items_ahead(settings: EmbedSettings) -> usize {
-    settings.batch_size.saturating_mul(BATCHES_AHEAD.max(settings.threads)).max(1)
+    /// Items that are read before the first of them is computed: some batches, so that they can be sorted by
+    /// length.
+    pub(crate) fn part_size(&self) -> usize {
+        self.batch_size.saturating_mul(BATCHES_AHEAD.max(self.threads)).max(1)
+    }
+
+    /// Tokens from which on no more are read before those are computed.
+    pub(crate) fn part_tokens(&self) -> usize {
+        self.batch_tokens.saturating_mul(TOKENS_AHEAD.max(self.threads))
+    }
 }
+
+/// Batches that are read ahead where items are short.
+const BATCHES_AHEAD: usize = 8;
+/// Batches that are read ahead where items are long: pictures take memory while they wait.
+const TOKENS_AHEAD: usize = 2;
 
 impl LocalEmbedder {
     /// An embedder that reads files with `loader`.
@@ -53,12 +68,24 @@ impl LocalEmbedder {
         self.model.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// Reads and encodes items; the first that fails is the error. Each is encoded in the thread that
-    /// decoded it: what is decoded is far larger than what is kept.
-    fn encode_items(&self, items: &[Item], offset: usize, count: usize) -> Result<Vec<Encoded>, EmbedError> {
-        let encoded: Vec<_> = items.par_iter().map(|item| self.encode_item(item)).collect();
-        let fail = |i: usize, source| EmbedError::Item { index: offset + i, count, source };
-        encoded.into_iter().enumerate().map(|(i, item)| item.map_err(|error| fail(i, error))).collect()
+    /// Reads and encodes items from `offset` on, as many as are worked on together; the first that fails is the
+    /// error. Each is encoded in the thread that decoded it: what is decoded is far larger than what is kept.
+    fn read_part(&self, items: &[Item], offset: usize) -> Result<Vec<Encoded>, EmbedError> {
+        let mut part = Vec::new();
+        let mut tokens = 0;
+        let size = self.settings.part_size().min(items.len() - offset);
+        while part.len() < size && tokens < self.settings.part_tokens() {
+            let start = offset + part.len();
+            let some = &items[start..offset + size.min(part.len() + 2 * rayon::current_num_threads())];
+            let encoded: Vec<_> = some.par_iter().map(|item| self.encode_item(item)).collect();
+            for (i, item) in encoded.into_iter().enumerate() {
+                let fail = |source| EmbedError::Item { index: start + i, count: items.len(), source };
+                let item = item.map_err(fail)?;
+                tokens += item.input_ids.len();
+                part.push(item);
+            }
+        }
+        Ok(part)
     }
 
     fn encode_item(&self, item: &Item) -> Result<Encoded, Box<dyn Error + Send + Sync>> {
@@ -77,29 +104,66 @@ impl Embed for LocalEmbedder {
         self.dim
     }
 
+    /// One part is computed while the next is read.
     fn embed(&self, items: &[Item]) -> Result<Vec<Vec<f32>>, EmbedError> {
         let mut vectors = Vec::with_capacity(items.len());
-        let ahead = items_ahead(self.settings);
-        for (chunk, part) in items.chunks(ahead).enumerate() {
-            // `ahead` may be huge, but then there is one chunk alone.
-            let offset = chunk * ahead;
-            let encoded = self.encode_items(part, offset, items.len())?;
-            vectors.extend(self.embed_encoded(&encoded));
-            for (i, vector) in vectors[offset..].iter().enumerate() {
-                check_unit_vector(vector)
-                    .map_err(|problem| EmbedError::Vector { index: offset + i, problem })?;
+        std::thread::scope(|scope| {
+            // Without room: no third part is read while a second waits.
+            let (send, parts) = std::sync::mpsc::sync_channel(0);
+            scope.spawn(move || {
+                let mut offset = 0;
+                while offset < items.len() {
+                    let part = self.read_part(items, offset);
+                    offset += part.as_ref().map_or(items.len(), Vec::len);
+                    // Nobody waits for it after a vector that can't leave.
+                    if send.send(part).is_err() {
+                        return;
+                    }
+                }
+            });
+            for part in parts {
+                let offset = vectors.len();
+                vectors.extend(self.embed_encoded(&part?));
+                for (i, vector) in vectors[offset..].iter().enumerate() {
+                    check_unit_vector(vector)
+                        .map_err(|problem| EmbedError::Vector { index: offset + i, problem })?;
+                }
             }
-        }
+            Ok(())
+        })?;
         Ok(vectors)
     }
+}
+
+/// Items sorted so that batches hold similar ones, and cut into batches.
+fn batches(items: &[Encoded], settings: EmbedSettings) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by_key(|&i| (items[i].pictures.len(), items[i].input_ids.len()));
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut longest = 0;
+    for i in order {
+        let length = items[i].input_ids.len();
+        match batches.last_mut() {
+            Some(batch)
+                if batch.len() < settings.batch_size
+                    && (batch.len() + 1) * longest.max(length) <= settings.batch_tokens =>
+            {
+                longest = longest.max(length);
+                batch.push(i);
+            }
+            _ => {
+                longest = length;
+                batches.push(vec![i]);
+            }
+        }
+    }
+    batches
 }
 
 impl LocalEmbedder {
     /// Embeds in batches of similar length and returns the vectors in the order of the items.
     fn embed_encoded(&self, items: &[Encoded]) -> Vec<Vec<f32>> {
-        let mut order: Vec<usize> = (0..items.len()).collect();
-        order.sort_by_key(|&i| (items[i].pictures.len(), items[i].input_ids.len()));
-        let batches: Vec<&[usize]> = order.chunks(self.settings.batch_size.max(1)).collect();
+        let batches = batches(items, self.settings);
         let mut vectors = vec![Vec::new(); items.len()];
         let threads = self.settings.threads.max(1).min(batches.len().max(1));
         let parts: Vec<Vec<(usize, Vec<f32>)>> = std::thread::scope(|scope| {
@@ -133,12 +197,25 @@ impl LocalEmbedder {
 mod tests {
     use super::*;
 
+    fn settings(batch_size: usize, batch_tokens: usize, threads: usize) -> EmbedSettings {
+        EmbedSettings { batch_size, batch_tokens, threads }
+    }
+
     #[test]
     fn absurd_settings_are_survived() {
-        let ahead = |batch_size, threads| items_ahead(EmbedSettings { batch_size, threads });
-        assert_eq!(ahead(4, 1), 32);
-        assert_eq!(ahead(4, 10), 40);
-        assert_eq!(ahead(usize::MAX, 2), usize::MAX);
-        assert_eq!(ahead(0, 0), 1);
+        let part = |size, threads| settings(size, 100, threads).part_size();
+        assert_eq!([part(4, 1), part(4, 10), part(usize::MAX, 2), part(0, 0)], [32, 40, usize::MAX, 1]);
+        let items = [3, 1, 2].map(|n| Encoded { input_ids: vec![1; n], pictures: vec![] });
+        assert_eq!(batches(&items, settings(0, 0, 0)), [[1], [2], [0]]);
+        assert_eq!(settings(1, usize::MAX, 1).part_tokens(), usize::MAX);
+    }
+
+    #[test]
+    fn batches_hold_similar_items_within_both_limits() {
+        let items = [9, 2, 30, 3, 3, 8, 1].map(|n| Encoded { input_ids: vec![1; n], pictures: vec![] });
+        let cut = |size, tokens| batches(&items, settings(size, tokens, 1));
+        assert_eq!(cut(3, 1000), [vec![6, 1, 3], vec![4, 5, 0], vec![2]]);
+        // As many times the longest as there are items.
+        assert_eq!(cut(100, 12), [vec![6, 1, 3, 4], vec![5], vec![0], vec![2]]);
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, FloatDType};
 use rzen_data::{LoadOptions, Loader};
-use rzen_model::{Collator, Processor, ProcessorConfig, Qwen2Vl, check_fit};
+use rzen_model::{Collator, ModelConfig, Processor, ProcessorConfig, Qwen2Vl, check_fit};
 
 use crate::embedder::{EmbedSettings, LocalEmbedder};
 use crate::reader::Reader;
@@ -70,8 +70,15 @@ impl Opened {
     }
 
     /// The model as an embedder of items whose relative paths count from `root`, read within `limits`.
-    pub fn embedder(self, root: PathBuf, batch_size: usize, limits: LoadOptions) -> LocalEmbedder {
-        let settings = EmbedSettings { batch_size, threads: threads(&self.device) };
+    pub fn embedder(
+        self,
+        root: PathBuf,
+        batch_size: usize,
+        batch_tokens: usize,
+        limits: LoadOptions,
+    ) -> LocalEmbedder {
+        let threads = threads(&self.device, self.model.config());
+        let settings = EmbedSettings { batch_size, batch_tokens, threads };
         let (loader, collator) = (loader(self.processor.config(), root, limits), self.collator());
         LocalEmbedder::new(self.model, loader, self.processor, collator, settings)
     }
@@ -89,9 +96,10 @@ pub fn loader(config: &ProcessorConfig, root: PathBuf, limits: LoadOptions) -> L
     })
 }
 
-/// Batches worth computing side by side: a CPU runs many operations on one thread each, a GPU on all.
-pub fn threads(device: &Device) -> usize {
-    match crate::device::is_cpu(device) {
+/// Batches worth computing side by side: one on a GPU or where products are large, as many as there are threads
+/// where a product is too small for all of them.
+pub fn threads(device: &Device, config: &ModelConfig) -> usize {
+    match crate::device::is_cpu(device) && config.text.hidden_size < 512 {
         true => std::thread::available_parallelism().map_or(1, usize::from),
         false => 1,
     }

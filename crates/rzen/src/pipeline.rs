@@ -17,6 +17,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::batches::{BatchSource, SourceSettings, StageData};
+use crate::embedder::EmbedSettings;
 use crate::evaluate::{Benchmark, Scores};
 use crate::files::{whole_file, whole_folder};
 use crate::fit_examples::fit_examples;
@@ -362,7 +363,12 @@ fn measure(job: &Job, benchmark: &Benchmark, start: &Base, soup: Option<&Path>) 
         }
         let batch_size = job.recipe.evaluation.batch_size;
         let scores = benchmark.run(
-            &opened.embedder(PathBuf::new(), batch_size, job.recipe.data.load.options()),
+            &opened.embedder(
+                PathBuf::new(),
+                batch_size,
+                EmbedSettings::BATCH_TOKENS,
+                job.recipe.data.load.options(),
+            ),
             &format!("measure {name}"),
             batch_size,
         )?;

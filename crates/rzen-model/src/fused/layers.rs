@@ -69,7 +69,7 @@ fn wide(x: &Param<Tensor<1>>) -> Option<Vec<f32>> {
 }
 
 /// A linear layer with its adapter.
-pub(super) struct Layer {
+pub(crate) struct Layer {
     weight: Stored,
     inputs: usize,
     outputs: usize,
@@ -85,7 +85,7 @@ struct Adapter {
 }
 
 impl Layer {
-    pub(super) fn of(layer: &crate::linear::Linear) -> Option<Self> {
+    pub(crate) fn of(layer: &crate::linear::Linear) -> Option<Self> {
         let [outputs, inputs] = layer.weight.dims();
         let lora = match &layer.lora {
             None => None,
@@ -120,7 +120,7 @@ impl Layer {
     }
 
     /// `[rows, inputs]` to `[rows, outputs]`, see [`Linear::forward`].
-    pub(super) fn forward(&self, x: &[f32], y: &mut [f32], add: bool, then: Then<'_>) {
+    pub(crate) fn forward(&self, x: &[f32], y: &mut [f32], add: bool, then: Then<'_>) {
         let lora = self.lora.as_ref().map(|lora| Lora {
             a: lora.a.matrix(),
             b: lora.b.matrix(),

@@ -12,7 +12,9 @@ mod vision;
 use burn::tensor::{Tensor, TensorData};
 use rzen_kernels::Scratch;
 
+use crate::pieces::MLP_ROWS;
 use crate::{EncoderInput, Qwen2Vl};
+pub(crate) use layers::Layer;
 use layers::Stored;
 
 /// The pooled states, `[batch, hidden_size]`, if all is in main memory.
@@ -40,9 +42,6 @@ impl Angles {
         Some(Angles { cos: Stored::of(rotary.cos.clone())?, sin: Stored::of(rotary.sin.clone())? })
     }
 }
-
-/// Rows that go through an MLP at once: as many as a task of the kernels takes.
-const MLP_ROWS: usize = 640;
 
 /// Adds what `mlp` makes of the normed rows, some rows at a time, since it is wide between its layers.
 fn add_mlp(x: &mut [f32], width: usize, mut mlp: impl FnMut(&mut [f32])) {

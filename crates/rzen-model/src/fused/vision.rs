@@ -7,11 +7,8 @@ use rzen_kernels::{Attention, Heads, Scratch, Then, Window};
 use super::layers::{Layer, LayerNorm, Stored};
 use super::{Angles, add_mlp};
 use crate::PatchInput;
+use crate::pieces::PATCHES;
 use crate::vision::{VisionBlock, VisionTower};
-
-/// Patches that go through the tower together, if no picture has more: memory stays bounded, and weights
-/// are still read seldom.
-const GROUP: usize = 2560;
 
 /// The parameters of the tower.
 pub(super) struct Tower<'a> {
@@ -127,7 +124,7 @@ fn groups(input: &PatchInput) -> Vec<(Range<usize>, Vec<Window>)> {
     for length in lengths {
         let next = groups.last().map_or(0, |(rows, _)| rows.end);
         match groups.last_mut() {
-            Some((rows, windows)) if rows.len() + length <= GROUP => {
+            Some((rows, windows)) if rows.len() + length <= PATCHES => {
                 windows.push(Window::of(rows.len()..rows.len() + length));
                 rows.end += length;
             }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use burn::tensor::DType;
 use rzen_model::{PositionMode, Processor, SpecialTokens};
 
-use crate::embedder::LocalEmbedder;
+use crate::embedder::{EmbedSettings, LocalEmbedder};
 use crate::load_limits::LoadLimits;
 use crate::models::{self, Opened};
 
@@ -51,9 +51,12 @@ pub struct ModelOptions {
     /// Element type of the weights: f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     pub dtype: String,
-    /// Items in a batch
-    #[arg(long, default_value_t = 16, value_name = "N")]
+    /// Items in a batch, at most
+    #[arg(long, default_value_t = 64, value_name = "N")]
     pub batch_size: usize,
+    /// Tokens in a batch, at most: its items times the longest of them; an item alone may have more
+    #[arg(long, default_value_t = EmbedSettings::BATCH_TOKENS, value_name = "N")]
+    pub batch_tokens: usize,
     /// Device: cpu, wgpu or cuda, with :N for another than the first
     #[arg(long, default_value = "cpu")]
     pub device: String,
@@ -101,7 +104,7 @@ impl ModelOptions {
     /// Names the option, or the file of the model, that is wrong.
     pub fn embedder(&self) -> Result<LocalEmbedder> {
         let limits = LoadLimits::parse(&self.load)?.options();
-        Ok(self.open()?.embedder(PathBuf::new(), self.batch_size, limits))
+        Ok(self.open()?.embedder(PathBuf::new(), self.batch_size, self.batch_tokens, limits))
     }
 
     /// Opens the model with these options over its own settings.
@@ -110,6 +113,7 @@ impl ModelOptions {
     /// Names the option, or the file of the model, that is wrong.
     pub fn open(&self) -> Result<Opened> {
         anyhow::ensure!(self.batch_size > 0, "--batch-size is 0, expected 1 or more");
+        anyhow::ensure!(self.batch_tokens > 0, "--batch-tokens is 0, expected 1 or more");
         let device = crate::device::open(&self.device)?;
         let dtype = crate::device::dtype(&self.dtype)?;
         let opened = models::open(&self.model, self.adapter.as_deref(), dtype, &device)?;

@@ -5,20 +5,20 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::DType;
-use rzen_model::{ItemShape, Memory, ModelConfig, Operations, Rates};
+use rzen_model::{ItemShape, Memory, ModelConfig, Operations, Rates, Way};
 use serde_json::{Value, json};
 
-use crate::embedder::{EmbedSettings, items_ahead};
+use crate::embedder::EmbedSettings;
 
 /// Predict the operations, memory and time of embedding a mix of items
 ///
 /// Reads `config.json` alone: the weights needn't be there. A kind of item is text:TOKENS, picture:TOKENS or
 /// frames:NxTOKENS. A text's tokens are all of its tokens; pictures and frames stand beside 40 tokens of template and
-/// words, or as many as `+N` says. `=N` says how many there are of a kind for one of the others.
+/// words, or as many as `+N` says. `=N` says how many there are of a kind.
 ///
 /// Operations count two for a multiplication and its addition. Time is operations at the device's rate in large
-/// products, without reading files and without the small work between products, so the real time is longer. Memory is
-/// that of the CPU backend; on a GPU, weights and states lie on the device, and attention may need more there.
+/// products, without reading files and without the small work between products, so the real time is longer. On a GPU,
+/// weights and states lie on the device, and attention may need more there.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Example:\n  rzen plan --model runs/world/soup/model --mix text:128=8,picture:1225+60=1,frames:8x170=1"
@@ -34,16 +34,19 @@ pub struct Args {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "text:128,picture:1280,frames:8x170",
+        default_value = "text:128=100,picture:1280=100,frames:8x170=100",
         value_name = "KIND,KIND,…"
     )]
     mix: Vec<Kind>,
     /// Element type of the weights: f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     dtype: String,
-    /// Items in a batch
-    #[arg(long, default_value_t = 16, value_name = "N")]
+    /// Items in a batch, at most
+    #[arg(long, default_value_t = 64, value_name = "N")]
     batch_size: usize,
+    /// Tokens in a batch, at most
+    #[arg(long, default_value_t = EmbedSettings::BATCH_TOKENS, value_name = "N")]
+    batch_tokens: usize,
     /// Device: cpu, wgpu or cuda, with :N for another than the first
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -121,8 +124,7 @@ struct Plan {
     dtype: String,
     device: String,
     kinds: Vec<(Kind, Operations)>,
-    batch_size: usize,
-    side_by_side: usize,
+    settings: EmbedSettings,
     memory: Memory,
     rates: Rates,
     measured: bool,
@@ -130,11 +132,9 @@ struct Plan {
 
 impl Plan {
     fn make(args: &Args) -> Result<Self> {
-        ensure!(
-            (1..=MOST).contains(&args.batch_size),
-            "--batch-size is {}, expected 1 to {MOST}",
-            args.batch_size
-        );
+        for (option, value) in [("--batch-size", args.batch_size), ("--batch-tokens", args.batch_tokens)] {
+            ensure!((1..=MOST).contains(&value), "{option} is {value}, expected 1 to {MOST}");
+        }
         let config = args.config()?;
         let dtype = crate::device::dtype(&args.dtype)?;
         if let Some(gflops) = args.gflops {
@@ -145,17 +145,20 @@ impl Plan {
             Some(gflops) => Rates::even(gflops * 1e9),
             None => Rates::measure(&config, dtype, &device),
         };
-        let side_by_side = crate::models::threads(&device);
-        let settings = EmbedSettings { batch_size: args.batch_size, threads: side_by_side };
+        let settings = EmbedSettings {
+            batch_size: args.batch_size,
+            batch_tokens: args.batch_tokens,
+            threads: crate::models::threads(&device, &config),
+        };
+        let way = Way::of(dtype, crate::device::is_cpu(&device));
         let weight_size = DType::from(dtype).size();
         Ok(Plan {
             numbers: config.num_parameters(),
             dtype: args.dtype.clone(),
             device: args.device.clone(),
             kinds: args.mix.iter().map(|kind| (kind.clone(), config.operations(&kind.shape))).collect(),
-            batch_size: args.batch_size,
-            side_by_side,
-            memory: most_memory(&config, weight_size, &args.mix, settings),
+            settings,
+            memory: most_memory(&config, way, weight_size, &args.mix, settings),
             rates,
             measured: args.gflops.is_none(),
         })
@@ -186,12 +189,11 @@ impl Plan {
             String::new(),
             format!("weights      {} numbers, {} as {}", self.numbers, giga(weights), self.dtype),
             format!(
-                "memory       {}: weights, {} for states of {} batch{} of {} at once, {} for items that wait",
+                "memory       {}: weights, {} for states of {} batch{} at once, {} for items that wait",
                 giga(self.memory.total()),
                 giga(activations),
-                self.side_by_side,
-                if self.side_by_side == 1 { "" } else { "es" },
-                self.batch_size,
+                self.settings.threads,
+                if self.settings.threads == 1 { "" } else { "es" },
                 giga(waiting)
             ),
             format!(
@@ -249,8 +251,9 @@ impl Plan {
             "memory_bytes": {
                 "weights": weights, "activations": activations, "waiting": waiting, "total": self.memory.total(),
             },
-            "batch_size": self.batch_size,
-            "batches_at_once": self.side_by_side,
+            "batch_size": self.settings.batch_size,
+            "batch_tokens": self.settings.batch_tokens,
+            "batches_at_once": self.settings.threads,
             "device": self.device,
             "flops": {
                 "linear": self.rates.linear, "attention": self.rates.attention, "measured": self.measured,
@@ -274,14 +277,25 @@ impl Args {
     }
 }
 
-/// The memory with the batch of one kind that takes most, and items that wait in the proportions of the mix.
-fn most_memory(config: &ModelConfig, weight_size: usize, mix: &[Kind], settings: EmbedSettings) -> Memory {
-    let all: usize = mix.iter().map(|kind| kind.count).sum();
-    let ahead = items_ahead(settings);
+/// The memory with the batch of one kind that takes most, and items that wait in the proportions of the mix:
+/// those of the part that is computed, and of the one that is read meanwhile.
+fn most_memory(
+    config: &ModelConfig,
+    way: Way,
+    weight_size: usize,
+    mix: &[Kind],
+    settings: EmbedSettings,
+) -> Memory {
+    let sum = |f: fn(&Kind) -> usize| mix.iter().map(f).sum::<usize>();
+    let (all, tokens) = (sum(|kind| kind.count), sum(|kind| kind.count * kind.shape.tokens()));
+    let within_tokens = (settings.part_tokens().saturating_mul(all)).div_ceil(tokens);
+    // No more than there are.
+    let ahead = all.min(2 * settings.part_size().min(within_tokens));
     let share = |kind: &Kind| (ahead * kind.count).div_ceil(all);
     let waiting: Vec<_> = mix.iter().map(|kind| (&kind.shape, share(kind))).collect();
     let of = |kind: &Kind| {
-        config.memory(weight_size, (&kind.shape, settings.batch_size), settings.threads, &waiting)
+        let fits = (settings.batch_tokens / kind.shape.tokens()).clamp(1, settings.batch_size);
+        config.memory(way, weight_size, (&kind.shape, fits.min(kind.count)), settings.threads, &waiting)
     };
     let most = mix.iter().map(of).max_by(|a, b| a.total().total_cmp(&b.total()));
     most.expect("a mix has at least one kind")
@@ -324,6 +338,7 @@ mod tests {
             mix: mix.iter().map(|kind| kind.parse().unwrap()).collect(),
             dtype: "bf16".into(),
             batch_size: 4,
+            batch_tokens: 8192,
             device: "cpu".into(),
             gflops: Some(100.0),
             json: false,
@@ -334,15 +349,20 @@ mod tests {
     fn a_mix_is_the_sum_of_its_items() {
         let plan = |mix: &[&str]| Plan::make(&args(mix)).unwrap();
         let (text, picture) = (plan(&["text:128"]), plan(&["picture:1280"]));
+        let pictures = plan(&["picture:1280=2"]);
         let both = plan(&["text:128=3", "picture:1280=2"]);
         assert_eq!(both.operations(), text.operations() * 3.0 + picture.operations() * 2.0);
         let expected = 3.0 * text.seconds() + 2.0 * picture.seconds();
         assert!((both.seconds() - expected).abs() < 1e-9 * expected);
         // 0.325 TF at 100 GF/s.
         assert!((text.seconds() - 3.25).abs() < 0.02, "{}", text.seconds());
-        // The largest batch, and 32 items that wait, 13 of them pictures.
-        assert_eq!(both.memory.activations, picture.memory.activations);
-        assert_eq!(both.memory.waiting, picture.memory.waiting / 32.0 * 13.0);
+        // The largest batch, and all that wait.
+        assert_eq!(both.memory.activations, pictures.memory.activations);
+        assert_eq!(both.memory.waiting, 2.0 * picture.memory.waiting);
+        // 6 of 1320 tokens are a batch, or 4 items; 13 are 2 batches of 8192 tokens and are read at once, and twice.
+        let many = plan(&["picture:1280=1000"]);
+        assert_eq!(many.memory.activations, plan(&["picture:1280=4"]).memory.activations);
+        assert_eq!(many.memory.waiting, 26.0 * picture.memory.waiting);
         assert_eq!(text.memory.waiting.to_bits(), 0.0f64.to_bits(), "no minus");
     }
 
