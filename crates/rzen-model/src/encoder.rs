@@ -10,6 +10,7 @@ use rzen_core::Encode;
 use crate::adapter_config::AdapterConfig;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
+use crate::plan::Way;
 use crate::rotary::Rotary;
 use crate::trace::Trace;
 use crate::vision::VisionTower;
@@ -36,6 +37,9 @@ pub struct Qwen2Vl {
     pub(crate) adapter_naming: Naming,
     #[module(skip)]
     pub(crate) companions: Arc<Companions>,
+    /// bf16 weights are computed with as f32, see [`Qwen2Vl::load_to_embed`].
+    #[module(skip)]
+    pub(crate) widen: bool,
 }
 
 impl Qwen2Vl {
@@ -45,9 +49,31 @@ impl Qwen2Vl {
     /// Names the file and the tensor or setting that is missing, of another shape, not finite or
     /// has no place in the model. `lm_head` is ignored.
     pub fn load(folder: &Path, dtype: FloatDType, device: &Device) -> Result<Self, ModelError> {
+        Self::load_from(folder, |files| Weights::from_files(files, dtype, device))
+    }
+
+    /// As [`Qwen2Vl::load`], for [`Qwen2Vl::embed`] alone: the vectors are the same, but where fused kernels
+    /// compute in f32, bf16 weights stay as they are stored and become f32 on the way through the processor.
+    /// That takes half the memory, and none is read before it is needed.
+    ///
+    /// # Errors
+    /// As of [`Qwen2Vl::load`].
+    pub fn load_to_embed(folder: &Path, dtype: FloatDType, device: &Device) -> Result<Self, ModelError> {
+        let widen = dtype == FloatDType::F32 && Way::of(dtype, is_main_memory(device)) == Way::Fused;
+        let model = Self::load_from(folder, |files| match widen {
+            true => Weights::from_files(files, dtype, device).keeping_bf16(),
+            false => Weights::from_files(files, dtype, device),
+        })?;
+        Ok(Qwen2Vl { widen, ..model })
+    }
+
+    fn load_from(
+        folder: &Path,
+        weights: impl FnOnce(&TensorFiles) -> Weights<'_>,
+    ) -> Result<Self, ModelError> {
         let config = ModelConfig::load(folder)?;
         let files = TensorFiles::open_checkpoint(folder)?;
-        let model = Self::build(&config, &mut Weights::from_files(&files, dtype, device))?;
+        let model = Self::build(&config, &mut weights(&files))?;
         let known = crate::save::names(&model);
         let extra: Vec<String> = files
             .names()
@@ -73,6 +99,7 @@ impl Qwen2Vl {
             adapter: None,
             adapter_naming: Naming::default(),
             companions: Arc::default(),
+            widen: false,
         })
     }
 
@@ -122,7 +149,14 @@ impl Qwen2Vl {
     /// Runs the whole model and returns the embeddings with every inner state that `trace` keeps.
     ///
     /// The embeddings are those of [`Encode::encode`].
+    ///
+    /// # Panics
+    /// If the model was [loaded to embed](Qwen2Vl::load_to_embed) with weights that have to be widened.
     pub fn encode_traced(&self, input: &EncoderInput, trace: &mut Trace) -> Tensor<2> {
+        assert!(
+            !self.widen,
+            "a model that was loaded to embed doesn't encode: its weights may be narrower than asked for"
+        );
         let x = self.inputs_embeds(input, trace);
         let pooled = match trace.is_on() {
             true => {
@@ -156,6 +190,16 @@ impl Encode for Qwen2Vl {
     fn encode(&self, input: EncoderInput) -> Tensor<2> {
         self.encode_traced(&input, &mut Trace::off())
     }
+}
+
+fn is_main_memory(device: &Device) -> bool {
+    #[cfg(feature = "cpu")]
+    return *device == Device::flex();
+    #[cfg(not(feature = "cpu"))]
+    return {
+        let _ = device;
+        false
+    };
 }
 
 /// Divides each row by its length in f32; a row of zeros stays zero.

@@ -52,7 +52,7 @@ fn linear(config: &ModelConfig, dtype: FloatDType, device: &Device) -> f64 {
     let x = states([ROWS, input], dtype, device);
     let operations = (2 * ROWS * output * input) as f64;
     #[cfg(feature = "cpu")]
-    if let Some(layer) = crate::fused::Layer::of(&layer) {
+    if let Some(layer) = crate::fused::Layer::of(&layer, false) {
         let (x, mut y) = (vec![0.5; ROWS * input], vec![0.0; ROWS * output]);
         return rate(operations, || layer.forward(&x, &mut y, false, rzen_kernels::Then::Nothing));
     }

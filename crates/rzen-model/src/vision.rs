@@ -94,14 +94,15 @@ impl PatchEmbed {
     }
 
     fn forward(&self, input: &PatchInput) -> Tensor<2> {
-        let weight = self.matrix(input);
+        let weight = self.matrix(input, false);
         let dtype = FloatDType::from(weight.dtype());
         input.pixels_like(&weight).cast(dtype).matmul(weight.transpose())
     }
 
-    /// The kernel for these pixels: `[embed_dim, numbers of a patch]`.
-    pub(crate) fn matrix(&self, input: &PatchInput) -> Tensor<2> {
+    /// The kernel for these pixels, as f32 if `widen` says so: `[embed_dim, numbers of a patch]`.
+    pub(crate) fn matrix(&self, input: &PatchInput, widen: bool) -> Tensor<2> {
         let weight = self.proj.weight.val();
+        let weight = if widen { weight.cast(FloatDType::F32) } else { weight };
         match input.still() {
             true => self.proj.folded(weight),
             false => weight,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::module::{Param, ParamId};
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
@@ -108,6 +108,10 @@ impl TensorFiles {
             bytes: entry.stored.range.len(),
         };
         self.tensors.iter().map(info).collect()
+    }
+
+    fn is_bf16(&self, name: &str) -> bool {
+        self.tensors.get(name).is_some_and(|entry| entry.stored.dtype == safetensors::Dtype::BF16)
     }
 
     /// Reads a tensor as `dtype`, whatever it is stored as.
@@ -284,6 +288,8 @@ pub(crate) enum Init {
 pub(crate) struct Weights<'a> {
     source: Source<'a>,
     dtype: FloatDType,
+    /// What files store as bf16 stays so.
+    keep_bf16: bool,
     device: Device,
 }
 
@@ -295,7 +301,12 @@ enum Source<'a> {
 
 impl<'a> Weights<'a> {
     pub(crate) fn from_files(files: &'a TensorFiles, dtype: FloatDType, device: &Device) -> Self {
-        Weights { source: Source::Files(files), dtype, device: device.clone() }
+        Weights { source: Source::Files(files), dtype, keep_bf16: false, device: device.clone() }
+    }
+
+    /// The same, but that what files store as bf16 stays so.
+    pub(crate) fn keeping_bf16(self) -> Self {
+        Weights { keep_bf16: true, ..self }
     }
 
     /// Random numbers that depend on the seed and the tensor's name alone, not on the order.
@@ -310,7 +321,7 @@ impl<'a> Weights<'a> {
         dtype: FloatDType,
         device: &Device,
     ) -> Self {
-        Weights { source: Source::Seed(seed, made), dtype, device: device.clone() }
+        Weights { source: Source::Seed(seed, made), dtype, keep_bf16: false, device: device.clone() }
     }
 
     /// The parameter `name`, frozen; its id is a function of the name.
@@ -332,14 +343,18 @@ impl<'a> Weights<'a> {
         init: Init,
     ) -> Result<Param<Tensor<D>>, ModelError> {
         let data = match &mut self.source {
-            Source::Files(files) => files.data(name, stored, &shape, self.dtype)?,
+            Source::Files(files) => {
+                let keep = self.keep_bf16 && files.is_bf16(name);
+                files.data(name, stored, &shape, if keep { FloatDType::BF16 } else { self.dtype })?
+            }
             Source::Seed(seed, made) => match made.remove(name) {
                 Some(values) => TensorData::new(values, shape.to_vec()),
                 None => random(*seed, name, &shape, init),
             }
             .convert_dtype(self.dtype.into()),
         };
-        Ok(param(name, Tensor::from_data(data, (&self.device, DType::from(self.dtype)))))
+        let dtype = data.dtype();
+        Ok(param(name, Tensor::from_data(data, (&self.device, dtype))))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, FloatDType};
 use rzen_data::{LoadOptions, Loader};
-use rzen_model::{Collator, ModelConfig, Processor, ProcessorConfig, Qwen2Vl, check_fit};
+use rzen_model::{Collator, ModelConfig, ModelError, Processor, ProcessorConfig, Qwen2Vl, check_fit};
 
 use crate::embedder::{EmbedSettings, LocalEmbedder};
 use crate::reader::Reader;
@@ -25,13 +25,34 @@ pub struct Opened {
 /// # Errors
 /// Names the folder, the file and what is wrong with it.
 pub fn open(folder: &Path, adapter: Option<&Path>, dtype: FloatDType, device: &Device) -> Result<Opened> {
+    open_with(folder, adapter, |folder| Qwen2Vl::load(folder, dtype, device), device)
+}
+
+/// The same for a model that is to embed and nothing else, see [`Qwen2Vl::load_to_embed`].
+///
+/// # Errors
+/// As of [`open`].
+pub fn open_to_embed(
+    folder: &Path,
+    adapter: Option<&Path>,
+    dtype: FloatDType,
+    device: &Device,
+) -> Result<Opened> {
+    open_with(folder, adapter, |folder| Qwen2Vl::load_to_embed(folder, dtype, device), device)
+}
+
+fn open_with(
+    folder: &Path,
+    adapter: Option<&Path>,
+    load: impl FnOnce(&Path) -> Result<Qwen2Vl, ModelError>,
+    device: &Device,
+) -> Result<Opened> {
     ensure!(
         folder.join("config.json").is_file(),
         "model {}: no `config.json` there; give the folder of a Hugging Face checkpoint",
         folder.display()
     );
-    let model =
-        Qwen2Vl::load(folder, dtype, device).with_context(|| format!("model {}", folder.display()))?;
+    let model = load(folder).with_context(|| format!("model {}", folder.display()))?;
     let model = match adapter {
         Some(adapter) => {
             model.with_adapter(adapter).with_context(|| format!("adapter {}", adapter.display()))?

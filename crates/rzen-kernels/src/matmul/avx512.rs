@@ -314,6 +314,20 @@ pub(crate) fn pair(low: __m512, high: __m512) -> __m512i {
     _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
 }
 
+/// The bits of f32 of as many bf16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(crate) fn widen(x: &[half::bf16], words: &mut [u32]) {
+    assert_eq!(x.len(), words.len(), "a word for each number");
+    for at in (0..x.len()).step_by(16) {
+        let mask = first_lanes(x.len() - at);
+        // SAFETY: masks keep to the slices.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, x.as_ptr().add(at).cast()));
+            _mm512_mask_storeu_epi32(words.as_mut_ptr().add(at).cast(), mask, _mm512_slli_epi32::<16>(bits));
+        }
+    }
+}
+
 /// Rounds to bf16, ties to even, two in a word; the count is even.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(crate) fn round_to_pairs(x: &[f32], words: &mut [u32]) {

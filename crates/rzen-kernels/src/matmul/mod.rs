@@ -24,13 +24,15 @@ pub enum Matrix<'a> {
     F32(&'a [f32]),
     /// 16 bits; inputs are rounded to as many where the processor multiplies such numbers.
     Bf16(&'a [bf16]),
+    /// 16 bits, of which every number is computed with as f32: what comes out is the same as with widened weights.
+    WidenedBf16(&'a [bf16]),
 }
 
 impl Matrix<'_> {
     fn len(&self) -> usize {
         match self {
             Matrix::F32(x) => x.len(),
-            Matrix::Bf16(x) => x.len(),
+            Matrix::Bf16(x) | Matrix::WidenedBf16(x) => x.len(),
         }
     }
 }
@@ -237,7 +239,7 @@ mod tests {
             let (x, w) = (wave(rows * inputs, 0.71), narrow(&wave(outputs * inputs, 0.37)));
             let (wide, bias, gate) = (widen(&w), wave(outputs, 0.9), wave(rows * outputs, 0.23));
             let exact = exact(&x, &wide, inputs);
-            for weight in [Matrix::F32(&wide), Matrix::Bf16(&w)] {
+            for weight in [Matrix::F32(&wide), Matrix::Bf16(&w), Matrix::WidenedBf16(&w)] {
                 let mut y = vec![0.25; rows * outputs];
                 let (start, then) = (Start::AddBias(&bias[..]), super::Then::Gate(&gate));
                 plain::run(weight, Product { x: &x, y: &mut y, inputs, outputs, start, then });
@@ -246,6 +248,22 @@ mod tests {
                     assert!((y - expected).abs() < 1e-4, "{rows}×{inputs}×{outputs}: {y} for {expected}");
                 }
             }
+        }
+    }
+
+    /// To the last bit, so that half the memory costs nothing.
+    #[test]
+    fn widened_weights_are_the_same_as_wide_ones() {
+        for (rows, inputs, outputs) in SHAPES {
+            let (x, w) = (wave(rows * inputs, 0.71), narrow(&wave(outputs * inputs, 0.37)));
+            let wide = widen(&w);
+            let [one, other] = [Matrix::F32(&wide), Matrix::WidenedBf16(&w)].map(|weight| {
+                let mut y = vec![0.0; rows * outputs];
+                let layer = Linear { weight, inputs, outputs, bias: None, lora: None };
+                layer.forward(&x, &mut y, false, Then::Nothing);
+                y
+            });
+            assert!(one == other, "{rows}×{inputs}×{outputs}");
         }
     }
 

@@ -14,7 +14,7 @@ pub(super) fn run(weight: Matrix<'_>, mut product: Product<'_>) {
     begin(&mut product);
     match weight {
         Matrix::F32(weight) => add_product(&mut product, weight, 0),
-        Matrix::Bf16(weight) => {
+        Matrix::Bf16(weight) | Matrix::WidenedBf16(weight) => {
             let inputs = product.inputs;
             let mut wide = Scratch::new(WIDENED.min(product.outputs) * inputs);
             for (i, block) in weight.chunks(WIDENED * inputs).enumerate() {

@@ -20,10 +20,16 @@ const TASK_OUTPUTS: usize = 448;
 
 /// Weights as 32-bit words.
 pub(super) struct Words<'a> {
-    data: &'a [u32],
+    data: Data<'a>,
     /// Words of a row.
     words: usize,
     kind: Kind,
+}
+
+enum Data<'a> {
+    Words(&'a [u32]),
+    /// Becomes f32 piece by piece, in the first cache.
+    Narrow(&'a [bf16]),
 }
 
 /// What multiplies.
@@ -54,11 +60,16 @@ impl<'a> Words<'a> {
     pub(super) fn of(weight: Matrix<'a>, inputs: usize) -> Option<Self> {
         let cpu = cpu::features();
         match weight {
-            Matrix::F32(w) if cpu.avx512 => Some(Words { data: as_words(w), words: inputs, kind: Kind::F32 }),
+            Matrix::F32(w) if cpu.avx512 => {
+                Some(Words { data: Data::Words(as_words(w)), words: inputs, kind: Kind::F32 })
+            }
+            Matrix::WidenedBf16(w) if cpu.avx512 => {
+                Some(Words { data: Data::Narrow(w), words: inputs, kind: Kind::F32 })
+            }
             // Pairs must begin where words do.
             Matrix::Bf16(w) if cpu.avx512_bf16 && inputs.is_multiple_of(2) && w.as_ptr().addr() % 4 == 0 => {
                 let kind = if cpu.amx { Kind::Amx } else { Kind::Bf16 };
-                Some(Words { data: pairs_as_words(w), words: inputs / 2, kind })
+                Some(Words { data: Data::Words(pairs_as_words(w)), words: inputs / 2, kind })
             }
             _ => None,
         }
@@ -89,7 +100,8 @@ impl<'a> Words<'a> {
         (0..outputs.div_ceil(4)).into_par_iter().with_min_len(least).for_each(|group| {
             let first = 4 * group;
             let count = 4.min(outputs - first);
-            let w = self.data[first * words..].as_ptr();
+            let mut wide = self.room(4, words);
+            let (w, _) = self.weights(first..first + count, &(0..words), &mut wide);
             for row in (0..rows).step_by(4) {
                 let x = x[row * words..].as_ptr();
                 // SAFETY: rows and outputs are inside the slices, and the processor has the instructions.
@@ -129,11 +141,13 @@ impl<'a> Words<'a> {
             false => tiles.len() * panels.len() * size,
         });
         let sums = sums.as_mut_ptr();
+        let mut wide = self.room(height, words.min(BLOCK_WORDS));
         for block in blocks(words) {
             let last = block.end == words;
             for tile in tiles.clone() {
                 let first = tile * height;
                 let count = height.min(outputs - first);
+                let (w, ldw) = self.weights(first..first + count, &block, &mut wide);
                 for panel in panels.clone() {
                     let lanes = PANEL.min(rows - panel * PANEL);
                     let place = match words <= BLOCK_WORDS {
@@ -141,8 +155,8 @@ impl<'a> Words<'a> {
                         false => (tile - tiles.start) * panels.len() + panel - panels.start,
                     };
                     let tile = Tile {
-                        w: self.data[first * words + block.start..].as_ptr(),
-                        ldw: words,
+                        w,
+                        ldw,
                         step: 1,
                         x: x[(panel * words + block.start) * PANEL..].as_ptr(),
                         words: block.len(),
@@ -164,6 +178,25 @@ impl<'a> Words<'a> {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Room for what [`Words::weights`] widens.
+    fn room(&self, rows: usize, words: usize) -> Scratch {
+        Scratch::new(if matches!(self.data, Data::Narrow(_)) { rows * words } else { 0 })
+    }
+
+    /// Where a block of some rows begins, and the words from a row to the next.
+    fn weights(&self, rows: Range<usize>, block: &Range<usize>, wide: &mut Scratch) -> (*const u32, usize) {
+        match self.data {
+            Data::Words(data) => (data[rows.start * self.words + block.start..].as_ptr(), self.words),
+            Data::Narrow(data) => {
+                for (wide, row) in wide.as_mut_words().chunks_exact_mut(block.len()).zip(rows) {
+                    // SAFETY: the kind says that the processor has the instructions.
+                    unsafe { avx512::widen(&data[row * self.words..][block.clone()], wide) };
+                }
+                (wide.as_words().as_ptr(), block.len())
             }
         }
     }

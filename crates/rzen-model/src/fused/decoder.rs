@@ -30,12 +30,12 @@ struct Block {
 }
 
 impl Decoder {
-    pub(super) fn of(decoder: &decoder::Decoder) -> Option<Self> {
+    pub(super) fn of(decoder: &decoder::Decoder, widen: bool) -> Option<Self> {
         let weight = decoder.embed_tokens.weight.val();
         let [_, hidden] = weight.dims();
         Some(Decoder {
             table: Stored::of(weight)?,
-            layers: decoder.layers.iter().map(Block::of).collect::<Option<_>>()?,
+            layers: decoder.layers.iter().map(|layer| Block::of(layer, widen)).collect::<Option<_>>()?,
             norm: RmsNorm::of(&decoder.norm)?,
             hidden,
         })
@@ -83,18 +83,18 @@ impl Decoder {
 }
 
 impl Block {
-    fn of(layer: &DecoderLayer) -> Option<Self> {
+    fn of(layer: &DecoderLayer, widen: bool) -> Option<Self> {
         let (attention, mlp) = (&layer.self_attn, &layer.mlp);
         Some(Block {
             input_layernorm: RmsNorm::of(&layer.input_layernorm)?,
             post_attention_layernorm: RmsNorm::of(&layer.post_attention_layernorm)?,
-            q_proj: Layer::of(&attention.q_proj)?,
-            k_proj: Layer::of(&attention.k_proj)?,
-            v_proj: Layer::of(&attention.v_proj)?,
-            o_proj: Layer::of(&attention.o_proj)?,
-            gate_proj: Layer::of(&mlp.gate_proj)?,
-            up_proj: Layer::of(&mlp.up_proj)?,
-            down_proj: Layer::of(&mlp.down_proj)?,
+            q_proj: Layer::of(&attention.q_proj, widen)?,
+            k_proj: Layer::of(&attention.k_proj, widen)?,
+            v_proj: Layer::of(&attention.v_proj, widen)?,
+            o_proj: Layer::of(&attention.o_proj, widen)?,
+            gate_proj: Layer::of(&mlp.gate_proj, widen)?,
+            up_proj: Layer::of(&mlp.up_proj, widen)?,
+            down_proj: Layer::of(&mlp.down_proj, widen)?,
             heads: attention.num_heads,
             key_heads: attention.num_key_value_heads,
         })

@@ -41,7 +41,7 @@ impl Stored {
     pub(super) fn f32(&self) -> Option<&[f32]> {
         match self.matrix() {
             Matrix::F32(x) => Some(x),
-            Matrix::Bf16(_) => None,
+            _ => None,
         }
     }
 
@@ -49,7 +49,7 @@ impl Stored {
     pub(super) fn copy_row(&self, i: usize, to: &mut [f32]) {
         match self.matrix() {
             Matrix::F32(x) => to.copy_from_slice(&x[i * self.width..][..self.width]),
-            Matrix::Bf16(x) => {
+            Matrix::Bf16(x) | Matrix::WidenedBf16(x) => {
                 let row = &x[i * self.width..][..self.width];
                 to.iter_mut().zip(row).for_each(|(to, x)| *to = bf16::to_f32(*x));
             }
@@ -59,7 +59,7 @@ impl Stored {
     fn wide(&self) -> Vec<f32> {
         match self.matrix() {
             Matrix::F32(x) => x.to_vec(),
-            Matrix::Bf16(x) => x.iter().map(|x| bf16::to_f32(*x)).collect(),
+            Matrix::Bf16(x) | Matrix::WidenedBf16(x) => x.iter().map(|x| bf16::to_f32(*x)).collect(),
         }
     }
 }
@@ -75,6 +75,8 @@ pub(crate) struct Layer {
     outputs: usize,
     bias: Option<Vec<f32>>,
     lora: Option<Adapter>,
+    /// bf16 weights are computed with as f32.
+    widen: bool,
 }
 
 struct Adapter {
@@ -85,7 +87,7 @@ struct Adapter {
 }
 
 impl Layer {
-    pub(crate) fn of(layer: &crate::linear::Linear) -> Option<Self> {
+    pub(crate) fn of(layer: &crate::linear::Linear, widen: bool) -> Option<Self> {
         let [outputs, inputs] = layer.weight.dims();
         let lora = match &layer.lora {
             None => None,
@@ -100,18 +102,25 @@ impl Layer {
             None => None,
             Some(bias) => Some(wide(bias)?),
         };
-        Some(Layer { weight: Stored::of(layer.weight.val())?, inputs, outputs, bias, lora })
+        Some(Layer { weight: Stored::of(layer.weight.val())?, inputs, outputs, bias, lora, widen })
     }
 
     /// A layer that is a matrix alone, `[outputs, inputs]`.
     pub(super) fn matrix(weight: Tensor<2>) -> Option<Self> {
         let [outputs, inputs] = weight.dims();
-        Some(Layer { weight: Stored::of(weight)?, inputs, outputs, bias: None, lora: None })
+        Some(Layer { weight: Stored::of(weight)?, inputs, outputs, bias: None, lora: None, widen: false })
     }
 
-    /// Whether the weights are bf16.
+    /// Whether products are of bf16 numbers.
     pub(super) fn is_narrow(&self) -> bool {
-        matches!(self.weight.matrix(), Matrix::Bf16(_))
+        matches!(self.matrix_of_weights(), Matrix::Bf16(_))
+    }
+
+    fn matrix_of_weights(&self) -> Matrix<'_> {
+        match self.weight.matrix() {
+            Matrix::Bf16(x) if self.widen => Matrix::WidenedBf16(x),
+            other => other,
+        }
     }
 
     /// Numbers in an output row.
@@ -128,7 +137,7 @@ impl Layer {
             scale: lora.scale,
         });
         let layer = Linear {
-            weight: self.weight.matrix(),
+            weight: self.matrix_of_weights(),
             inputs: self.inputs,
             outputs: self.outputs,
             bias: self.bias.as_deref(),

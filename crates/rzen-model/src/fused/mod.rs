@@ -20,9 +20,9 @@ use layers::Stored;
 /// The pooled states, `[batch, hidden_size]`, if all is in main memory.
 pub(crate) fn pooled(model: &Qwen2Vl, input: &EncoderInput) -> Option<Tensor<2>> {
     // Before anything is computed: all of it or nothing.
-    let decoder = decoder::Decoder::of(&model.model)?;
+    let decoder = decoder::Decoder::of(&model.model, model.widen)?;
     let pictures = match &input.patches {
-        Some(patches) => vision::Tower::of(&model.visual)?.forward(patches)?,
+        Some(patches) => vision::Tower::of(&model.visual, model.widen)?.forward(patches)?,
         None => Scratch::new(0),
     };
     let states = decoder.pooled(&input.tokens, &pictures)?;

@@ -16,6 +16,7 @@ pub(super) struct Tower<'a> {
     blocks: Vec<Block>,
     ln_q: LayerNorm,
     mlp: [Layer; 2],
+    widen: bool,
 }
 
 struct Block {
@@ -29,14 +30,14 @@ struct Block {
 }
 
 impl Block {
-    fn of(block: &VisionBlock) -> Option<Self> {
+    fn of(block: &VisionBlock, widen: bool) -> Option<Self> {
         Some(Block {
             norm1: LayerNorm::of(&block.norm1)?,
             norm2: LayerNorm::of(&block.norm2)?,
-            qkv: Layer::of(&block.attn.qkv)?,
-            proj: Layer::of(&block.attn.proj)?,
-            fc1: Layer::of(&block.mlp.fc1)?,
-            fc2: Layer::of(&block.mlp.fc2)?,
+            qkv: Layer::of(&block.attn.qkv, widen)?,
+            proj: Layer::of(&block.attn.proj, widen)?,
+            fc1: Layer::of(&block.mlp.fc1, widen)?,
+            fc2: Layer::of(&block.mlp.fc2, widen)?,
             heads: block.attn.num_heads,
         })
     }
@@ -71,19 +72,20 @@ impl Block {
 }
 
 impl<'a> Tower<'a> {
-    pub(super) fn of(tower: &'a VisionTower) -> Option<Self> {
+    pub(super) fn of(tower: &'a VisionTower, widen: bool) -> Option<Self> {
         let [first, last] = &tower.merger.mlp[..] else { return None };
         Some(Tower {
             tower,
-            blocks: tower.blocks.iter().map(Block::of).collect::<Option<_>>()?,
+            blocks: tower.blocks.iter().map(|block| Block::of(block, widen)).collect::<Option<_>>()?,
             ln_q: LayerNorm::of(&tower.merger.ln_q)?,
-            mlp: [Layer::of(first)?, Layer::of(last)?],
+            mlp: [Layer::of(first, widen)?, Layer::of(last, widen)?],
+            widen,
         })
     }
 
     /// `[tokens, hidden_size]`, as [`VisionTower::forward`].
     pub(super) fn forward(&self, input: &PatchInput) -> Option<Scratch> {
-        let kernel = Layer::matrix(self.tower.patch_embed.matrix(input))?;
+        let kernel = Layer::matrix(self.tower.patch_embed.matrix(input, self.widen))?;
         let pixels = Stored::of(input.pixels.clone())?;
         let angles = Angles::of(&input.rotary)?;
         let [patches, width] = input.pixels.dims();

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use rzen_core::SaveWeights;
-use rzen_model::Qwen2Vl;
+use rzen_model::{PositionMode, Qwen2Vl};
 
 use crate::bad_files::tiny;
+use crate::case::cases;
+use crate::{model, rows};
 
 fn load(folder: &Path) -> Qwen2Vl {
     Qwen2Vl::load(folder, FloatDType::F32, &Device::flex()).unwrap()
@@ -82,4 +84,24 @@ fn a_model_outlives_its_folder() {
     assert_eq!(bytes(&model), before);
     drop(folder);
     assert_eq!(bytes(&model), before);
+}
+
+/// Weights that stay bf16 and are widened on their way give what widened weights give, to the last bit.
+#[test]
+fn golden_a_model_that_is_to_embed_gives_the_same_vectors() {
+    let Some(narrow) = model(FloatDType::BF16) else { return };
+    let folder = saved(&narrow);
+    let wide = load(folder.path());
+    let kept = Qwen2Vl::load_to_embed(folder.path(), FloatDType::F32, &Device::flex()).unwrap();
+    assert_eq!((kept.dtype(), wide.dtype()), (DType::BF16, DType::F32));
+    for case in cases() {
+        let input = case.input(&wide, PositionMode::Mrope);
+        let [kept, wide] = [&kept, &wide].map(|model| rows(&model.embed(&input).into_data()));
+        assert!(kept == wide, "{}", case.name);
+    }
+    // With nothing to keep, it is an ordinary model.
+    let folder = saved(&wide);
+    let plain = Qwen2Vl::load_to_embed(folder.path(), FloatDType::F32, &Device::flex()).unwrap();
+    assert_eq!(plain.dtype(), DType::F32);
+    assert_eq!(bytes(&plain), bytes(&wide));
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Result;
-use burn::tensor::DType;
 use rzen_model::{PositionMode, Processor, SpecialTokens};
 
 use crate::embedder::{EmbedSettings, LocalEmbedder};
@@ -116,8 +115,7 @@ impl ModelOptions {
         anyhow::ensure!(self.batch_tokens > 0, "--batch-tokens is 0, expected 1 or more");
         let device = crate::device::open(&self.device)?;
         let dtype = crate::device::dtype(&self.dtype)?;
-        let opened = models::open(&self.model, self.adapter.as_deref(), dtype, &device)?;
-        debug_assert_eq!(opened.model.dtype(), DType::from(dtype));
+        let opened = models::open_to_embed(&self.model, self.adapter.as_deref(), dtype, &device)?;
         let mut config = opened.processor.config().clone();
         if let Some(mode) = &self.positions {
             config.positions = match mode.as_str() {

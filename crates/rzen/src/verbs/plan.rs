@@ -151,7 +151,11 @@ impl Plan {
             threads: crate::models::threads(&device, &config),
         };
         let way = Way::of(dtype, crate::device::is_cpu(&device));
-        let weight_size = DType::from(dtype).size();
+        // What is stored as bf16 stays so where kernels widen it on the way.
+        let weight_size = match way {
+            Way::Fused if args.stored_as_bf16()? => 2,
+            _ => DType::from(dtype).size(),
+        };
         Ok(Plan {
             numbers: config.num_parameters(),
             dtype: args.dtype.clone(),
@@ -187,7 +191,12 @@ impl Plan {
         let source = if self.measured { "measured" } else { "as given" };
         lines.extend([
             String::new(),
-            format!("weights      {} numbers, {} as {}", self.numbers, giga(weights), self.dtype),
+            format!(
+                "weights      {} numbers, {}, computed with as {}",
+                self.numbers,
+                giga(weights),
+                self.dtype
+            ),
             format!(
                 "memory       {}: weights, {} for states of {} batch{} at once, {} for items that wait",
                 giga(self.memory.total()),
@@ -265,6 +274,16 @@ impl Plan {
 }
 
 impl Args {
+    /// Whether the weights' files hold bf16, as released ones do.
+    fn stored_as_bf16(&self) -> Result<bool> {
+        let Some(folder) = &self.model else { return Ok(true) };
+        let path = folder.join("config.json");
+        let config: Value =
+            serde_json::from_slice(&std::fs::read(&path)?).with_context(|| format!("{}", path.display()))?;
+        let dtype = ["dtype", "torch_dtype"].into_iter().find_map(|key| config.get(key)?.as_str());
+        Ok(dtype == Some("bfloat16"))
+    }
+
     fn config(&self) -> Result<ModelConfig> {
         match (&self.model, &self.shape) {
             (Some(folder), _) => {
@@ -370,9 +389,13 @@ mod tests {
     fn the_table_and_the_json_say_the_same() {
         let plan = Plan::make(&args(&["text:128=3", "frames:8x170"])).unwrap();
         let (table, json) = (plan.lines().join("\n"), plan.to_json());
-        for words in
-            ["text:128 ", "frames:8x170 ", "2208985600 numbers, 4.42 GB as bf16", "100 GFLOP/s", "4 items"]
-        {
+        for words in [
+            "text:128 ",
+            "frames:8x170 ",
+            "2208985600 numbers, 4.42 GB, computed with as bf16",
+            "100 GFLOP/s",
+            "4 items",
+        ] {
             assert!(table.contains(words), "{words}: {table}");
         }
         assert_eq!(json["parameters"], 2_208_985_600u64);
