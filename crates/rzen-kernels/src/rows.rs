@@ -4,7 +4,6 @@
 
 use rayon::prelude::*;
 
-use crate::cpu;
 use crate::exp;
 
 /// Rows that a task takes: enough to be worth a thread.
@@ -29,7 +28,7 @@ macro_rules! widest {
                 fn avx2($($arg: $type),*) {
                     plain($($arg),*)
                 }
-                let cpu = cpu::features();
+                let cpu = crate::cpu::features();
                 if cpu.avx512 {
                     // SAFETY: the processor has the instructions.
                     return unsafe { avx512($($arg),*) };

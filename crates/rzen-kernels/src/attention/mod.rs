@@ -12,7 +12,6 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::cpu;
 use crate::scratch::Scratch;
 use softmax::{Running, divide, hide_later};
 
@@ -117,7 +116,7 @@ impl Attention {
         }
         let run = match self.narrow {
             #[cfg(target_arch = "x86_64")]
-            true if cpu::features().avx512_bf16 && self.width.is_multiple_of(2) => {
+            true if crate::cpu::features().avx512_bf16 && self.width.is_multiple_of(2) => {
                 Self::run::<narrow::Narrow>
             }
             _ => Self::run::<wide::Wide>,
@@ -263,7 +262,7 @@ impl Group {
 unsafe fn transpose_out(panel: &[f32], width: usize, count: usize, rows: *mut f32, stride: usize) {
     assert!(panel.len() >= width * LANES && count <= LANES, "size of the panel");
     #[cfg(target_arch = "x86_64")]
-    if cpu::features().avx512 {
+    if crate::cpu::features().avx512 {
         use crate::matmul::avx512::{Output, Then, put};
         let output = Output { y: rows, ldy: stride, add: false, bias: None, then: Then::Nothing };
         // SAFETY: the caller's rows, and a panel whose size was checked.

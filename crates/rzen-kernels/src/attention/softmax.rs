@@ -1,7 +1,6 @@
 //! From scores to weights, a block of keys at a time.
 
 use super::LANES;
-use crate::cpu;
 use crate::exp::exp;
 use crate::rows::widest;
 
@@ -30,7 +29,7 @@ pub(super) fn hide_later(scores: &mut [f32], key: usize, own: usize) {
 /// Makes weights of scores: `exp(scale · (score - largest))`; what was summed before is scaled likewise.
 pub(super) fn soften(scores: &mut [f32], scale: f32, running: &mut Running, y: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if cpu::features().avx512 {
+    if crate::cpu::features().avx512 {
         // SAFETY: the processor has the instructions.
         return unsafe { soften_avx512(scores, scale, running, y) };
     }

@@ -2,7 +2,6 @@
 
 use super::softmax::{Running, soften};
 use super::{Arithmetic, KEYS, LANES, Rows};
-use crate::cpu;
 use crate::scratch::Scratch;
 
 /// A block of keys and values, copied next to one another.
@@ -58,7 +57,7 @@ fn panel_product(
     assert!(w.len() > (rows - 1) * strides.0 + (words - 1) * strides.1, "size of the rows");
     assert!(x.len() >= words * LANES && sums.len() >= rows * LANES, "sizes of the panels");
     #[cfg(target_arch = "x86_64")]
-    if cpu::features().avx512 {
+    if crate::cpu::features().avx512 {
         use crate::matmul::avx512::{TILE_ROWS, Tile, rows_f32};
         // Equally high tiles: a low one has too few sums under way.
         let height = rows.div_ceil(rows.div_ceil(TILE_ROWS));
@@ -124,7 +123,7 @@ fn plain_panel_product(
 fn transpose_in(rows: Rows<'_>, width: usize, panel: &mut [f32]) {
     assert!(panel.len() >= width * LANES && rows.count <= LANES, "size of the panel");
     #[cfg(target_arch = "x86_64")]
-    if cpu::features().avx512 {
+    if crate::cpu::features().avx512 {
         let first = rows.get(0, width).as_ptr();
         rows.get(rows.count - 1, width);
         // SAFETY: the first and the last row are there, and the panel's size was checked.
