@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 pub struct Features {
     /// AVX2 and FMA.
     pub avx2: bool,
-    /// AVX-512 F, BW and VL.
+    /// AVX-512 F, BW, DQ and VL.
     pub avx512: bool,
     /// Products of bf16 pairs in AVX-512.
     pub avx512_bf16: bool,
@@ -27,6 +27,7 @@ fn detect() -> Features {
     let avx512 = avx2
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
     let avx512_bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
     let amx = avx512_bf16 && has_amx() && crate::matmul::amx_permitted();

@@ -105,7 +105,7 @@ widest! {
     }
 }
 
-/// A sum in sixteen lanes: exact to the last bits however long the row, and the same wherever it stands.
+/// A sum in sixteen lanes: of little error however long the row, and the same wherever it stands.
 #[inline(always)]
 fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0_f32; 16];
@@ -157,6 +157,7 @@ pub fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], epsilon: f32, y: &mut [
 /// If the sizes don't fit.
 pub fn rotate(x: &mut [f32], stride: usize, width: usize, cos: &[f32], sin: &[f32], half: usize) {
     let rows = x.len() / stride;
+    assert_eq!(x.len() % stride, 0, "whole rows");
     assert!(width <= stride && width.is_multiple_of(2 * half), "width of the heads");
     assert_eq!((cos.len(), sin.len()), (rows * half, rows * half), "sizes of the angles");
     x.par_chunks_exact_mut(stride)

@@ -39,10 +39,13 @@ impl Scratch {
 
 /// The smallest block that is large enough and not far larger.
 fn take(needed: usize) -> Option<Vec<u32>> {
+    if needed == LINE {
+        return None;
+    }
     let mut free = FREE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let fits = |i: &usize| (needed..=4 * needed).contains(&free[*i].len());
+    let fits = |i: &usize| (needed..=2 * needed).contains(&free[*i].len());
     let best = (0..free.len()).filter(fits).min_by_key(|&i| free[i].len())?;
-    Some(free.swap_remove(best))
+    Some(free.remove(best))
 }
 
 impl Deref for Scratch {
@@ -65,6 +68,9 @@ impl DerefMut for Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        if self.words == 0 || self.block.len() > KEPT_WORDS {
+            return;
+        }
         let mut free = FREE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         free.push(std::mem::take(&mut self.block));
         // The oldest go: sizes that are no longer asked for are not kept for ever.
@@ -75,7 +81,10 @@ impl Drop for Scratch {
             drop
         });
         let old = old.count();
-        free.drain(..old);
+        let old: Vec<_> = free.drain(..old).collect();
+        // Nobody waits while they go back to the system.
+        drop(free);
+        drop(old);
     }
 }
 

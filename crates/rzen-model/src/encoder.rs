@@ -54,7 +54,8 @@ impl Qwen2Vl {
 
     /// As [`Qwen2Vl::load`], for [`Qwen2Vl::embed`] alone: the vectors are the same, but where fused kernels
     /// compute in f32, bf16 weights stay as they are stored and become f32 on the way through the processor.
-    /// That takes half the memory, and none is read before it is needed.
+    /// That takes half the memory, and none is read before it is needed. What is saved from such a model is bf16
+    /// as well.
     ///
     /// # Errors
     /// As of [`Qwen2Vl::load`].
@@ -64,7 +65,8 @@ impl Qwen2Vl {
             true => Weights::from_files(files, dtype, device).keeping_bf16(),
             false => Weights::from_files(files, dtype, device),
         })?;
-        Ok(Qwen2Vl { widen, ..model })
+        // Only if something was kept.
+        Ok(Qwen2Vl { widen: widen && model.dtype() == DType::BF16, ..model })
     }
 
     fn load_from(
@@ -133,8 +135,8 @@ impl Qwen2Vl {
         self.model.embed_tokens.weight.val().dtype()
     }
 
-    /// The embeddings of a micro-batch, `[batch, hidden_size]`, each of unit length, for use: without a
-    /// gradient.
+    /// The embeddings of a micro-batch, `[batch, hidden_size]`, each of unit length, for use and not for
+    /// training.
     ///
     /// What [`Encode::encode`] gives, to rounding. In main memory (feature `cpu`) it goes through fused
     /// kernels, without padding, with f32 states even where weights are bf16.

@@ -49,13 +49,13 @@ fn linear(config: &ModelConfig, dtype: FloatDType, device: &Device) -> f64 {
     let mut weights = Weights::from_seed(1, dtype, device);
     let layer =
         Linear::load(&mut weights, "measured", [output, input], false).expect("a seed has every tensor");
-    let x = states([ROWS, input], dtype, device);
     let operations = (2 * ROWS * output * input) as f64;
     #[cfg(feature = "cpu")]
     if let Some(layer) = crate::fused::Layer::of(&layer, false) {
         let (x, mut y) = (vec![0.5; ROWS * input], vec![0.0; ROWS * output]);
         return rate(operations, || layer.forward(&x, &mut y, false, rzen_kernels::Then::Nothing));
     }
+    let x = states([ROWS, input], dtype, device);
     rate(operations, || wait(layer.forward(x.clone())))
 }
 

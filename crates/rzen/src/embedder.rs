@@ -41,7 +41,7 @@ impl EmbedSettings {
 
     /// Tokens from which on no more are read before those are computed.
     pub(crate) fn part_tokens(&self) -> usize {
-        self.batch_tokens.saturating_mul(TOKENS_AHEAD.max(self.threads))
+        self.batch_tokens.saturating_mul(TOKENS_AHEAD.max(self.threads)).max(1)
     }
 }
 
@@ -76,7 +76,14 @@ impl LocalEmbedder {
         let size = self.settings.part_size().min(items.len() - offset);
         while part.len() < size && tokens < self.settings.part_tokens() {
             let start = offset + part.len();
-            let some = &items[start..offset + size.min(part.len() + 2 * rayon::current_num_threads())];
+            // As many more as fit if they are like those before, and at least one for each thread at first.
+            let threads = rayon::current_num_threads();
+            let more = match tokens {
+                0 => threads,
+                _ => ((self.settings.part_tokens() - tokens) / tokens.div_ceil(part.len()))
+                    .clamp(1, 4 * threads),
+            };
+            let some = &items[start..offset + size.min(part.len() + more)];
             let encoded: Vec<_> = some.par_iter().map(|item| self.encode_item(item)).collect();
             for (i, item) in encoded.into_iter().enumerate() {
                 let fail = |source| EmbedError::Item { index: start + i, count: items.len(), source };
@@ -207,7 +214,7 @@ mod tests {
         assert_eq!([part(4, 1), part(4, 10), part(usize::MAX, 2), part(0, 0)], [32, 40, usize::MAX, 1]);
         let items = [3, 1, 2].map(|n| Encoded { input_ids: vec![1; n], pictures: vec![] });
         assert_eq!(batches(&items, settings(0, 0, 0)), [[1], [2], [0]]);
-        assert_eq!(settings(1, usize::MAX, 1).part_tokens(), usize::MAX);
+        assert_eq!([0, usize::MAX].map(|tokens| settings(1, tokens, 1).part_tokens()), [1, usize::MAX]);
     }
 
     #[test]

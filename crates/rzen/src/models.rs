@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, FloatDType};
 use rzen_data::{LoadOptions, Loader};
-use rzen_model::{Collator, ModelConfig, ModelError, Processor, ProcessorConfig, Qwen2Vl, check_fit};
+use rzen_model::{Collator, ModelConfig, ModelError, Processor, ProcessorConfig, Qwen2Vl, Way, check_fit};
 
+use crate::device::is_cpu;
 use crate::embedder::{EmbedSettings, LocalEmbedder};
 use crate::reader::Reader;
 
@@ -98,7 +99,8 @@ impl Opened {
         batch_tokens: usize,
         limits: LoadOptions,
     ) -> LocalEmbedder {
-        let threads = threads(&self.device, self.model.config());
+        let way = Way::of(FloatDType::from(self.model.dtype()), is_cpu(&self.device));
+        let threads = threads(&self.device, way, self.model.config());
         let settings = EmbedSettings { batch_size, batch_tokens, threads };
         let (loader, collator) = (loader(self.processor.config(), root, limits), self.collator());
         LocalEmbedder::new(self.model, loader, self.processor, collator, settings)
@@ -117,10 +119,11 @@ pub fn loader(config: &ProcessorConfig, root: PathBuf, limits: LoadOptions) -> L
     })
 }
 
-/// Batches worth computing side by side: one on a GPU or where products are large, as many as there are threads
-/// where a product is too small for all of them.
-pub fn threads(device: &Device, config: &ModelConfig) -> usize {
-    match crate::device::is_cpu(device) && config.text.hidden_size < 512 {
+/// Batches worth computing side by side: one on a GPU, or where kernels use all threads and products are large
+/// enough for that; otherwise as many as there are threads.
+pub fn threads(device: &Device, way: Way, config: &ModelConfig) -> usize {
+    let small = config.text.hidden_size < 512 || way == Way::Tensors;
+    match is_cpu(device) && small {
         true => std::thread::available_parallelism().map_or(1, usize::from),
         false => 1,
     }

@@ -100,6 +100,7 @@ impl Attention {
             self.heads,
             self.key_heads
         );
+        assert!(windows.iter().all(|window| window.queries.start <= window.queries.end), "queries forwards");
         assert!(windows.is_sorted_by(|a, b| a.queries.end <= b.queries.start), "queries in order");
         let rows = windows.last().map_or(0, |window| window.queries.end);
         let keys = windows.iter().map(|window| window.keys.end.max(window.prefix.end)).max().unwrap_or(0);
@@ -264,6 +265,7 @@ unsafe fn transpose_out(panel: &[f32], width: usize, count: usize, rows: *mut f3
     #[cfg(target_arch = "x86_64")]
     if crate::cpu::features().avx512 {
         use crate::matmul::avx512::{Output, Then, put};
+        assert_eq!(panel.as_ptr().addr() % 64, 0, "a panel on lines");
         let output = Output { y: rows, ldy: stride, add: false, bias: None, then: Then::Nothing };
         // SAFETY: the caller's rows, and a panel whose size was checked.
         return unsafe { put(panel.as_ptr(), width, count, &output) };

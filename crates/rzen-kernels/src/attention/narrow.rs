@@ -130,6 +130,10 @@ fn turn_values(values: &[&[f32]; 2 * STEP], width: usize, words: &mut [u32]) {
 fn product((w, ldw): (&[u32], usize), rows: usize, (x, words): (&[u32], usize), add: bool, sums: &mut [f32]) {
     assert!(w.len() >= (rows - 1) * ldw + words, "size of the rows");
     assert!(x.len() >= words * LANES && sums.len() >= rows * LANES, "sizes of the panels");
+    assert!(
+        [x.as_ptr().addr(), sums.as_ptr().addr()].iter().all(|place| place.is_multiple_of(64)),
+        "panels on lines"
+    );
     let (height, run): (usize, unsafe fn(usize, &Tile)) = match cpu::features().amx {
         true => (amx::TILE_ROWS, amx::rows),
         false => (rows.div_ceil(rows.div_ceil(avx512::TILE_ROWS)), avx512::rows_bf16),

@@ -36,23 +36,25 @@ pub(super) fn soften(scores: &mut [f32], scale: f32, running: &mut Running, y: &
     plain_soften(scores, scale, running, y);
 }
 
-fn plain_soften(scores: &mut [f32], scale: f32, running: &mut Running, y: &mut [f32]) {
-    let Running { largest, total } = running;
-    let (scores, _) = scores.as_chunks_mut::<LANES>();
-    let mut now = *largest;
-    for score in scores.iter() {
-        now.iter_mut().zip(score).for_each(|(now, score)| *now = now.max(*score));
-    }
-    let factor: [f32; LANES] = std::array::from_fn(|i| exp(scale * (largest[i] - now[i])));
-    *largest = now;
-    total.iter_mut().zip(&factor).for_each(|(total, factor)| *total *= factor);
-    for y in y.as_chunks_mut::<LANES>().0 {
-        y.iter_mut().zip(&factor).for_each(|(y, factor)| *y *= factor);
-    }
-    for score in scores.iter_mut() {
-        for i in 0..LANES {
-            score[i] = exp(scale * (score[i] - now[i]));
-            total[i] += score[i];
+widest! {
+    fn plain_soften(scores: &mut [f32], scale: f32, running: &mut Running, y: &mut [f32]) {
+        let Running { largest, total } = running;
+        let (scores, _) = scores.as_chunks_mut::<LANES>();
+        let mut now = *largest;
+        for score in scores.iter() {
+            now.iter_mut().zip(score).for_each(|(now, score)| *now = now.max(*score));
+        }
+        let factor: [f32; LANES] = std::array::from_fn(|i| exp(scale * (largest[i] - now[i])));
+        *largest = now;
+        total.iter_mut().zip(&factor).for_each(|(total, factor)| *total *= factor);
+        for y in y.as_chunks_mut::<LANES>().0 {
+            y.iter_mut().zip(&factor).for_each(|(y, factor)| *y *= factor);
+        }
+        for score in scores.iter_mut() {
+            for i in 0..LANES {
+                score[i] = exp(scale * (score[i] - now[i]));
+                total[i] += score[i];
+            }
         }
     }
 }

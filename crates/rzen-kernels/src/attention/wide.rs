@@ -58,6 +58,10 @@ fn panel_product(
     assert!(x.len() >= words * LANES && sums.len() >= rows * LANES, "sizes of the panels");
     #[cfg(target_arch = "x86_64")]
     if crate::cpu::features().avx512 {
+        assert!(
+            [x.as_ptr(), sums.as_ptr()].iter().all(|panel| panel.addr().is_multiple_of(64)),
+            "panels on lines"
+        );
         use crate::matmul::avx512::{TILE_ROWS, Tile, rows_f32};
         // Equally high tiles: a low one has too few sums under way.
         let height = rows.div_ceil(rows.div_ceil(TILE_ROWS));
@@ -124,6 +128,7 @@ fn transpose_in(rows: Rows<'_>, width: usize, panel: &mut [f32]) {
     assert!(panel.len() >= width * LANES && rows.count <= LANES, "size of the panel");
     #[cfg(target_arch = "x86_64")]
     if crate::cpu::features().avx512 {
+        assert_eq!(panel.as_ptr().addr() % 64, 0, "a panel on lines");
         let first = rows.get(0, width).as_ptr();
         rows.get(rows.count - 1, width);
         // SAFETY: the first and the last row are there, and the panel's size was checked.

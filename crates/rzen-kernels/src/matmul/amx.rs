@@ -3,6 +3,7 @@
 //! Written in assembly, since Rust has no stable intrinsics for them.
 
 use std::arch::asm;
+use std::marker::PhantomData;
 
 use super::PANEL;
 use super::avx512::{self, Tile};
@@ -11,6 +12,8 @@ use super::avx512::{self, Tile};
 pub(crate) const TILE_ROWS: usize = 32;
 /// Words of the inner dimension that an instruction takes.
 const STEP: usize = 16;
+/// Bytes from a word of all lanes to the next.
+const LANE_BYTES: usize = 4 * PANEL;
 
 /// Asks the system for the registers, which it gives to programs that want them alone.
 #[cfg(target_os = "linux")]
@@ -40,12 +43,13 @@ pub(crate) fn permitted() -> bool {
     false
 }
 
-/// The registers, set up for this thread until it is dropped.
-pub(crate) struct Registers(());
+/// The registers, set up for this thread until it is dropped; nothing but the assembly here uses them.
+pub(crate) struct Registers(PhantomData<*const ()>);
 
 impl Registers {
     /// # Safety
-    /// The processor must have AMX with bf16, and the system must have permitted it.
+    /// The processor must have AMX with bf16, and the system must have permitted it. There must be no second one
+    /// on this thread, so nothing may be given to rayon while it lives.
     pub(crate) unsafe fn new() -> Self {
         #[repr(C, align(64))]
         struct Shapes {
@@ -61,7 +65,7 @@ impl Registers {
         shapes.rows[..8].fill(16);
         // SAFETY: as the caller's.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly)) };
-        Registers(())
+        Registers(PhantomData)
     }
 }
 
@@ -111,24 +115,22 @@ unsafe fn rest(rows: usize, t: &Tile) {
 
 /// `count` times sixteen words for 32 rows and 32 lanes.
 unsafe fn steps(t: &Tile, count: usize) {
-    let lane_bytes = 4 * PANEL;
     // SAFETY: the caller vouches for the pointers.
     unsafe {
-        if t.add {
-            asm!(
-                "tileloadd tmm0, [{s} + {l}]",
-                "tileloadd tmm1, [{s} + {l} + 64]",
-                "tileloadd tmm2, [{s} + {l} + 2048]",
-                "tileloadd tmm3, [{s} + {l} + 2112]",
-                s = in(reg) t.sums,
-                l = in(reg) lane_bytes,
-                options(nostack, readonly),
-            );
-        } else {
-            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
-        }
         asm!(
+            "test {add:e}, {add:e}",
+            "jz 2f",
+            "tileloadd tmm0, [{s} + {l}]",
+            "tileloadd tmm1, [{s} + {l} + 64]",
+            "tileloadd tmm2, [{s} + {l} + 2048]",
+            "tileloadd tmm3, [{s} + {l} + 2112]",
+            "jmp 3f",
             "2:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "3:",
             "tileloadd tmm4, [{w} + {ldw}]",
             "tileloadd tmm6, [{x} + {l}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
@@ -141,18 +143,21 @@ unsafe fn steps(t: &Tile, count: usize) {
             "add {below}, 64",
             "add {x}, 2048",
             "dec {count}",
-            "jnz 2b",
+            "jnz 3b",
             "tilestored [{s} + {l}], tmm0",
             "tilestored [{s} + {l} + 64], tmm1",
             "tilestored [{s} + {l} + 2048], tmm2",
             "tilestored [{s} + {l} + 2112], tmm3",
+            add = in(reg) u32::from(t.add),
             w = inout(reg) t.w => _,
             below = inout(reg) t.w.add(16 * t.ldw) => _,
             x = inout(reg) t.x => _,
             count = inout(reg) count => _,
             s = in(reg) t.sums,
-            l = in(reg) lane_bytes,
+            l = in(reg) LANE_BYTES,
             ldw = in(reg) 4 * t.ldw,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
     }
@@ -160,22 +165,18 @@ unsafe fn steps(t: &Tile, count: usize) {
 
 /// The same for 16 rows.
 unsafe fn half_steps(t: &Tile, count: usize) {
-    let lane_bytes = 4 * PANEL;
     // SAFETY: the caller vouches for the pointers.
     unsafe {
-        if t.add {
-            asm!(
-                "tileloadd tmm0, [{s} + {l}]",
-                "tileloadd tmm1, [{s} + {l} + 64]",
-                s = in(reg) t.sums,
-                l = in(reg) lane_bytes,
-                options(nostack, readonly),
-            );
-        } else {
-            asm!("tilezero tmm0", "tilezero tmm1", options(nostack, nomem));
-        }
         asm!(
+            "test {add:e}, {add:e}",
+            "jz 2f",
+            "tileloadd tmm0, [{s} + {l}]",
+            "tileloadd tmm1, [{s} + {l} + 64]",
+            "jmp 3f",
             "2:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "3:",
             "tileloadd tmm4, [{w} + {ldw}]",
             "tileloadd tmm6, [{x} + {l}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
@@ -184,15 +185,17 @@ unsafe fn half_steps(t: &Tile, count: usize) {
             "add {w}, 64",
             "add {x}, 2048",
             "dec {count}",
-            "jnz 2b",
+            "jnz 3b",
             "tilestored [{s} + {l}], tmm0",
             "tilestored [{s} + {l} + 64], tmm1",
+            add = in(reg) u32::from(t.add),
             w = inout(reg) t.w => _,
             x = inout(reg) t.x => _,
             count = inout(reg) count => _,
             s = in(reg) t.sums,
-            l = in(reg) lane_bytes,
+            l = in(reg) LANE_BYTES,
             ldw = in(reg) 4 * t.ldw,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
     }

@@ -22,9 +22,11 @@ pub(crate) const PANEL: usize = 32;
 pub enum Matrix<'a> {
     /// 32 bits.
     F32(&'a [f32]),
-    /// 16 bits; inputs are rounded to as many where the processor multiplies such numbers.
+    /// 16 bits; inputs are rounded to as many where the processor multiplies such numbers, otherwise weights are
+    /// widened.
     Bf16(&'a [bf16]),
-    /// 16 bits, of which every number is computed with as f32: what comes out is the same as with widened weights.
+    /// 16 bits, of which every number is computed with as f32. With AVX-512 what comes out is the same to the last
+    /// bit as with weights that were widened before.
     WidenedBf16(&'a [bf16]),
 }
 
@@ -78,20 +80,21 @@ pub enum Then<'a> {
 
 /// What sums begin with.
 #[derive(Clone, Copy)]
-enum Start<B> {
+enum Start<'a> {
     Zero,
-    Bias(B),
+    Bias(&'a [f32]),
     /// What stands in the outputs.
     Add,
-    AddBias(B),
+    AddBias(&'a [f32]),
 }
 
 impl Linear<'_> {
     /// Computes `y`, or adds to it where `add` is set.
     ///
-    /// `x`: `[rows, inputs]`; `y`: `[rows, outputs]`. An output row is a function of its input row alone:
-    /// however many rows there are and wherever it stands among them, for as long as the rows are more
-    /// than [`FEW_ROWS`] or not more; between the two the order of the sums differs.
+    /// `x`: `[rows, inputs]`; `y`: `[rows, outputs]`. With AVX-512 an output row is a function of its input row
+    /// alone, however many rows there are and wherever it stands among them, for as long as there are more than
+    /// [`FEW_ROWS`] or not more: between the two the order of the sums differs. Elsewhere it may differ with the
+    /// number of rows.
     ///
     /// # Panics
     /// If a slice has not the size that the layer says.
@@ -103,7 +106,7 @@ impl Linear<'_> {
         if let Then::Gate(gate) = then {
             assert_eq!(gate.len(), y.len(), "size of the gate");
         }
-        if rows == 0 {
+        if y.is_empty() {
             return;
         }
         if let Some(lora) = &self.lora {
@@ -145,7 +148,7 @@ struct Product<'a> {
     y: &'a mut [f32],
     inputs: usize,
     outputs: usize,
-    start: Start<&'a [f32]>,
+    start: Start<'a>,
     then: Then<'a>,
 }
 
@@ -254,6 +257,9 @@ mod tests {
     /// To the last bit, so that half the memory costs nothing.
     #[test]
     fn widened_weights_are_the_same_as_wide_ones() {
+        if !crate::features().avx512 {
+            return println!("skipped: this processor has no AVX-512");
+        }
         for (rows, inputs, outputs) in SHAPES {
             let (x, w) = (wave(rows * inputs, 0.71), narrow(&wave(outputs * inputs, 0.37)));
             let wide = widen(&w);
@@ -289,6 +295,9 @@ mod tests {
 
     #[test]
     fn a_row_is_the_same_in_any_company() {
+        if !crate::features().avx512 {
+            return println!("skipped: this processor has no AVX-512");
+        }
         let (inputs, outputs) = (800, 50);
         let (x, w) = (wave(1000 * inputs, 0.71), wave(outputs * inputs, 0.37));
         let narrow = narrow(&w);

@@ -40,17 +40,17 @@ enum Kind {
     Amx,
 }
 
-/// A pointer that tasks share; each writes outputs of its own.
+/// Outputs that tasks share; each writes some of its own.
 #[derive(Clone, Copy)]
-struct Shared<T>(T);
-// SAFETY: tasks read the same and write disjoint outputs; the slices outlive them.
-unsafe impl<T> Send for Shared<T> {}
+struct Shared(Output);
+// SAFETY: tasks write disjoint outputs; the slices outlive them.
+unsafe impl Send for Shared {}
 // SAFETY: as above.
-unsafe impl<T> Sync for Shared<T> {}
+unsafe impl Sync for Shared {}
 
-impl<T: Copy> Shared<T> {
+impl Shared {
     /// Taken by a method, so that closures capture the whole.
-    fn get(&self) -> T {
+    fn get(&self) -> Output {
         self.0
     }
 }
@@ -70,6 +70,9 @@ impl<'a> Words<'a> {
             Matrix::Bf16(w) if cpu.avx512_bf16 && inputs.is_multiple_of(2) && w.as_ptr().addr() % 4 == 0 => {
                 let kind = if cpu.amx { Kind::Amx } else { Kind::Bf16 };
                 Some(Words { data: Data::Words(pairs_as_words(w)), words: inputs / 2, kind })
+            }
+            Matrix::Bf16(w) if cpu.avx512 => {
+                Some(Words { data: Data::Narrow(w), words: inputs, kind: Kind::F32 })
             }
             _ => None,
         }
@@ -97,17 +100,20 @@ impl<'a> Words<'a> {
         let output = Shared(product.output());
         // Enough weights in a task to be worth a thread.
         let least = (1 << 16) / (4 * words * rows) + 1;
-        (0..outputs.div_ceil(4)).into_par_iter().with_min_len(least).for_each(|group| {
-            let first = 4 * group;
-            let count = 4.min(outputs - first);
-            let mut wide = self.room(4, words);
-            let (w, _) = self.weights(first..first + count, &(0..words), &mut wide);
-            for row in (0..rows).step_by(4) {
-                let x = x[row * words..].as_ptr();
-                // SAFETY: rows and outputs are inside the slices, and the processor has the instructions.
-                unsafe { dot((x, 4.min(rows - row)), (w, count), words, output.get().at(row, first)) };
-            }
-        });
+        let tasks = (0..outputs.div_ceil(4)).into_par_iter().with_min_len(least);
+        tasks.for_each_init(
+            || self.room(4, words),
+            |wide, group| {
+                let first = 4 * group;
+                let count = 4.min(outputs - first);
+                let (w, _) = self.weights(first..first + count, &(0..words), wide);
+                for row in (0..rows).step_by(4) {
+                    let x = x[row * words..].as_ptr();
+                    // SAFETY: rows and outputs are inside the slices, and the processor has the instructions.
+                    unsafe { dot((x, 4.min(rows - row)), (w, count), words, output.get().at(row, first)) };
+                }
+            },
+        );
     }
 
     /// Inputs in packed panels, weights as they are stored.

@@ -19,7 +19,7 @@ use layers::Stored;
 
 /// The pooled states, `[batch, hidden_size]`, if all is in main memory.
 pub(crate) fn pooled(model: &Qwen2Vl, input: &EncoderInput) -> Option<Tensor<2>> {
-    // Before anything is computed: all of it or nothing.
+    // Of both before either computes: what is elsewhere is elsewhere for all of a model.
     let decoder = decoder::Decoder::of(&model.model, model.widen)?;
     let pictures = match &input.patches {
         Some(patches) => vision::Tower::of(&model.visual, model.widen)?.forward(patches)?,

@@ -145,12 +145,12 @@ impl Plan {
             Some(gflops) => Rates::even(gflops * 1e9),
             None => Rates::measure(&config, dtype, &device),
         };
+        let way = Way::of(dtype, crate::device::is_cpu(&device));
         let settings = EmbedSettings {
             batch_size: args.batch_size,
             batch_tokens: args.batch_tokens,
-            threads: crate::models::threads(&device, &config),
+            threads: crate::models::threads(&device, way, &config),
         };
-        let way = Way::of(dtype, crate::device::is_cpu(&device));
         // What is stored as bf16 stays so where kernels widen it on the way.
         let weight_size = match way {
             Way::Fused if args.stored_as_bf16()? => 2,
@@ -308,8 +308,9 @@ fn most_memory(
     let sum = |f: fn(&Kind) -> usize| mix.iter().map(f).sum::<usize>();
     let (all, tokens) = (sum(|kind| kind.count), sum(|kind| kind.count * kind.shape.tokens()));
     let within_tokens = (settings.part_tokens().saturating_mul(all)).div_ceil(tokens);
-    // No more than there are.
-    let ahead = all.min(2 * settings.part_size().min(within_tokens));
+    // One for each thread at least, and no more than there are.
+    let part = settings.part_size().min(within_tokens.max(rayon::current_num_threads()));
+    let ahead = all.min(2 * part);
     let share = |kind: &Kind| (ahead * kind.count).div_ceil(all);
     let waiting: Vec<_> = mix.iter().map(|kind| (&kind.shape, share(kind))).collect();
     let of = |kind: &Kind| {
@@ -381,7 +382,8 @@ mod tests {
         // 6 of 1320 tokens are a batch, or 4 items; 13 are 2 batches of 8192 tokens and are read at once, and twice.
         let many = plan(&["picture:1280=1000"]);
         assert_eq!(many.memory.activations, plan(&["picture:1280=4"]).memory.activations);
-        assert_eq!(many.memory.waiting, 26.0 * picture.memory.waiting);
+        let read = 2 * rayon::current_num_threads().clamp(13, 32);
+        assert_eq!(many.memory.waiting, read as f64 * picture.memory.waiting);
         assert_eq!(text.memory.waiting.to_bits(), 0.0f64.to_bits(), "no minus");
     }
 
