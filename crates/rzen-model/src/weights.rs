@@ -298,6 +298,14 @@ impl<'a> Weights<'a> {
         Weights { source: Source::Files(files), dtype, device: device.clone() }
     }
 
+    /// The same numbers, for another device.
+    pub(crate) fn on<T>(&mut self, device: &Device, load: impl FnOnce(&mut Self) -> T) -> T {
+        let own = std::mem::replace(&mut self.device, device.clone());
+        let loaded = load(self);
+        self.device = own;
+        loaded
+    }
+
     /// Random numbers that depend on the seed and the tensor's name alone, not on the order.
     pub(crate) fn from_seed(seed: u64, dtype: FloatDType, device: &Device) -> Self {
         Self::from_made(seed, BTreeMap::new(), dtype, device)

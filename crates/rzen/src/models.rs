@@ -22,6 +22,8 @@ pub struct Opened {
 
 /// Opens a Hugging Face folder, and a PEFT adapter on it. An adapter's own processor settings go first.
 ///
+/// The token table stays on the CPU, where that is compiled in.
+///
 /// # Errors
 /// Names the folder, the file and what is wrong with it.
 pub fn open(folder: &Path, adapter: Option<&Path>, dtype: FloatDType, device: &Device) -> Result<Opened> {
@@ -30,8 +32,8 @@ pub fn open(folder: &Path, adapter: Option<&Path>, dtype: FloatDType, device: &D
         "model {}: no `config.json` there; give the folder of a Hugging Face checkpoint",
         folder.display()
     );
-    let model =
-        Qwen2Vl::load(folder, dtype, device).with_context(|| format!("model {}", folder.display()))?;
+    let model = Qwen2Vl::load_with_table_on(&crate::device::table_home(device), folder, dtype, device)
+        .with_context(|| format!("model {}", folder.display()))?;
     let model = match adapter {
         Some(adapter) => {
             model.with_adapter(adapter).with_context(|| format!("adapter {}", adapter.display()))?
