@@ -1,37 +1,15 @@
-//! What must hold of any model: a vector does not depend on its company, and is finite and unit. And of
-//! the rules that these tests measure with.
+//! What must hold of any model, and of the rules that these tests measure with.
 
 use std::path::Path;
 
 use burn::tensor::FloatDType;
-use rzen_core::{Encode, check_unit_vector};
-use rzen_model::{Encoded, PositionMode};
+use rzen_core::check_unit_vector;
+use rzen_model::Encoded;
 
-use crate::case::{Case, cases, collator, special_ids};
-use crate::reference::{cosine, distance, named_folder};
-use crate::{model, rows};
-
-fn embed(model: &rzen_model::Qwen2Vl, items: &[&Encoded]) -> Vec<Vec<f32>> {
-    rows(&model.encode(collator(model, PositionMode::Mrope).collate(items)).into_data())
-}
-
-#[test]
-fn golden_company_changes_nothing() {
-    let Some(model) = model(FloatDType::F32) else { return };
-    let cases: Vec<Case> = cases().into_iter().filter(|case| !case.name.starts_with("official")).collect();
-    let items: Vec<&Encoded> =
-        cases.iter().flat_map(Case::items).filter(|item| item.input_ids.len() < 300).collect();
-    let together = embed(&model, &items);
-    let reversed: Vec<&Encoded> = items.iter().rev().copied().collect();
-    let backwards = embed(&model, &reversed);
-    for (i, item) in items.iter().enumerate() {
-        let alone = &embed(&model, &[*item])[0];
-        check_unit_vector(alone).unwrap();
-        let alone: Vec<f64> = alone.iter().map(|x| f64::from(*x)).collect();
-        assert!(cosine(&together[i], &alone) > 0.999_999, "item {i} in a batch");
-        assert!(cosine(&backwards[items.len() - 1 - i], &alone) > 0.999_999, "item {i} in another order");
-    }
-}
+use crate::case::{cases, special_ids};
+use crate::company::embed;
+use crate::model;
+use crate::reference::{distance, named_folder};
 
 #[test]
 fn a_reference_is_named_from_the_workspace() {
