@@ -13,7 +13,7 @@ mod random;
 mod reference;
 mod saving;
 
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::FloatDType;
 use rzen_model::Qwen2Vl;
 
 use case::{Case, cases};
