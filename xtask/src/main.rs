@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 /// Verbs that xtask runs itself; the program's own are in [`program::VERBS`].
 const OWN_VERBS: &[(&str, &str)] = &[
-    ("test", "run all tests: cargo test --release --workspace [ARGS]"),
+    ("test", "run all tests: cargo test --release --workspace [ARGS]; with --backend those of its devices"),
     ("check", "what CI checks before the tests: fmt, tidy, clippy, docs"),
     ("tidy", "crate arrows, features, licences, unused dependencies, sizes, text"),
     ("help", "this list"),
@@ -48,7 +48,10 @@ fn help() -> String {
         text += &format!("  {:<9}{}\n", verb.name, verb.about);
     }
     let backends: Vec<&str> = program::BACKENDS.iter().map(|backend| backend.name).collect();
-    text += &format!("  --backend {} compiles that backend in and runs on it\n", backends.join("|"));
+    text += &format!(
+        "  --backend {} compiles that backend in and runs on it; several: wgpu,cuda\n",
+        backends.join("|")
+    );
     text += "  `cargo xtask VERB --help` lists the options of a verb\n\nVerbs of the workspace:\n";
     for (name, about) in OWN_VERBS {
         text += &format!("  {name:<9}{about}\n");

@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 /// A verb of the program.
 pub struct Verb {
@@ -25,13 +25,14 @@ pub const VERBS: &[Verb] = &[
     Verb { name: "inspect", about: "what a checkpoint or an adapter holds", device: false },
     Verb { name: "init", about: "random weights in the shape of a released model", device: false },
     Verb { name: "plan", about: "operations, memory and time of embedding, predicted", device: true },
+    Verb { name: "doctor", about: "whether each device computes what it should", device: false },
 ];
 
 /// A backend, the features of `rzen` that compile it in, and the device that it serves.
 pub struct Backend {
     pub name: &'static str,
-    feature: Option<&'static str>,
-    device: &'static str,
+    pub feature: Option<&'static str>,
+    pub device: &'static str,
 }
 
 /// Features are additive: every build has the CPU, the default.
@@ -52,10 +53,10 @@ pub fn run(verb: &str, args: &[String]) -> Result<ExitCode> {
 
 /// The arguments of the cargo command for `verb` and its `args`.
 fn cargo_args(verb: &str, args: &[String]) -> Result<Vec<String>> {
-    let (backend, mut args) = take_backend(args)?;
+    let (backends, mut args) = take_backends(args)?;
     let mut out: Vec<String> = ["run", "--release", "-p", "rzen", "--bin", "rzen"].map(str::to_owned).into();
-    if let Some(backend) = backend {
-        out.extend(backend.feature.map(|feature| format!("--features={feature}")));
+    out.extend(features(&backends));
+    if let Some(backend) = backends.first() {
         let known = VERBS.iter().find(|known| known.name == verb);
         let names_device = args.iter().any(|arg| arg == "--device" || arg.starts_with("--device="));
         if known.is_some_and(|known| known.device) && !names_device {
@@ -67,12 +68,18 @@ fn cargo_args(verb: &str, args: &[String]) -> Result<Vec<String>> {
     Ok(out)
 }
 
-/// Takes `--backend NAME` or `--backend=NAME` out of `args`; the last one counts.
-fn take_backend(args: &[String]) -> Result<(Option<&'static Backend>, Vec<String>)> {
-    let (mut backend, mut rest) = (None, Vec::new());
+/// The argument that compiles these backends in, where any is needed.
+pub fn features(backends: &[&Backend]) -> Option<String> {
+    let features: Vec<&str> = backends.iter().filter_map(|backend| backend.feature).collect();
+    (!features.is_empty()).then(|| format!("--features={}", features.join(",")))
+}
+
+/// Takes `--backend NAME,NAME` or `--backend=NAME` out of `args`; the last one counts.
+pub fn take_backends(args: &[String]) -> Result<(Vec<&'static Backend>, Vec<String>)> {
+    let (mut backends, mut rest) = (Vec::new(), Vec::new());
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        let name = match arg.strip_prefix("--backend") {
+        let list = match arg.strip_prefix("--backend") {
             Some("") => args.next().with_context(|| format!("--backend needs a name: {}", names()))?,
             Some(value) if value.starts_with('=') => &value[1..],
             _ => {
@@ -80,12 +87,14 @@ fn take_backend(args: &[String]) -> Result<(Option<&'static Backend>, Vec<String
                 continue;
             }
         };
-        let Some(found) = BACKENDS.iter().find(|backend| backend.name == name) else {
-            bail!("--backend `{name}` is not one of: {}", names());
-        };
-        backend = Some(found);
+        backends = list.split(',').map(named).collect::<Result<_>>()?;
     }
-    Ok((backend, rest))
+    Ok((backends, rest))
+}
+
+fn named(name: &str) -> Result<&'static Backend> {
+    let found = BACKENDS.iter().find(|backend| backend.name == name);
+    found.with_context(|| format!("--backend `{name}` is not one of: {}", names()))
 }
 
 fn names() -> String {
@@ -125,6 +134,14 @@ mod tests {
         let expected = "run --release -p rzen --bin rzen --features=vulkan -- train --device=wgpu --set a=1";
         assert_eq!(line("train", "--set a=1 --backend vulkan"), expected);
         assert_eq!(line("train", "--backend=vulkan --set a=1"), expected);
+    }
+
+    #[test]
+    fn several_backends_are_compiled_in_together() {
+        let expected = "run --release -p rzen --bin rzen --features=wgpu,cuda -- doctor --json";
+        assert_eq!(line("doctor", "--backend cpu,wgpu,cuda --json"), expected);
+        let expected = "run --release -p rzen --bin rzen --features=cuda,wgpu -- embed --device=cuda";
+        assert_eq!(line("embed", "--backend cuda,wgpu"), expected);
     }
 
     #[test]

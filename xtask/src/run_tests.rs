@@ -12,19 +12,21 @@ use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::program::{features, take_backends};
+
 /// Runs `cargo test --release --workspace ARGS`; packages named in ARGS (`-p`) replace the whole workspace.
+///
+/// `--backend NAME,NAME` in ARGS runs the tests of devices instead (`crates/rzen/tests/backends`), built with these
+/// backends and the profile `backends`.
 pub fn run(args: &[String]) -> Result<ExitCode> {
-    let mut line: Vec<&str> = vec!["test", "--release"];
-    if !args.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) {
-        line.push("--workspace");
-    }
-    line.extend(args.iter().map(String::as_str));
     let summarise = !args.iter().any(|arg| arg == "--" || arg == "--no-run" || arg == "--help");
-    if summarise {
-        line.extend(["--", "--show-output"]);
-    }
+    let line = cargo_args(args, summarise)?;
     let mut command = crate::cargo();
     command.args(&line);
+    if std::env::var_os(AUTOTUNE).is_none() {
+        // A test runs each product a few times: looking for the fastest kernel takes minutes and saves nothing.
+        command.env(AUTOTUNE, "minimal");
+    }
     if let Some(folder) = std::env::var_os(REFERENCE) {
         command.env(REFERENCE, absolute(Path::new(&folder))?);
     }
@@ -46,6 +48,33 @@ pub fn run(args: &[String]) -> Result<ExitCode> {
     let status = child.wait().context("waiting for cargo test")?;
     println!("{}\nran: cargo {}", summary.text(), line.join(" "));
     Ok(exit_code(status.success()))
+}
+
+/// How hard burn looks for the fastest kernels on a GPU.
+const AUTOTUNE: &str = "CUBECL_AUTOTUNE_LEVEL";
+
+/// The arguments of cargo; with `summarise`, tests show what they print.
+fn cargo_args(args: &[String], summarise: bool) -> Result<Vec<String>> {
+    let (backends, args) = take_backends(args)?;
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let mut line = match backends.is_empty() {
+        false => words(&["test", "--profile", "backends", "-p", "rzen", "--test", "backends"]),
+        true if args.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) => {
+            words(&["test", "--release"])
+        }
+        true => words(&["test", "--release", "--workspace"]),
+    };
+    line.extend(features(&backends));
+    line.extend(args);
+    if summarise {
+        line.extend(words(&["--", "--show-output"]));
+        // Tests are named after the devices that they run on.
+        let mut devices: Vec<String> =
+            backends.iter().map(|backend| format!("{}::", backend.device)).collect();
+        devices.dedup();
+        line.extend(devices);
+    }
+    Ok(line)
 }
 
 /// Names the folder of golden outputs for the tests.
@@ -125,6 +154,20 @@ fn number_before(text: &str, word: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backend_replaces_the_workspace_by_the_tests_of_devices() {
+        let line = |args: &str, summarise| {
+            let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+            cargo_args(&args, summarise).map_or_else(|error| format!("{error:#}"), |args| args.join(" "))
+        };
+        assert_eq!(line("", true), "test --release --workspace -- --show-output");
+        assert_eq!(line("-p rzen-core item", true), "test --release -p rzen-core item -- --show-output");
+        let suite = "test --profile backends -p rzen --test backends --features=wgpu,cuda";
+        assert_eq!(line("--backend wgpu,cuda", true), format!("{suite} -- --show-output wgpu:: cuda::"));
+        assert_eq!(line("--backend wgpu,cuda --no-run", false), format!("{suite} --no-run"));
+        assert!(line("--backend tpu", true).contains("`tpu` is not one of"));
+    }
 
     #[test]
     fn the_reference_folder_is_absolute_or_refused() {

@@ -19,7 +19,7 @@ use crate::{LoadError, LoadOptions, sample_frames};
 /// The program that the options, the environment or the PATH name.
 ///
 /// One that is named but not there is given back all the same: starting it then fails by name.
-pub(crate) fn find_ffmpeg(options: &LoadOptions) -> Option<PathBuf> {
+pub fn find_ffmpeg(options: &LoadOptions) -> Option<PathBuf> {
     let named = options.ffmpeg.clone().or_else(|| env::var_os("RZEN_FFMPEG").map(PathBuf::from));
     named.or_else(|| {
         let name = format!("ffmpeg{}", env::consts::EXE_SUFFIX);

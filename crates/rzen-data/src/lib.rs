@@ -44,6 +44,7 @@ pub use bad_rows::{BadRow, BadRows, BadRowsError, LoadedSample, load_samples, lo
 pub use embed_rows::{EmbedRow, embed_rows};
 pub use error::LoadError;
 pub use eval_corpus::{Candidate, EvalCorpus, EvalQuery, EvalSet, EvalTask};
+pub use ffmpeg::find_ffmpeg;
 pub use keys::{RowKeys, row_keys};
 pub use loader::Loader;
 pub use options::{IncompleteVideo, LoadOptions, VideoDecoder};

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::silu;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::ModelError;
 use crate::config::TextConfig;
@@ -26,7 +26,9 @@ pub struct Decoder {
     pub norm: RmsNorm,
 }
 
-/// The weight of `embed_tokens`.
+/// The weight of `embed_tokens`; may be on another device than all else, see [`Qwen2Vl::load_with_table_on`].
+///
+/// [`Qwen2Vl::load_with_table_on`]: crate::Qwen2Vl::load_with_table_on
 #[derive(Module, Debug)]
 pub struct TokenTable {
     /// `[vocab_size, hidden_size]`.
@@ -41,14 +43,21 @@ impl TokenTable {
 }
 
 impl Decoder {
-    pub(crate) fn load(weights: &mut Weights, config: &TextConfig) -> Result<Self, ModelError> {
+    /// The token table goes to `table_home`, all else to the device of `weights`.
+    pub(crate) fn load(
+        weights: &mut Weights,
+        config: &TextConfig,
+        table_home: &Device,
+    ) -> Result<Self, ModelError> {
         let layers = (0..config.num_hidden_layers)
             .map(|i| DecoderLayer::load(weights, &format!("model.layers.{i}"), config))
             .collect::<Result<_, _>>()?;
         let shape = [config.vocab_size, config.hidden_size];
         Ok(Decoder {
             embed_tokens: TokenTable {
-                weight: weights.param("model.embed_tokens.weight", shape, Init::Normal(1.0))?,
+                weight: weights.on(table_home, |weights| {
+                    weights.param("model.embed_tokens.weight", shape, Init::Normal(1.0))
+                })?,
             },
             layers,
             norm: RmsNorm::load(weights, "model.norm", config.hidden_size, config.rms_norm_eps)?,

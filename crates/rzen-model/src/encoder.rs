@@ -49,33 +49,59 @@ impl Qwen2Vl {
     /// Names the file and the tensor or setting that is missing, of another shape, not finite or
     /// has no place in the model. `lm_head` is ignored.
     pub fn load(folder: &Path, dtype: FloatDType, device: &Device) -> Result<Self, ModelError> {
-        Self::load_from(folder, |files| Weights::from_files(files, dtype, device))
+        Self::load_with_table_on(device, folder, dtype, device)
     }
 
-    /// As [`Qwen2Vl::load`], for [`Qwen2Vl::embed`] alone: the vectors are the same, but where fused kernels
-    /// compute in f32, bf16 weights stay as they are stored and become f32 on the way through the processor.
-    /// That takes half the memory, and none is read before it is needed. What is saved from such a model is bf16
-    /// as well.
+    /// Loads as [`Qwen2Vl::load`] does, but keeps the token table on `table_home`: rows are looked up there, and only
+    /// those that a batch needs go to `device`.
+    ///
+    /// The table is a fifth of the 2B model, and larger than what a kernel can see as one buffer on some GPUs (128 MiB
+    /// is all that WebGPU promises). On the CPU it stays in the file's pages.
     ///
     /// # Errors
-    /// As of [`Qwen2Vl::load`].
-    pub fn load_to_embed(folder: &Path, dtype: FloatDType, device: &Device) -> Result<Self, ModelError> {
-        let widen = dtype == FloatDType::F32 && Way::of(dtype, is_main_memory(device)) == Way::Fused;
-        let model = Self::load_from(folder, |files| match widen {
-            true => Weights::from_files(files, dtype, device).keeping_bf16(),
-            false => Weights::from_files(files, dtype, device),
-        })?;
-        // Only if something was kept.
-        Ok(Qwen2Vl { widen: widen && model.dtype() == DType::BF16, ..model })
+    /// As [`Qwen2Vl::load`].
+    pub fn load_with_table_on(
+        table_home: &Device,
+        folder: &Path,
+        dtype: FloatDType,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        Self::load_as(table_home, folder, dtype, device, false)
     }
 
-    fn load_from(
+    /// As [`Qwen2Vl::load_with_table_on`], for [`Qwen2Vl::embed`] alone: the vectors are the same, but where fused
+    /// kernels compute in f32, bf16 weights stay as they are stored and become f32 on the way through the
+    /// processor. That takes half the memory, and none is read before it is needed. What is saved from such a
+    /// model is bf16 as well.
+    ///
+    /// # Errors
+    /// As [`Qwen2Vl::load`].
+    pub fn load_to_embed(
+        table_home: &Device,
         folder: &Path,
-        weights: impl FnOnce(&TensorFiles) -> Weights<'_>,
+        dtype: FloatDType,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        if dtype != FloatDType::F32 || Way::of(dtype, is_main_memory(device)) != Way::Fused {
+            return Self::load_with_table_on(table_home, folder, dtype, device);
+        }
+        let model = Self::load_as(table_home, folder, dtype, device, true)?;
+        // Only if something was kept.
+        Ok(Qwen2Vl { widen: model.dtype() == DType::BF16, ..model })
+    }
+
+    fn load_as(
+        table_home: &Device,
+        folder: &Path,
+        dtype: FloatDType,
+        device: &Device,
+        keep_bf16: bool,
     ) -> Result<Self, ModelError> {
         let config = ModelConfig::load(folder)?;
         let files = TensorFiles::open_checkpoint(folder)?;
-        let model = Self::build(&config, &mut weights(&files))?;
+        let mut weights = Weights::from_files(&files, dtype, device);
+        weights.keep_bf16 = keep_bf16;
+        let model = Self::build(&config, &mut weights, table_home)?;
         let known = crate::save::names(&model);
         let extra: Vec<String> = files
             .names()
@@ -90,13 +116,18 @@ impl Qwen2Vl {
 
     /// A model of this shape with random weights that depend on `seed` alone.
     pub fn random(config: &ModelConfig, seed: u64, dtype: FloatDType, device: &Device) -> Self {
-        Self::build(config, &mut Weights::from_seed(seed, dtype, device)).expect("a seed has every tensor")
+        let mut weights = Weights::from_seed(seed, dtype, device);
+        Self::build(config, &mut weights, device).expect("a seed has every tensor")
     }
 
-    pub(crate) fn build(config: &ModelConfig, weights: &mut Weights) -> Result<Self, ModelError> {
+    pub(crate) fn build(
+        config: &ModelConfig,
+        weights: &mut Weights,
+        table_home: &Device,
+    ) -> Result<Self, ModelError> {
         Ok(Qwen2Vl {
             visual: VisionTower::load(weights, &config.vision, config.text.hidden_size)?,
-            model: Decoder::load(weights, &config.text)?,
+            model: Decoder::load(weights, &config.text, table_home)?,
             config: config.clone(),
             adapter: None,
             adapter_naming: Naming::default(),
@@ -125,8 +156,11 @@ impl Qwen2Vl {
         &self.companions
     }
 
-    /// Makes every weight trainable.
-    pub fn unfreeze_all(self) -> Self {
+    /// Makes every weight trainable, and brings the token table to where the others are.
+    pub fn unfreeze_all(mut self) -> Self {
+        let here = self.model.norm.weight.val().device();
+        let table = &mut self.model.embed_tokens;
+        table.weight = table.weight.clone().map(|weight| weight.to_device(&here));
         self.set_require_grad(true)
     }
 
@@ -173,8 +207,7 @@ impl Qwen2Vl {
 
     /// Token rows with picture rows put in: `[batch · seq, hidden_size]`.
     fn inputs_embeds(&self, input: &EncoderInput, trace: &mut Trace) -> Tensor<2> {
-        let ids = input.tokens.ids_like(&self.model.embed_tokens.weight.val());
-        let words = self.model.embed_tokens.forward(ids);
+        let words = self.words(&input.tokens);
         match &input.patches {
             None => words,
             Some(patches) => {
@@ -183,6 +216,20 @@ impl Qwen2Vl {
                 Tensor::cat(vec![words, pictures], 0).select(0, order)
             }
         }
+    }
+}
+
+impl Qwen2Vl {
+    /// The table's row for each token, where all other weights are: `[batch · seq, hidden_size]`.
+    fn words(&self, tokens: &TokenInput) -> Tensor<2> {
+        let (table, near) = (self.model.embed_tokens.weight.val(), self.model.norm.weight.val());
+        let (home, here) = (table.device().without_autodiff(), near.device().without_autodiff());
+        if home == here {
+            return self.model.embed_tokens.forward(tokens.ids_like(&table));
+        }
+        // Nothing trains a table that is elsewhere: `unfreeze_all` brings it here.
+        let words = table.inner().select(0, tokens.ids.clone().to_device(&home)).to_device(&here);
+        if near.is_autodiff() { words.autodiff() } else { words }
     }
 }
 

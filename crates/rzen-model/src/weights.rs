@@ -289,7 +289,7 @@ pub(crate) struct Weights<'a> {
     source: Source<'a>,
     dtype: FloatDType,
     /// What files store as bf16 stays so.
-    keep_bf16: bool,
+    pub(crate) keep_bf16: bool,
     device: Device,
 }
 
@@ -304,9 +304,12 @@ impl<'a> Weights<'a> {
         Weights { source: Source::Files(files), dtype, keep_bf16: false, device: device.clone() }
     }
 
-    /// The same, but that what files store as bf16 stays so.
-    pub(crate) fn keeping_bf16(self) -> Self {
-        Weights { keep_bf16: true, ..self }
+    /// The same numbers, for another device.
+    pub(crate) fn on<T>(&mut self, device: &Device, load: impl FnOnce(&mut Self) -> T) -> T {
+        let own = std::mem::replace(&mut self.device, device.clone());
+        let loaded = load(self);
+        self.device = own;
+        loaded
     }
 
     /// Random numbers that depend on the seed and the tensor's name alone, not on the order.

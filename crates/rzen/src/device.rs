@@ -14,6 +14,27 @@ pub fn available() -> Vec<&'static str> {
     kinds.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect()
 }
 
+/// A device that this program can compute on.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// As `--device` takes it, with its number where there may be several.
+    pub name: String,
+    /// The device.
+    pub device: Device,
+}
+
+/// Every device of every backend that was compiled in, the CPU first.
+pub fn found() -> Vec<Found> {
+    let numbered = |kind: &'static str, devices: Vec<Device>| {
+        devices
+            .into_iter()
+            .enumerate()
+            .map(move |(at, device)| Found { name: format!("{kind}:{at}"), device })
+    };
+    let cpu = cpu().ok().map(|device| Found { name: "cpu".into(), device });
+    cpu.into_iter().chain(numbered("wgpu", all_wgpu())).chain(numbered("cuda", all_cuda())).collect()
+}
+
 /// Opens `cpu`, `wgpu`, `wgpu:N`, `cuda` or `cuda:N`.
 ///
 /// `wgpu` is the adapter that the system prefers, `wgpu:N` the N-th of all that are found, whatever their kind.
@@ -45,6 +66,11 @@ pub fn is_cpu(device: &Device) -> bool {
         let _ = device;
         false
     };
+}
+
+/// Where the token table of a model on `device` is kept: on the CPU, which every program but those built without it has.
+pub fn table_home(device: &Device) -> Device {
+    cpu().unwrap_or_else(|_| device.clone())
 }
 
 /// The element type that `--dtype` names.
@@ -94,13 +120,22 @@ fn cpu() -> Result<Device> {
 }
 
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
+fn all_wgpu() -> Vec<Device> {
+    Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec()
+}
+
+#[cfg(not(any(feature = "wgpu", feature = "vulkan", feature = "metal")))]
+fn all_wgpu() -> Vec<Device> {
+    Vec::new()
+}
+
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 fn wgpu(index: Option<usize>) -> Result<Device> {
-    use burn::tensor::{DeviceKind, DeviceType};
-    let mut found = Device::enumerate(DeviceType::Wgpu).into_vec();
+    let mut found = all_wgpu();
     check_index("wgpu", index.unwrap_or(0), &found)?;
     match index {
         Some(index) => Ok(found.swap_remove(index)),
-        None => Ok(Device::wgpu(DeviceKind::DefaultDevice)),
+        None => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
     }
 }
 
@@ -110,8 +145,18 @@ fn wgpu(_index: Option<usize>) -> Result<Device> {
 }
 
 #[cfg(feature = "cuda")]
+fn all_cuda() -> Vec<Device> {
+    Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn all_cuda() -> Vec<Device> {
+    Vec::new()
+}
+
+#[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Device> {
-    check_index("cuda", index, &Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec())?;
+    check_index("cuda", index, &all_cuda())?;
     Ok(Device::cuda(index))
 }
 

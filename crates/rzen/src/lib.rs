@@ -6,6 +6,7 @@
 pub mod augment;
 pub mod batches;
 pub mod device;
+pub mod doctor;
 pub mod embedder;
 pub mod evaluate;
 pub mod files;

@@ -7,7 +7,7 @@ use burn::tensor::{Device, FloatDType};
 use rzen_data::{LoadOptions, Loader};
 use rzen_model::{Collator, ModelConfig, ModelError, Processor, ProcessorConfig, Qwen2Vl, Way, check_fit};
 
-use crate::device::is_cpu;
+use crate::device::{is_cpu, table_home};
 use crate::embedder::{EmbedSettings, LocalEmbedder};
 use crate::reader::Reader;
 
@@ -23,10 +23,13 @@ pub struct Opened {
 
 /// Opens a Hugging Face folder, and a PEFT adapter on it. An adapter's own processor settings go first.
 ///
+/// The token table stays on the CPU, where that is compiled in.
+///
 /// # Errors
 /// Names the folder, the file and what is wrong with it.
 pub fn open(folder: &Path, adapter: Option<&Path>, dtype: FloatDType, device: &Device) -> Result<Opened> {
-    open_with(folder, adapter, |folder| Qwen2Vl::load(folder, dtype, device), device)
+    let load = |folder: &Path| Qwen2Vl::load_with_table_on(&table_home(device), folder, dtype, device);
+    open_with(folder, adapter, load, device)
 }
 
 /// The same for a model that is to embed and nothing else, see [`Qwen2Vl::load_to_embed`].
@@ -39,7 +42,8 @@ pub fn open_to_embed(
     dtype: FloatDType,
     device: &Device,
 ) -> Result<Opened> {
-    open_with(folder, adapter, |folder| Qwen2Vl::load_to_embed(folder, dtype, device), device)
+    let load = |folder: &Path| Qwen2Vl::load_to_embed(&table_home(device), folder, dtype, device);
+    open_with(folder, adapter, load, device)
 }
 
 fn open_with(

@@ -103,7 +103,7 @@ impl Qwen2Vl {
         decoder::make(&mut made, &config.text);
         tokens::make(&mut made, &config.text, words);
         let mut weights = Weights::from_made(seed, made.tensors, FloatDType::F32, device);
-        Self::build(config, &mut weights).expect("a seed has every tensor")
+        Self::build(config, &mut weights, device).expect("a seed has every tensor")
     }
 }
 

@@ -6,55 +6,9 @@ use rzen_core::{Encode, SaveWeights};
 use rzen_model::{AdapterConfig, PositionMode, all_linear};
 use safetensors::SafeTensors;
 
-use crate::case::{Case, cases};
-use crate::reference::{Arrays, distance, file, largest};
-use crate::{MODES, both_ways, model, rows};
-
-/// Every `ADAPTER.CASE.MODE` whose adapter this set has.
-fn golden_embeddings(f: impl Fn(&str, &Case, PositionMode, &crate::reference::Array)) {
-    let Some(path) = file("lora/embeddings.safetensors") else { return };
-    let arrays = Arrays::read(&path);
-    let mut count = 0;
-    for name in arrays.names() {
-        let (head, mode_name) = name.rsplit_once('.').unwrap();
-        let (adapter, case) = head.split_once('.').unwrap();
-        let mode = MODES.iter().find(|(mode, _)| *mode == mode_name).unwrap().1;
-        let Some(case) = Case::open(case) else { continue };
-        f(adapter, &case, mode, &arrays.get(&name));
-        count += 1;
-    }
-    assert!(count > 0);
-}
-
-fn adapter_folder(name: &str) -> Option<std::path::PathBuf> {
-    ["lora", "lora/soup"]
-        .iter()
-        .map(|place| crate::reference::folder().join(place).join(name))
-        .find(|f| f.is_dir())
-}
-
-#[test]
-fn golden_adapters_apply() {
-    golden_embeddings(|name, case, mode, expected| {
-        let base = model(FloatDType::F32).unwrap();
-        let model = match (name, adapter_folder(name)) {
-            ("base", _) => base,
-            (_, Some(folder)) => base.with_adapter(&folder).unwrap(),
-            (_, None) => return eprintln!("skipped: adapter {name} is not there"),
-        };
-        let input = case.input(&model, mode);
-        let merged = model.clone().merge_adapter();
-        for (state, model) in [("beside", model), ("merged", merged)] {
-            for (way, embeddings) in both_ways(&model, &input) {
-                assert_eq!(embeddings.len(), expected.shape[0], "{name} on {}", case.name);
-                for (i, embedding) in embeddings.iter().enumerate() {
-                    let off = distance(embedding, expected.row(i));
-                    assert!(off <= 1e-5, "{name} {state} {way} on {} row {i}: off by {off:e}", case.name);
-                }
-            }
-        }
-    });
-}
+use crate::case::cases;
+use crate::reference::{Arrays, file, largest};
+use crate::{model, rows};
 
 #[test]
 fn golden_newer_module_names_are_the_same_adapter() {

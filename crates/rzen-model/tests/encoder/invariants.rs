@@ -1,42 +1,15 @@
-//! What must hold of any model: a vector does not depend on its company, and is finite and unit. And of
-//! the rules that these tests measure with.
+//! What must hold of any model, and of the rules that these tests measure with.
 
 use std::path::Path;
 
 use burn::tensor::FloatDType;
 use rzen_core::check_unit_vector;
-use rzen_model::{Encoded, PositionMode};
+use rzen_model::Encoded;
 
-use crate::case::{Case, cases, collator, special_ids};
-use crate::reference::{cosine, distance, named_folder};
-use crate::{both_ways, model};
-
-/// Both ways of making the vectors, one after the other.
-fn embed(model: &rzen_model::Qwen2Vl, items: &[&Encoded]) -> Vec<Vec<f32>> {
-    let input = collator(model, PositionMode::Mrope).collate(items);
-    both_ways(model, &input).into_iter().flat_map(|(_, rows)| rows).collect()
-}
-
-#[test]
-fn golden_company_changes_nothing() {
-    let Some(model) = model(FloatDType::F32) else { return };
-    let cases: Vec<Case> = cases().into_iter().filter(|case| !case.name.starts_with("official")).collect();
-    let items: Vec<&Encoded> =
-        cases.iter().flat_map(Case::items).filter(|item| item.input_ids.len() < 300).collect();
-    let together = embed(&model, &items);
-    let reversed: Vec<&Encoded> = items.iter().rev().copied().collect();
-    let backwards = embed(&model, &reversed);
-    let count = items.len();
-    for (i, item) in items.iter().enumerate() {
-        for (way, alone) in embed(&model, &[*item]).iter().enumerate() {
-            check_unit_vector(alone).unwrap();
-            let alone: Vec<f64> = alone.iter().map(|x| f64::from(*x)).collect();
-            assert!(cosine(&together[way * count + i], &alone) > 0.999_999, "item {i} in a batch");
-            let turned = &backwards[way * count + count - 1 - i];
-            assert!(cosine(turned, &alone) > 0.999_999, "item {i} in another order");
-        }
-    }
-}
+use crate::case::{cases, special_ids};
+use crate::company::{WAYS, embed};
+use crate::model;
+use crate::reference::{distance, named_folder};
 
 #[test]
 fn a_reference_is_named_from_the_workspace() {
@@ -73,33 +46,14 @@ fn golden_a_picture_token_without_pictures_is_a_word() {
     let special = special_ids();
     let words = |id| Encoded { input_ids: vec![1, id, id, 2, special.endoftext], pictures: Vec::new() };
     let [pad, other] = [words(special.image_pad), words(3)];
-    let alone = embed(&model, &[&pad]).swap_remove(0);
-    check_unit_vector(&alone).unwrap();
-    let wide = |row: &[f32]| row.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
-    assert!(distance(&alone, &wide(&embed(&model, &[&other])[0])) > 1e-4, "the token counts");
-    let mut items = vec![&pad];
-    items.extend(with_picture.items());
-    let together = embed(&model, &items);
-    for way in [0, items.len()] {
-        assert!(distance(&together[way], &wide(&alone)) < 1e-5, "its company does not");
-    }
-}
-
-/// Lengths on both sides of what kernels take at once, alone and beside others of all lengths.
-#[test]
-fn golden_length_changes_nothing() {
-    let Some(model) = model(FloatDType::F32) else { return };
-    let ids = |length: u32| (0..length).map(|t| 5 + (t * t * 7 + length * 13 + t) % 200).collect();
-    let texts: Vec<Encoded> = [1, 2, 4, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257]
-        .map(|length| Encoded { input_ids: ids(length), pictures: Vec::new() })
-        .into();
-    let items: Vec<&Encoded> = texts.iter().collect();
-    let together = embed(&model, &items);
-    for (i, item) in items.iter().enumerate() {
-        for (way, alone) in embed(&model, &[*item]).iter().enumerate() {
-            let alone: Vec<f64> = alone.iter().map(|x| f64::from(*x)).collect();
-            let cosine = cosine(&together[way * items.len() + i], &alone);
-            assert!(cosine > 0.999_99, "{} tokens: cosine {cosine}", item.input_ids.len());
-        }
+    for way in WAYS {
+        let embed = |items: &[&Encoded]| embed(way, &model, items);
+        let alone = embed(&[&pad]).swap_remove(0);
+        check_unit_vector(&alone).unwrap();
+        let wide = |row: &[f32]| row.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+        assert!(distance(&alone, &wide(&embed(&[&other])[0])) > 1e-4, "the token counts");
+        let mut items = vec![&pad];
+        items.extend(with_picture.items());
+        assert!(distance(&embed(&items)[0], &wide(&alone)) < 1e-5, "its company does not");
     }
 }

@@ -5,14 +5,20 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use rzen_core::SaveWeights;
-use rzen_model::{PositionMode, Qwen2Vl};
+use rzen_model::{ModelError, PositionMode, Qwen2Vl};
 
 use crate::bad_files::tiny;
 use crate::case::cases;
-use crate::{model, rows};
+use crate::golden::rows;
+use crate::model;
 
 fn load(folder: &Path) -> Qwen2Vl {
     Qwen2Vl::load(folder, FloatDType::F32, &Device::flex()).unwrap()
+}
+
+fn load_to_embed(folder: &Path) -> Result<Qwen2Vl, ModelError> {
+    let device = Device::flex();
+    Qwen2Vl::load_to_embed(&device, folder, FloatDType::F32, &device)
 }
 
 fn saved(model: &Qwen2Vl) -> tempfile::TempDir {
@@ -92,7 +98,7 @@ fn golden_a_model_that_is_to_embed_gives_the_same_vectors() {
     let Some(narrow) = model(FloatDType::BF16) else { return };
     let folder = saved(&narrow);
     let wide = load(folder.path());
-    let kept = Qwen2Vl::load_to_embed(folder.path(), FloatDType::F32, &Device::flex()).unwrap();
+    let kept = load_to_embed(folder.path()).unwrap();
     assert_eq!((kept.dtype(), wide.dtype()), (DType::BF16, DType::F32));
     for case in cases() {
         let input = case.input(&wide, PositionMode::Mrope);
@@ -101,7 +107,7 @@ fn golden_a_model_that_is_to_embed_gives_the_same_vectors() {
     }
     // With nothing to keep, it is an ordinary model.
     let folder = saved(&wide);
-    let plain = Qwen2Vl::load_to_embed(folder.path(), FloatDType::F32, &Device::flex()).unwrap();
+    let plain = load_to_embed(folder.path()).unwrap();
     assert_eq!(plain.dtype(), DType::F32);
     assert_eq!(bytes(&plain), bytes(&wide));
 }

@@ -1,5 +1,6 @@
 //! What the program does, one module for each verb.
 
+pub mod doctor;
 pub mod embed;
 pub mod eval;
 pub mod init;

@@ -1,0 +1,155 @@
+//! Golden cases on any device: every embedding, every inner state, adapters, narrow weights.
+//!
+//! `crates/rzen/tests/backends` runs these on each device that is compiled in and there; here they run on the CPU.
+
+use std::collections::BTreeSet;
+
+use burn::tensor::{DType, Device, FloatDType, TensorData};
+use rzen_core::Encode;
+use rzen_model::{EncoderInput, PositionMode, Qwen2Vl, Trace};
+
+use crate::case::{Case, cases};
+use crate::reference::{Array, Arrays, cosine, distance, file, folder};
+
+pub const MODES: [(&str, PositionMode); 2] =
+    [("sequential", PositionMode::Sequential), ("mrope", PositionMode::Mrope)];
+
+/// Where golden cases run, and how far from the reference they may be there.
+pub struct Place {
+    pub device: Device,
+    /// Of the tolerances on the CPU. Another device adds in another order.
+    pub slack: f64,
+}
+
+impl Place {
+    pub fn cpu() -> Self {
+        Place { device: Device::flex(), slack: 1.0 }
+    }
+
+    /// Embeddings are within 1e-4 there.
+    #[allow(dead_code, reason = "tests of one backend have no other device")]
+    pub fn gpu(device: Device) -> Self {
+        Place { device, slack: 10.0 }
+    }
+
+    /// The reference's model, where this set has it.
+    pub fn model(&self, dtype: FloatDType) -> Option<Qwen2Vl> {
+        Some(Qwen2Vl::load(&file("model")?, dtype, &self.device).unwrap())
+    }
+}
+
+/// Rows of the last axis.
+pub fn rows(data: &TensorData) -> Vec<Vec<f32>> {
+    let width = *data.shape().as_slice().last().unwrap();
+    data.clone().try_to_vec::<f32>().unwrap().chunks(width).map(<[f32]>::to_vec).collect()
+}
+
+/// The embeddings by both ways: tensor by tensor as in training, and as they are made for use.
+pub fn both_ways(model: &Qwen2Vl, input: &EncoderInput) -> [(&'static str, Vec<Vec<f32>>); 2] {
+    let (encoded, embedded) = (model.encode(input.clone()), model.embed(input));
+    [("encode", rows(&encoded.into_data())), ("embed", rows(&embedded.into_data()))]
+}
+
+pub fn embeddings(place: &Place) {
+    let Some(model) = place.model(FloatDType::F32) else { return };
+    for case in cases() {
+        for (name, mode) in MODES {
+            let expected = case.arrays.get(&format!("{name}.embedding"));
+            for (way, embeddings) in both_ways(&model, &case.input(&model, mode)) {
+                let tolerance = case.embedding_tolerance() * place.slack;
+                check(&embeddings, &expected, tolerance, &case, &format!("{name} {way}"));
+            }
+        }
+    }
+}
+
+/// Rows are within `tolerance` of the expected ones, and unit.
+fn check(embeddings: &[Vec<f32>], expected: &Array, tolerance: f64, case: &Case, what: &str) {
+    assert_eq!(embeddings.len(), expected.shape[0], "{what} on {}", case.name);
+    for (i, embedding) in embeddings.iter().enumerate() {
+        let off = distance(embedding, expected.row(i));
+        assert!(off <= tolerance, "{} {what} row {i}: off by {off:e}", case.name);
+        let length: f32 = embedding.iter().map(|x| x * x).sum();
+        assert!((length - 1.0).abs() < 1e-5, "{} {what} row {i}: of length {length}", case.name);
+        assert!(cosine(embedding, expected.row(i)) >= 0.999, "{} {what} row {i}", case.name);
+    }
+}
+
+pub fn every_layer(place: &Place) {
+    let Some(model) = place.model(FloatDType::F32) else { return };
+    for case in cases() {
+        for (name, mode) in MODES {
+            let mut trace = Trace::on();
+            let embeddings = rows(&model.encode_traced(&case.input(&model, mode), &mut trace).into_data());
+            let expected = case.arrays.get(&format!("{name}.embedding"));
+            check(&embeddings, &expected, case.embedding_tolerance() * place.slack, &case, name);
+            if case.is_lossy() {
+                continue;
+            }
+            let states = trace.states().iter();
+            let compared: BTreeSet<String> = states
+                .filter_map(|(state, data)| case.compare_state(name, state, &rows(data), place.slack))
+                .collect();
+            assert_eq!(compared, case.stored_states(name), "{} {name}: not every state compared", case.name);
+        }
+    }
+}
+
+/// Weights of 16 bits, where the device computes with them.
+pub fn bf16(place: &Place) {
+    if !place.device.supports_dtype(DType::BF16) {
+        return eprintln!("skipped: no bf16 on {:?}", place.device);
+    }
+    let Some(model) = place.model(FloatDType::BF16) else { return };
+    for case in cases() {
+        for (name, mode) in MODES {
+            for (way, embeddings) in both_ways(&model, &case.input(&model, mode)) {
+                for reference in ["embedding", "embedding_bf16"] {
+                    let expected = case.arrays.get(&format!("{name}.{reference}"));
+                    for (i, embedding) in embeddings.iter().enumerate() {
+                        let cosine = cosine(embedding, expected.row(i));
+                        let at = format!("{} {name}.{reference} {way} row {i}", case.name);
+                        assert!(cosine >= 0.999, "{at}: cosine {cosine}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adapters beside their weights and merged into them.
+pub fn adapters(place: &Place) {
+    let Some(path) = file("lora/embeddings.safetensors") else { return };
+    let Some(base) = place.model(FloatDType::F32) else { return };
+    let arrays = Arrays::read(&path);
+    let mut count = 0;
+    // Each is `ADAPTER.CASE.MODE`.
+    for name in arrays.names() {
+        let (head, mode_name) = name.rsplit_once('.').unwrap();
+        let (adapter, case) = head.split_once('.').unwrap();
+        let mode = MODES.iter().find(|(mode, _)| *mode == mode_name).unwrap().1;
+        let Some(case) = Case::open(case) else { continue };
+        let model = match (adapter, adapter_folder(adapter)) {
+            ("base", _) => base.clone(),
+            (_, Some(folder)) => base.clone().with_adapter(&folder).unwrap(),
+            (_, None) => {
+                eprintln!("skipped: adapter {adapter} is not there");
+                continue;
+            }
+        };
+        let input = case.input(&model, mode);
+        let merged = model.clone().merge_adapter();
+        for (state, model) in [("beside", model), ("merged", merged)] {
+            for (way, embeddings) in both_ways(&model, &input) {
+                let what = format!("{adapter} {state} {way}");
+                check(&embeddings, &arrays.get(&name), 1e-5 * place.slack, &case, &what);
+            }
+        }
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
+fn adapter_folder(name: &str) -> Option<std::path::PathBuf> {
+    ["lora", "lora/soup"].iter().map(|place| folder().join(place).join(name)).find(|folder| folder.is_dir())
+}
