@@ -39,7 +39,8 @@ fn attention(criterion: &mut Criterion) {
     ] {
         let rows: usize = windows.iter().sum();
         let pairs: usize = windows.iter().map(|rows| rows * rows).sum();
-        group.throughput(Throughput::Elements((4 * pairs * heads * width / (1 + usize::from(causal))) as u64));
+        group
+            .throughput(Throughput::Elements((4 * pairs * heads * width / (1 + usize::from(causal))) as u64));
         let mut end = 0;
         let next = |rows| {
             end += rows;

@@ -43,9 +43,8 @@ fn write_jpeg(path: PathBuf) -> PathBuf {
     let pixel = |i: u32| {
         let (x, y) = ((i % WIDTH) as f32, (i / WIDTH) as f32);
         let grain = (i.wrapping_mul(2_654_435_761) >> 28) as f32;
-        [(0.013, 0.002), (0.004, 0.021), (0.1, 0.09)].map(|(across, down)| {
-            (120.0 + 100.0 * (x * across + y * down).sin() + grain) as u8
-        })
+        [(0.013, 0.002), (0.004, 0.021), (0.1, 0.09)]
+            .map(|(across, down)| (120.0 + 100.0 * (x * across + y * down).sin() + grain) as u8)
     };
     let rgb = (0..WIDTH * HEIGHT).flat_map(pixel).collect();
     let picture = Picture::new(WIDTH, HEIGHT, rgb);
