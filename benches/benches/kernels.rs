@@ -1,31 +1,64 @@
-//! The kernels that a step spends its time in, on the CPU: `cargo bench --workspace`.
+//! Products, attention and the objective, in the sizes of the 2B model: `cargo bench --workspace`.
 
-use std::hint::black_box;
-
-use burn::tensor::{Device, Distribution, FloatDType, Int, Tensor};
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use rzen_core::{Encode, Objective, Picture, Targets};
+use burn::tensor::{Device, Distribution, Int, Tensor};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use half::bf16;
+use rzen_core::{Objective, Targets};
+use rzen_kernels::{Attention, Heads, Linear, Matrix, Then, Window};
 use rzen_loss::InfoNceConfig;
-use rzen_model::{
-    Collator, Encoded, ModelConfig, PositionMode, ProcessorConfig, Qwen2Vl, SpecialIds, TextConfig,
-    VisionConfig, picture_patches, resize,
-};
 
-fn picture(width: u32, height: u32) -> Picture {
-    Picture::new(width, height, (0..width * height * 3).map(|i| (i * 31 % 251) as u8).collect())
+/// Numbers between -1 and 1.
+fn wave(count: usize, pace: f32) -> Vec<f32> {
+    (0..count).map(|i| (i as f32 * pace).sin()).collect()
 }
 
-fn pictures(criterion: &mut Criterion) {
-    let large = picture(4000, 3000);
-    let mut group = criterion.benchmark_group("resize");
-    group.throughput(Throughput::Elements(12_000_000)).sample_size(10);
-    group
-        .bench_function("bicubic/4000x3000_to_1008x756", |b| b.iter(|| resize(black_box(&large), 1008, 756)));
+fn linear(criterion: &mut Criterion) {
+    let (rows, inputs, outputs) = (1024, 1536, 8960);
+    let (x, weight) = (wave(rows * inputs, 0.71), wave(outputs * inputs, 0.037));
+    let half: Vec<bf16> = weight.iter().map(|x| bf16::from_f32(*x)).collect();
+    let mut y = vec![0.0; rows * outputs];
+    let mut group = criterion.benchmark_group("linear");
+    // Operations, so that the report says how many a second.
+    group.sample_size(10).throughput(Throughput::Elements(2 * (rows * inputs * outputs) as u64));
+    for (name, weight) in [("f32", Matrix::F32(&weight)), ("bf16", Matrix::Bf16(&half))] {
+        let layer = Linear { weight, inputs, outputs, bias: None, lora: None };
+        group.bench_function(format!("{name}/1024x1536x8960"), |b| {
+            b.iter(|| layer.forward(&x, &mut y, false, Then::Nothing))
+        });
+    }
     group.finish();
-    let mut group = criterion.benchmark_group("patchify");
-    group.throughput(Throughput::Elements(1008 * 756)).sample_size(10);
-    let (small, config) = (picture(1008, 756), ProcessorConfig::default());
-    group.bench_function("1008x756", |b| b.iter(|| picture_patches(&config, black_box(&small), [256, 1280])));
+}
+
+fn attention(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("attention");
+    group.sample_size(10);
+    for (name, [heads, key_heads, width], windows, causal) in [
+        ("vision_4900", [16, 16, 80], vec![4900], false),
+        ("text_8x128", [12, 2, 128], vec![128; 8], true),
+        ("text_1360", [12, 2, 128], vec![1360], true),
+    ] {
+        let rows: usize = windows.iter().sum();
+        let pairs: usize = windows.iter().map(|rows| rows * rows).sum();
+        group
+            .throughput(Throughput::Elements((4 * pairs * heads * width / (1 + usize::from(causal))) as u64));
+        let mut end = 0;
+        let next = |rows| {
+            end += rows;
+            Window::of(end - rows..end)
+        };
+        let windows: Vec<Window> = windows.into_iter().map(next).collect();
+        let [q, k, v] = [(heads, 0.71), (key_heads, 0.37), (key_heads, 0.93)]
+            .map(|(heads, pace)| (wave(rows * heads * width, pace), heads * width));
+        let [q, k, v] = [&q, &k, &v].map(|(data, stride)| Heads { data, stride: *stride });
+        let mut y = vec![0.0; rows * heads * width];
+        let scale = (width as f32).powf(-0.5);
+        for (kind, narrow) in [("f32", false), ("bf16", true)] {
+            let attention = Attention { heads, key_heads, width, scale, causal, narrow };
+            group.bench_function(format!("{kind}/{name}"), |b| {
+                b.iter(|| attention.forward(q, k, v, &windows, &mut y))
+            });
+        }
+    }
     group.finish();
 }
 
@@ -46,63 +79,5 @@ fn objective(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn encoder(criterion: &mut Criterion) {
-    let device = Device::flex();
-    let config = ModelConfig {
-        text: TextConfig {
-            hidden_size: 256,
-            intermediate_size: 768,
-            num_hidden_layers: 4,
-            num_attention_heads: 4,
-            num_key_value_heads: 2,
-            vocab_size: 1000,
-            rms_norm_eps: 1e-6,
-            rope_theta: 1e6,
-            mrope_section: [8, 12, 12],
-        },
-        vision: VisionConfig {
-            depth: 4,
-            embed_dim: 256,
-            num_heads: 4,
-            mlp_ratio: 4.0,
-            in_channels: 3,
-            patch_size: 14,
-            spatial_merge_size: 2,
-            temporal_patch_size: 2,
-        },
-        tie_word_embeddings: true,
-        token_ids: Default::default(),
-    };
-    let special = SpecialIds {
-        endoftext: 990,
-        im_start: 991,
-        im_end: 992,
-        vision_start: 993,
-        vision_end: 994,
-        image_pad: 995,
-        video_pad: 996,
-    };
-    let model = Qwen2Vl::random(&config, 1, FloatDType::F32, &device);
-    let collator = Collator::new(&config, &special, PositionMode::Sequential, &device);
-    let text = Encoded { input_ids: (0..128).collect(), pictures: Vec::new() };
-    let patches = picture_patches(&ProcessorConfig::default(), &picture(448, 448), [256, 256]);
-    let image = Encoded { input_ids: [vec![995; 256], vec![990]].concat(), pictures: vec![patches] };
-    let mut group = criterion.benchmark_group("encode");
-    group.sample_size(10);
-    for (name, items, tokens) in
-        [("text_8x128", vec![&text; 8], 8 * 128), ("picture_256_tokens", vec![&image], 257)]
-    {
-        group.throughput(Throughput::Elements(tokens));
-        group.bench_function(name, |b| {
-            b.iter_batched(
-                || collator.collate(&items),
-                |input| model.encode(input).into_data(),
-                BatchSize::SmallInput,
-            )
-        });
-    }
-    group.finish();
-}
-
-criterion_group!(kernels, pictures, objective, encoder);
-criterion_main!(kernels);
+criterion_group!(benches, linear, attention, objective);
+criterion_main!(benches);

@@ -2,20 +2,24 @@
 //!
 //! Pillow 13 widens the kernel when it shrinks a picture, rounds the weights to 22 bits, and resizes
 //! one axis after the other with bytes in between; which goes first depends on the sizes. Everything
-//! here is the same integer arithmetic, laid out so that 16 rows (across) or 64 columns (down) go
-//! side by side through vector registers.
+//! here is the same integer arithmetic. The two passes follow one another in strips of the picture, so
+//! that what stands between them stays in the cache.
+
+mod passes;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use rayon::prelude::*;
 use rzen_core::Picture;
 
+use passes::{across, down};
+
 /// Bits of a weight behind the point: 32 less 8 of a byte and 2 for overshoot and sign.
 const PRECISION: u32 = 32 - 8 - 2;
 const HALF: i32 = 1 << (PRECISION - 1);
-/// Rows that the pass across handles side by side.
-const ROWS: usize = 16;
 const CHANNELS: usize = 3;
-/// Columns (of single bytes) that the pass down handles side by side.
-const COLUMNS: usize = 64;
+/// Output rows that one thread computes after another.
+const STRIP: usize = 48;
 
 /// Resizes a picture as Pillow's `resize((width, height))` does: bicubic (a = -0.5), antialiased.
 ///
@@ -25,17 +29,15 @@ pub fn resize(picture: &Picture, width: u32, height: u32) -> Picture {
     assert!(width > 0 && height > 0, "a picture can't be resized to {width}x{height}");
     let (old_width, old_height) = (picture.width() as usize, picture.height() as usize);
     let (new_width, new_height) = (width as usize, height as usize);
-    let across = |rgb: &[u8]| resize_rows(rgb, old_width, new_width);
-    let down = |rgb: &[u8], width: usize| resize_columns(rgb, width, old_height, new_height);
     let rgb = picture.rgb();
     let resized = match (old_width != new_width, old_height != new_height) {
         (false, false) => rgb.to_vec(),
-        (true, false) => across(rgb),
-        (false, true) => down(rgb, old_width),
+        (true, false) => resize_rows(rgb, old_width, new_width),
+        (false, true) => resize_columns(rgb, old_width, old_height, new_height),
         (true, true) if columns_first([old_width, old_height], [new_width, new_height]) => {
-            across(&down(rgb, old_width))
+            resize_rows(&resize_columns(rgb, old_width, old_height, new_height), old_width, new_width)
         }
-        (true, true) => down(&across(rgb), new_width),
+        (true, true) => resize_both(rgb, [old_width, old_height], [new_width, new_height]),
     };
     Picture::new(width, height, resized)
 }
@@ -52,14 +54,27 @@ fn columns_first([old_width, old_height]: [usize; 2], [new_width, new_height]: [
     rows > 0 && rows > 2 * removed(old_width, new_width)
 }
 
+/// Inputs that are multiplied at once where the processor does so.
+const QUAD: usize = 4;
+/// Bytes of a weight.
+const DIGITS: usize = 3;
+
 /// The weights of one output position: those of the inputs from `first` on.
 struct Taps {
     first: usize,
     weights: Vec<i32>,
+    /// The same by fours, each digit of four weights in one number; the first may be 0.
+    quads: Vec<[i32; DIGITS]>,
 }
 
-/// For each output position, which inputs it is made of.
-fn taps(old: usize, new: usize) -> Vec<Taps> {
+impl Taps {
+    fn end(&self) -> usize {
+        self.first + self.weights.len()
+    }
+}
+
+/// For each output position, which inputs it is made of. Quads begin at a multiple of `align`.
+fn taps(old: usize, new: usize, align: usize) -> Vec<Taps> {
     let scale = old as f64 / new as f64;
     let stretch = scale.max(1.0);
     let support = 2.0 * stretch;
@@ -72,7 +87,9 @@ fn taps(old: usize, new: usize) -> Vec<Taps> {
         let raw: Vec<f64> = (first..end).map(|x| cubic((x as f64 - center + 0.5) * step)).collect();
         let total: f64 = raw.iter().sum();
         let normal = raw.iter().map(|weight| if total == 0.0 { *weight } else { weight / total });
-        Taps { first, weights: normal.map(fixed_point).collect() }
+        let weights: Vec<i32> = normal.map(fixed_point).collect();
+        let quads = quads(first % align, &weights);
+        Taps { first, weights, quads }
     };
     (0..new).map(at).collect()
 }
@@ -94,125 +111,57 @@ fn fixed_point(weight: f64) -> i32 {
     (if weight < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
 }
 
+/// Cuts weights by fours, after `lead` zeros.
+fn quads(lead: usize, weights: &[i32]) -> Vec<[i32; DIGITS]> {
+    let weight = |at: usize| at.checked_sub(lead).and_then(|i| weights.get(i)).copied().unwrap_or(0);
+    let quad = |first: usize| {
+        let of_each: [_; QUAD] = std::array::from_fn(|k| digits(weight(first + k)));
+        std::array::from_fn(|d| i32::from_le_bytes(of_each.map(|digits| digits[d] as u8)))
+    };
+    (0..lead + weights.len()).step_by(QUAD).map(quad).collect()
+}
+
+/// Signed bytes that make up a weight: `d0 + 256 d1 + 65536 d2`.
+fn digits(weight: i32) -> [i8; DIGITS] {
+    let low = weight as i8;
+    let rest = (weight - i32::from(low)) >> 8;
+    let middle = rest as i8;
+    let high = (rest - i32::from(middle)) >> 8;
+    [low, middle, i8::try_from(high).expect("weights of a sum of 1 are far below 2")]
+}
+
 fn resize_rows(rgb: &[u8], old: usize, new: usize) -> Vec<u8> {
-    let (taps, rows) = (taps(old, new), rgb.len() / (old * CHANNELS));
-    let mut out = vec![0; rows * new * CHANNELS];
-    let blocks = out.par_chunks_mut(ROWS * new * CHANNELS).zip(rgb.par_chunks(ROWS * old * CHANNELS));
-    blocks.with_min_len(2).for_each_init(
-        || vec![[0; ROWS * CHANNELS]; old],
-        |block, (out, rgb)| dispatch(RowPass { taps: &taps, rgb, block, out }),
-    );
+    let taps = taps(old, new, QUAD);
+    let mut out = vec![0; rgb.len() / old * new];
+    out.par_chunks_mut(STRIP * new * CHANNELS)
+        .zip(rgb.par_chunks(STRIP * old * CHANNELS))
+        .for_each(|(out, rgb)| across(&taps, rgb, old, out));
     out
 }
 
 fn resize_columns(rgb: &[u8], width: usize, old: usize, new: usize) -> Vec<u8> {
-    let (taps, row_bytes) = (taps(old, new), width * CHANNELS);
+    let (taps, row_bytes) = (taps(old, new, 1), width * CHANNELS);
     let mut out = vec![0; new * row_bytes];
-    out.par_chunks_exact_mut(row_bytes).zip(taps.par_iter()).with_min_len(8).for_each(|(out, taps)| {
-        let rows = &rgb[taps.first * row_bytes..(taps.first + taps.weights.len()) * row_bytes];
-        dispatch(ColumnPass { weights: &taps.weights, rows, out });
+    out.par_chunks_mut(STRIP * row_bytes).zip(taps.par_chunks(STRIP)).for_each(|(out, taps)| {
+        let rows = taps[0].first..taps[taps.len() - 1].end();
+        down(taps, &rgb[rows.start * row_bytes..rows.end * row_bytes], out);
     });
     out
 }
 
-/// A loop over integers that gets faster with wider registers.
-trait Pass {
-    fn run(self);
-}
-
-/// Up to [`ROWS`] rows of the pass across.
-struct RowPass<'a> {
-    taps: &'a [Taps],
-    rgb: &'a [u8],
-    /// The input with its rows side by side: for each pixel, first red of all rows, then green, then blue.
-    block: &'a mut [[u8; ROWS * CHANNELS]],
-    out: &'a mut [u8],
-}
-
-impl Pass for RowPass<'_> {
-    #[inline(always)]
-    fn run(self) {
-        let row_bytes = self.block.len() * CHANNELS;
-        for (y, row) in self.rgb.chunks_exact(row_bytes).enumerate() {
-            for (pixel, side_by_side) in row.as_chunks::<CHANNELS>().0.iter().zip(self.block.iter_mut()) {
-                for channel in 0..CHANNELS {
-                    side_by_side[channel * ROWS + y] = pixel[channel];
-                }
-            }
-        }
-        let out_bytes = self.taps.len() * CHANNELS;
-        for (x, taps) in self.taps.iter().enumerate() {
-            let mut sums = [HALF; ROWS * CHANNELS];
-            for (weight, pixel) in taps.weights.iter().zip(&self.block[taps.first..]) {
-                for (sum, value) in sums.iter_mut().zip(pixel) {
-                    *sum += i32::from(*value) * weight;
-                }
-            }
-            let bytes = sums.map(clip);
-            for (y, row) in self.out.chunks_exact_mut(out_bytes).enumerate() {
-                for channel in 0..CHANNELS {
-                    row[x * CHANNELS + channel] = bytes[channel * ROWS + y];
-                }
-            }
-        }
-    }
-}
-
-/// One output row of the pass down.
-struct ColumnPass<'a> {
-    weights: &'a [i32],
-    /// As many rows as weights.
-    rows: &'a [u8],
-    out: &'a mut [u8],
-}
-
-impl Pass for ColumnPass<'_> {
-    #[inline(always)]
-    fn run(self) {
-        let width = self.out.len();
-        let (blocks, rest) = self.out.as_chunks_mut::<COLUMNS>();
-        for (i, out) in blocks.iter_mut().enumerate() {
-            let mut sums = [HALF; COLUMNS];
-            for (weight, row) in self.weights.iter().zip(self.rows.chunks_exact(width)) {
-                for (sum, value) in sums.iter_mut().zip(&row[i * COLUMNS..(i + 1) * COLUMNS]) {
-                    *sum += i32::from(*value) * weight;
-                }
-            }
-            *out = sums.map(clip);
-        }
-        let done = width - rest.len();
-        for (x, out) in rest.iter_mut().enumerate() {
-            let column = self.rows[done + x..].iter().step_by(width);
-            *out = clip(
-                self.weights.iter().zip(column).fold(HALF, |sum, (w, value)| sum + i32::from(*value) * w),
-            );
-        }
-    }
-}
-
-#[inline(always)]
-fn clip(sum: i32) -> u8 {
-    (sum >> PRECISION).clamp(0, 255) as u8
-}
-
-/// Runs `pass` with AVX2 where the processor has it; the integers are the same.
-#[cfg(target_arch = "x86_64")]
-fn dispatch(pass: impl Pass) {
-    #[target_feature(enable = "avx2")]
-    fn wide(pass: impl Pass) {
-        pass.run();
-    }
-    if is_x86_feature_detected!("avx2") {
-        // Safety: the processor has AVX2.
-        unsafe { wide(pass) }
-    } else {
-        pass.run();
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn dispatch(pass: impl Pass) {
-    pass.run();
+/// First across, then down.
+fn resize_both(rgb: &[u8], old: [usize; 2], new: [usize; 2]) -> Vec<u8> {
+    let (columns, rows) = (taps(old[0], new[0], QUAD), taps(old[1], new[1], 1));
+    let [old_bytes, new_bytes] = [old[0], new[0]].map(|width| width * CHANNELS);
+    let mut out = vec![0; new[1] * new_bytes];
+    let strips = out.par_chunks_mut(STRIP * new_bytes).zip(rows.par_chunks(STRIP));
+    strips.for_each_init(Vec::new, |between, (out, rows)| {
+        let (first, end) = (rows[0].first, rows[rows.len() - 1].end());
+        between.resize((end - first) * new_bytes, 0);
+        across(&columns, &rgb[first * old_bytes..end * old_bytes], old[0], between);
+        down(rows, between, out);
+    });
+    out
 }
 
 #[cfg(test)]
@@ -232,11 +181,11 @@ mod tests {
                     new: usize,
                     at: &dyn Fn(usize, usize, usize) -> usize| {
             let mut out = vec![0; across * new * 3];
-            for (position, taps) in taps(along, new).iter().enumerate() {
+            for (position, taps) in taps(along, new, 1).iter().enumerate() {
                 for line in 0..across * 3 {
                     let value = |k: usize| i32::from(rgb[at(line, taps.first + k, along)]);
                     let sum = (0..taps.weights.len()).fold(HALF, |sum, k| sum + value(k) * taps.weights[k]);
-                    out[at(line, position, new)] = clip(sum);
+                    out[at(line, position, new)] = (sum >> PRECISION).clamp(0, 255) as u8;
                 }
             }
             out
@@ -276,6 +225,8 @@ mod tests {
             ([100, 65], [84, 33]),
             ([20, 16], [22, 17]),
             ([45, 90], [44, 28]),
+            ([500, 400], [140, 112]),
+            ([333, 250], [336, 252]),
         ] {
             let picture = drawn(w, h);
             let resized = resize(&picture, ww, hh);
@@ -284,14 +235,11 @@ mod tests {
     }
 
     #[test]
-    fn both_instruction_sets_agree() {
-        let (width, rows) = (333, 11);
-        let picture = drawn(width, rows);
-        let taps = taps(rows as usize, 1);
-        let (mut plain, mut dispatched) = (vec![0; width as usize * 3], vec![0; width as usize * 3]);
-        ColumnPass { weights: &taps[0].weights, rows: picture.rgb(), out: &mut plain }.run();
-        dispatch(ColumnPass { weights: &taps[0].weights, rows: picture.rgb(), out: &mut dispatched });
-        assert_eq!(plain, dispatched);
+    fn digits_make_up_the_weight() {
+        for weight in [0, 1, -1, 127, 128, -129, 32_768, -40_000, 5_000_000, -1_000_000, 1 << PRECISION] {
+            let [low, middle, high] = digits(weight).map(i32::from);
+            assert_eq!(low + 256 * middle + 65536 * high, weight);
+        }
     }
 
     #[test]
