@@ -34,10 +34,12 @@ fn reference_in(workspace: &Path, named: Option<OsString>) -> PathBuf {
 #[test]
 fn a_reference_that_is_named_must_be_there() {
     let folder = crate::made::Folder::new();
-    fs::create_dir_all(folder.path().join("own/cases")).unwrap();
-    let named = |name: &str| reference_in(folder.path(), Some(name.into()));
-    assert_eq!(named("own"), folder.path().join("own"));
-    assert_eq!(reference_in(folder.path(), None), folder.path().join("fixtures/reference"));
+    // A folder deeper, so that what lies beside it is known.
+    let workspace = folder.path().join("workspace");
+    fs::create_dir_all(workspace.join("own/cases")).unwrap();
+    let named = |name: &str| reference_in(&workspace, Some(name.into()));
+    assert_eq!(named("own"), workspace.join("own"));
+    assert_eq!(reference_in(&workspace, None), workspace.join("fixtures/reference"));
     assert!(std::panic::catch_unwind(|| named("gone")).is_err());
 }
 
