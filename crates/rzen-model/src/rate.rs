@@ -33,9 +33,10 @@ impl Rates {
     }
 
     /// Measures a layer of the decoder's MLP and the attention of a picture, both in the widths of `config`; takes a
-    /// second or two.
-    pub fn measure(config: &ModelConfig, dtype: FloatDType, device: &Device) -> Self {
-        Rates { linear: linear(config, dtype, device), attention: squares(config, dtype, device) }
+    /// second or two. Weights are `stored` in another type than they are computed with where
+    /// [`Qwen2Vl::load_to_embed`](crate::Qwen2Vl::load_to_embed) leaves them so.
+    pub fn measure(config: &ModelConfig, dtype: FloatDType, stored: FloatDType, device: &Device) -> Self {
+        Rates { linear: linear(config, dtype, stored, device), attention: squares(config, dtype, device) }
     }
 
     /// Seconds that these operations take.
@@ -44,14 +45,14 @@ impl Rates {
     }
 }
 
-fn linear(config: &ModelConfig, dtype: FloatDType, device: &Device) -> f64 {
+fn linear(config: &ModelConfig, dtype: FloatDType, stored: FloatDType, device: &Device) -> f64 {
     let [output, input] = [config.text.intermediate_size, config.text.hidden_size];
-    let mut weights = Weights::from_seed(1, dtype, device);
+    let mut weights = Weights::from_seed(1, stored, device);
     let layer =
         Linear::load(&mut weights, "measured", [output, input], false).expect("a seed has every tensor");
     let operations = (2 * ROWS * output * input) as f64;
     #[cfg(feature = "cpu")]
-    if let Some(layer) = crate::fused::Layer::of(&layer, false) {
+    if let Some(layer) = crate::fused::Layer::of(&layer, dtype != stored) {
         let (x, mut y) = (vec![0.5; ROWS * input], vec![0.0; ROWS * output]);
         return rate(operations, || layer.forward(&x, &mut y, false, rzen_kernels::Then::Nothing));
     }
@@ -119,9 +120,11 @@ mod tests {
     #[test]
     fn a_device_has_rates() {
         let config = ModelConfig::preset("qwen2-vl-2b").unwrap();
-        let rates = Rates::measure(&config, FloatDType::F32, &Device::flex());
-        for rate in [rates.linear, rates.attention] {
-            assert!((1e8..1e15).contains(&rate), "{rates:?}");
+        for stored in [FloatDType::F32, FloatDType::BF16] {
+            let rates = Rates::measure(&config, FloatDType::F32, stored, &Device::flex());
+            for rate in [rates.linear, rates.attention] {
+                assert!((1e8..1e15).contains(&rate), "{rates:?}");
+            }
         }
     }
 }

@@ -74,6 +74,8 @@ fn panel_product(
                     step: strides.1,
                     x: x.as_ptr().cast(),
                     words,
+                    parts: 1,
+                    part: 0,
                     sums: sums.as_mut_ptr().add(row * LANES),
                     add,
                     lanes: LANES,

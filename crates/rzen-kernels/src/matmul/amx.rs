@@ -5,8 +5,8 @@
 use std::arch::asm;
 use std::marker::PhantomData;
 
-use super::PANEL;
 use super::avx512::{self, Tile};
+use super::{PANEL, PARTS};
 
 /// Weight rows of a tile: two registers of sixteen.
 pub(crate) const TILE_ROWS: usize = 32;
@@ -87,9 +87,11 @@ pub(crate) unsafe fn rows(rows: usize, t: &Tile) {
         if !rows.is_multiple_of(16) || t.step != 1 || whole == 0 {
             return rest(rows, t);
         }
-        match rows == TILE_ROWS {
-            true => steps(t, whole),
-            false => half_steps(t, whole),
+        match (rows == TILE_ROWS, t.parts) {
+            (true, 1) => steps(t, whole),
+            (true, _) => split_steps(t, whole),
+            (false, 1) => half_steps(t, whole),
+            (false, _) => return rest(rows, t),
         }
         if t.words > whole * STEP {
             let mut t = *t;
@@ -103,12 +105,16 @@ pub(crate) unsafe fn rows(rows: usize, t: &Tile) {
 
 unsafe fn rest(rows: usize, t: &Tile) {
     for row in (0..rows).step_by(avx512::TILE_ROWS) {
-        let mut t = *t;
-        // SAFETY: the row is one of the tile's.
-        unsafe {
-            t.w = t.w.add(row * t.ldw);
-            t.sums = t.sums.add(row * PANEL);
-            avx512::rows_bf16(avx512::TILE_ROWS.min(rows - row), &t);
+        for part in 0..t.parts {
+            let mut t = *t;
+            // SAFETY: the row and the part are some of the tile's.
+            unsafe {
+                t.w = t.w.add(row * t.ldw);
+                t.x = t.x.add(part * t.part);
+                t.sums = t.sums.add(row * PANEL);
+                t.add |= part > 0;
+                avx512::rows_bf16(avx512::TILE_ROWS.min(rows - row), &t);
+            }
         }
     }
 }
@@ -196,6 +202,73 @@ unsafe fn half_steps(t: &Tile, count: usize) {
             l = in(reg) LANE_BYTES,
             ldw = in(reg) 4 * t.ldw,
             out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// The same for 32 rows and inputs that are sums of three parts.
+unsafe fn split_steps(t: &Tile, count: usize) {
+    debug_assert_eq!(t.parts, PARTS);
+    // SAFETY: the caller vouches for the pointers.
+    unsafe {
+        asm!(
+            "test {add:e}, {add:e}",
+            "jz 2f",
+            "tileloadd tmm0, [{s} + {l}]",
+            "tileloadd tmm1, [{s} + {l} + 64]",
+            "tileloadd tmm2, [{s} + {l} + 2048]",
+            "tileloadd tmm3, [{s} + {l} + 2112]",
+            "jmp 3f",
+            "2:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "3:",
+            "tileloadd tmm4, [{w} + {ldw}]",
+            "tileloadd tmm5, [{below} + {ldw}]",
+            "tileloadd tmm6, [{x0} + {l}]",
+            "tileloadd tmm7, [{x0} + {l} + 64]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm6, [{x1} + {l}]",
+            "tileloadd tmm7, [{x1} + {l} + 64]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm6, [{x2} + {l}]",
+            "tileloadd tmm7, [{x2} + {l} + 64]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {w}, 64",
+            "add {below}, 64",
+            "add {x0}, 2048",
+            "add {x1}, 2048",
+            "add {x2}, 2048",
+            "dec {count}",
+            "jnz 3b",
+            "tilestored [{s} + {l}], tmm0",
+            "tilestored [{s} + {l} + 64], tmm1",
+            "tilestored [{s} + {l} + 2048], tmm2",
+            "tilestored [{s} + {l} + 2112], tmm3",
+            add = in(reg) u32::from(t.add),
+            w = inout(reg) t.w => _,
+            below = inout(reg) t.w.add(16 * t.ldw) => _,
+            x0 = inout(reg) t.x => _,
+            x1 = inout(reg) t.x.add(t.part) => _,
+            x2 = inout(reg) t.x.add(2 * t.part) => _,
+            count = inout(reg) count => _,
+            s = in(reg) t.sums,
+            l = in(reg) LANE_BYTES,
+            ldw = in(reg) 4 * t.ldw,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
     }

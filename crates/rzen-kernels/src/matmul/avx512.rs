@@ -27,6 +27,10 @@ pub(crate) struct Tile {
     pub(crate) x: *const u32,
     /// Words of the inner dimension.
     pub(crate) words: usize,
+    /// Panels of which the inputs are the sum, one or, for [`amx::rows`](super::amx::rows) alone, [`PARTS`](super::PARTS).
+    pub(crate) parts: usize,
+    /// Words from a panel to the next of the same inputs.
+    pub(crate) part: usize,
     /// The sums: for each weight row, [`PANEL`] lanes, on a cache line.
     pub(crate) sums: *mut f32,
     /// Adds to the sums that are there.
@@ -312,6 +316,16 @@ pub(crate) fn pair(low: __m512, high: __m512) -> __m512i {
             .map(|x| _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x))))
     };
     _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
+}
+
+/// Takes from each number what the pairs hold of it.
+#[target_feature(enable = "avx512f")]
+pub(crate) fn take_pairs(x: &mut [f32], words: &[u32]) {
+    assert_eq!(x.len(), 2 * words.len(), "two numbers make a word");
+    for (pair, word) in x.as_chunks_mut::<2>().0.iter_mut().zip(words) {
+        pair[0] -= f32::from_bits(word << 16);
+        pair[1] -= f32::from_bits(word & 0xffff_0000);
+    }
 }
 
 /// The bits of f32 of as many bf16.

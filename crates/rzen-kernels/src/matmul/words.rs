@@ -6,7 +6,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::avx512::{self, Output, Tile};
-use super::{FEW_ROWS, Matrix, PANEL, Product, Start, Then, amx};
+use super::{FEW_ROWS, Matrix, PANEL, PARTS, Product, Start, Then, amx};
 use crate::cpu;
 use crate::scratch::Scratch;
 
@@ -38,6 +38,9 @@ enum Kind {
     F32,
     Bf16,
     Amx,
+    /// bf16 weights and f32 inputs, which are split into three bf16 each: in matrix registers that takes less time
+    /// than one product of f32, and is as exact.
+    Split,
 }
 
 /// Outputs that tasks share; each writes some of its own.
@@ -57,17 +60,21 @@ impl Shared {
 
 impl<'a> Words<'a> {
     /// The weights as words, if this processor multiplies them so.
-    pub(super) fn of(weight: Matrix<'a>, inputs: usize) -> Option<Self> {
+    pub(super) fn of(weight: Matrix<'a>, inputs: usize, rows: usize) -> Option<Self> {
         let cpu = cpu::features();
+        // Pairs must begin where words do.
+        let pairs = |w: &[bf16]| inputs.is_multiple_of(2) && w.as_ptr().addr().is_multiple_of(4);
         match weight {
             Matrix::F32(w) if cpu.avx512 => {
                 Some(Words { data: Data::Words(as_words(w)), words: inputs, kind: Kind::F32 })
             }
+            Matrix::WidenedBf16(w) if cpu.amx && pairs(w) && rows > FEW_ROWS => {
+                Some(Words { data: Data::Words(pairs_as_words(w)), words: inputs / 2, kind: Kind::Split })
+            }
             Matrix::WidenedBf16(w) if cpu.avx512 => {
                 Some(Words { data: Data::Narrow(w), words: inputs, kind: Kind::F32 })
             }
-            // Pairs must begin where words do.
-            Matrix::Bf16(w) if cpu.avx512_bf16 && inputs.is_multiple_of(2) && w.as_ptr().addr() % 4 == 0 => {
+            Matrix::Bf16(w) if cpu.avx512_bf16 && pairs(w) => {
                 let kind = if cpu.amx { Kind::Amx } else { Kind::Bf16 };
                 Some(Words { data: Data::Words(pairs_as_words(w)), words: inputs / 2, kind })
             }
@@ -95,7 +102,7 @@ impl<'a> Words<'a> {
         };
         let dot = match self.kind {
             Kind::F32 => avx512::dot_f32,
-            Kind::Bf16 | Kind::Amx => avx512::dot_bf16,
+            Kind::Bf16 | Kind::Amx | Kind::Split => avx512::dot_bf16,
         };
         let output = Shared(product.output());
         // Enough weights in a task to be worth a thread.
@@ -140,15 +147,16 @@ impl<'a> Words<'a> {
     ) {
         let (words, height) = (self.words, self.height());
         // SAFETY: the kind says that the processor has them and that they were permitted.
-        let _registers = (self.kind == Kind::Amx).then(|| unsafe { amx::Registers::new() });
+        let has_registers = matches!(self.kind, Kind::Amx | Kind::Split);
+        let _registers = has_registers.then(|| unsafe { amx::Registers::new() });
         let size = height * PANEL;
-        let mut sums = Scratch::new(match words <= BLOCK_WORDS {
+        let mut sums = Scratch::new(match words <= self.block_words() {
             true => size,
             false => tiles.len() * panels.len() * size,
         });
         let sums = sums.as_mut_ptr();
-        let mut wide = self.room(height, words.min(BLOCK_WORDS));
-        for block in blocks(words) {
+        let mut wide = self.room(height, words.min(self.block_words()));
+        for block in blocks(words, self.block_words()) {
             let last = block.end == words;
             for tile in tiles.clone() {
                 let first = tile * height;
@@ -156,7 +164,7 @@ impl<'a> Words<'a> {
                 let (w, ldw) = self.weights(first..first + count, &block, &mut wide);
                 for panel in panels.clone() {
                     let lanes = PANEL.min(rows - panel * PANEL);
-                    let place = match words <= BLOCK_WORDS {
+                    let place = match words <= self.block_words() {
                         true => 0,
                         false => (tile - tiles.start) * panels.len() + panel - panels.start,
                     };
@@ -164,8 +172,10 @@ impl<'a> Words<'a> {
                         w,
                         ldw,
                         step: 1,
-                        x: x[(panel * words + block.start) * PANEL..].as_ptr(),
+                        x: x[(panel * self.parts() * words + block.start) * PANEL..].as_ptr(),
                         words: block.len(),
+                        parts: self.parts(),
+                        part: words * PANEL,
                         // SAFETY: there is a place for each tile and panel.
                         sums: unsafe { sums.add(place * size) },
                         add: block.start > 0,
@@ -177,7 +187,7 @@ impl<'a> Words<'a> {
                         match self.kind {
                             Kind::F32 => avx512::rows_f32(count, &tile),
                             Kind::Bf16 => avx512::rows_bf16(count, &tile),
-                            Kind::Amx => amx::rows(count, &tile),
+                            Kind::Amx | Kind::Split => amx::rows(count, &tile),
                         }
                         if last {
                             avx512::put(tile.sums, count, lanes, &output.at(panel * PANEL, first));
@@ -211,28 +221,48 @@ impl<'a> Words<'a> {
     fn height(&self) -> usize {
         match self.kind {
             Kind::F32 | Kind::Bf16 => avx512::TILE_ROWS,
-            Kind::Amx => amx::TILE_ROWS,
+            Kind::Amx | Kind::Split => amx::TILE_ROWS,
         }
     }
 
-    /// The inputs in panels: for each word of a row, the rows of the panel.
+    /// Words of the inner dimension that are taken at once, at most.
+    fn block_words(&self) -> usize {
+        BLOCK_WORDS / self.parts()
+    }
+
+    /// Panels that one of inputs becomes.
+    fn parts(&self) -> usize {
+        if self.kind == Kind::Split { PARTS } else { 1 }
+    }
+
+    /// The inputs in panels: for each word of a row, the rows of the panel; part after part where they are split.
     fn pack(&self, x: &[f32], rows: usize) -> Scratch {
-        let words = self.words;
-        let mut packed = Scratch::new(rows.div_ceil(PANEL) * PANEL * words);
+        let (words, parts) = (self.words, self.parts());
+        let mut packed = Scratch::new(rows.div_ceil(PANEL) * parts * PANEL * words);
         let panel = PANEL * x.len() / rows;
-        packed.as_mut_words().par_chunks_exact_mut(PANEL * words).zip(x.par_chunks(panel)).for_each(
-            |(packed, x)| {
-                let narrow = (self.kind != Kind::F32).then(|| round_to_pairs(x));
-                let x = match &narrow {
-                    Some(narrow) => narrow.as_words(),
-                    None => as_words(x),
-                };
+        let panels = packed.as_mut_words().par_chunks_exact_mut(parts * PANEL * words);
+        panels.zip(x.par_chunks(panel)).for_each(|(packed, x)| {
+            let pack = |x: &[u32], packed: &mut [u32]| {
                 // SAFETY: both slices have as many words as are read and written.
                 unsafe {
                     avx512::pack_panel(x.as_ptr(), words, x.len() / words, words, packed.as_mut_ptr());
                 }
-            },
-        );
+            };
+            match self.kind {
+                Kind::F32 => pack(as_words(x), packed),
+                Kind::Bf16 | Kind::Amx => pack(round_to_pairs(x).as_words(), packed),
+                Kind::Split => {
+                    let mut rest = Scratch::new(x.len());
+                    rest.copy_from_slice(x);
+                    for packed in packed.chunks_exact_mut(PANEL * words) {
+                        let pairs = round_to_pairs(&rest);
+                        pack(pairs.as_words(), packed);
+                        // SAFETY: the kind says that the processor has the instructions.
+                        unsafe { avx512::take_pairs(&mut rest, pairs.as_words()) };
+                    }
+                }
+            }
+        });
         packed
     }
 }
@@ -255,8 +285,8 @@ impl Product<'_> {
 }
 
 /// The blocks of the inner dimension, all about equally long, whole sixteens of words but the last.
-fn blocks(words: usize) -> impl Iterator<Item = Range<usize>> {
-    let count = words.div_ceil(BLOCK_WORDS);
+fn blocks(words: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = words.div_ceil(most);
     let length = words.div_ceil(count).next_multiple_of(16);
     (0..words).step_by(length).map(move |start| start..words.min(start + length))
 }

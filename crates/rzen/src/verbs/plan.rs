@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::DType;
+use burn::tensor::{DType, FloatDType};
 use rzen_model::{ItemShape, Memory, ModelConfig, Operations, Rates, Way};
 use serde_json::{Value, json};
 
@@ -141,20 +141,20 @@ impl Plan {
             ensure!(gflops > 0.0 && gflops.is_finite(), "--gflops is {gflops}, expected a number above 0");
         }
         let device = crate::device::open(&args.device)?;
+        let way = Way::of(dtype, crate::device::is_cpu(&device));
+        // What is stored as bf16 stays so where kernels widen it on the way.
+        let stored = match way {
+            Way::Fused if args.stored_as_bf16()? => FloatDType::BF16,
+            _ => dtype,
+        };
         let rates = match args.gflops {
             Some(gflops) => Rates::even(gflops * 1e9),
-            None => Rates::measure(&config, dtype, &device),
+            None => Rates::measure(&config, dtype, stored, &device),
         };
-        let way = Way::of(dtype, crate::device::is_cpu(&device));
         let settings = EmbedSettings {
             batch_size: args.batch_size,
             batch_tokens: args.batch_tokens,
             threads: crate::models::threads(&device, way, &config),
-        };
-        // What is stored as bf16 stays so where kernels widen it on the way.
-        let weight_size = match way {
-            Way::Fused if args.stored_as_bf16()? => 2,
-            _ => DType::from(dtype).size(),
         };
         Ok(Plan {
             numbers: config.num_parameters(),
@@ -162,7 +162,7 @@ impl Plan {
             device: args.device.clone(),
             kinds: args.mix.iter().map(|kind| (kind.clone(), config.operations(&kind.shape))).collect(),
             settings,
-            memory: most_memory(&config, way, weight_size, &args.mix, settings),
+            memory: most_memory(&config, way, DType::from(stored).size(), &args.mix, settings),
             rates,
             measured: args.gflops.is_none(),
         })
