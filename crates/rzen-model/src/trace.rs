@@ -31,7 +31,7 @@ impl Trace {
 
     pub(crate) fn keep(&mut self, name: impl FnOnce() -> String, state: &Tensor<2>) {
         if let Some(states) = &mut self.states {
-            // Copied: what a GPU hands out may be memory that its next reading writes on.
+            // Looked at now: on GPUs burn copies data only then, and the next operation may write where they lie.
             let numbers = state.clone().into_data().convert::<f32>().try_to_vec::<f32>();
             states.push((name(), TensorData::new(numbers.expect("it was just converted"), state.dims())));
         }
