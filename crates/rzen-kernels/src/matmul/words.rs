@@ -12,11 +12,13 @@ use crate::scratch::Scratch;
 
 /// Words of the inner dimension that are taken at once: those of a tile stay in the first cache, those of
 /// a task's inputs in the second.
-const BLOCK_WORDS: usize = 384;
-/// Panels of inputs of a task, at most.
+const BLOCK_WORDS: usize = 256;
+/// Panels of inputs of a task, at most; of split ones half as many.
 const TASK_PANELS: usize = 20;
-/// Weight rows of a task, at most; the sums of a task stay in the second cache or near it.
-const TASK_OUTPUTS: usize = 448;
+/// Weight rows of a task, at most; the sums of a task stay in the second cache.
+const TASK_OUTPUTS: usize = 512;
+/// Panels that make it worth to copy a tile of weights.
+const COPY_PANELS: usize = 4;
 
 /// Weights as 32-bit words.
 pub(super) struct Words<'a> {
@@ -127,12 +129,17 @@ impl<'a> Words<'a> {
     fn packed(&self, product: Product<'_>) {
         let (rows, outputs) = (product.rows(), product.outputs);
         let x = self.pack(product.x, rows);
-        let grid = Grid::new(rows.div_ceil(PANEL), outputs.div_ceil(self.height()), self.height());
+        let grid = self.grid(rows, outputs);
         let output = Shared(product.output());
         (0..grid.tasks()).into_par_iter().for_each(|task| {
             let (panels, tiles) = grid.task(task);
             self.task(x.as_words(), rows, panels, outputs, tiles, &output.get());
         });
+    }
+
+    fn grid(&self, rows: usize, outputs: usize) -> Grid {
+        let panels = if self.kind == Kind::Split { TASK_PANELS / 2 } else { TASK_PANELS };
+        Grid::new(rows.div_ceil(PANEL), outputs.div_ceil(self.height()), self.height(), panels)
     }
 
     /// Some panels of inputs against some tiles of weights.
@@ -155,13 +162,21 @@ impl<'a> Words<'a> {
             false => tiles.len() * panels.len() * size,
         });
         let sums = sums.as_mut_ptr();
-        let mut wide = self.room(height, words.min(self.block_words()));
+        let copies = has_registers && panels.len() >= COPY_PANELS;
+        let longest = words.min(self.block_words());
+        let mut room = match copies {
+            true => Scratch::new(height * row_of_copy(longest)),
+            false => self.room(height, longest),
+        };
         for block in blocks(words, self.block_words()) {
             let last = block.end == words;
             for tile in tiles.clone() {
                 let first = tile * height;
                 let count = height.min(outputs - first);
-                let (w, ldw) = self.weights(first..first + count, &block, &mut wide);
+                let (w, ldw) = match copies {
+                    true => self.copied(first..first + count, &block, &mut room),
+                    false => self.weights(first..first + count, &block, &mut room),
+                };
                 for panel in panels.clone() {
                     let lanes = PANEL.min(rows - panel * PANEL);
                     let place = match words <= self.block_words() {
@@ -217,6 +232,17 @@ impl<'a> Words<'a> {
         }
     }
 
+    /// As [`Words::weights`], copied to where rows begin on cache lines, each on another of the first cache: as they lie
+    /// in files they may all begin on the same, and then none stays in it.
+    fn copied(&self, rows: Range<usize>, block: &Range<usize>, room: &mut Scratch) -> (*const u32, usize) {
+        let Data::Words(data) = self.data else { return self.weights(rows, block, room) };
+        let length = row_of_copy(block.len());
+        for (copy, row) in room.as_mut_words().chunks_exact_mut(length).zip(rows) {
+            copy[..block.len()].copy_from_slice(&data[row * self.words..][block.clone()]);
+        }
+        (room.as_words().as_ptr(), length)
+    }
+
     /// Weight rows of a tile.
     fn height(&self) -> usize {
         match self.kind {
@@ -267,6 +293,11 @@ impl<'a> Words<'a> {
     }
 }
 
+/// Words from a copied row to the next: an odd number of lines of sixteen.
+fn row_of_copy(words: usize) -> usize {
+    words.next_multiple_of(32) + 16
+}
+
 impl Product<'_> {
     fn output(self) -> Output {
         let (add, bias) = match self.start {
@@ -300,9 +331,9 @@ struct Grid {
 }
 
 impl Grid {
-    /// Tasks of equal size, several for each thread where there is work for them.
-    fn new(panels: usize, tiles: usize, height: usize) -> Self {
-        let panels_of_task = panels.div_ceil(panels.div_ceil(TASK_PANELS));
+    /// Tasks of equal size, several for each thread where there is work for them, none of more than `most` panels.
+    fn new(panels: usize, tiles: usize, height: usize, most: usize) -> Self {
+        let panels_of_task = panels.div_ceil(panels.div_ceil(most));
         let chunks = panels.div_ceil(panels_of_task);
         let wanted = (8 * rayon::current_num_threads()).div_ceil(chunks);
         let groups = tiles.div_ceil(TASK_OUTPUTS / height).max(wanted.min(tiles));
