@@ -70,9 +70,9 @@ impl Qwen2Vl {
     }
 
     /// As [`Qwen2Vl::load_with_table_on`], for [`Qwen2Vl::embed`] alone: where fused kernels compute in f32, bf16
-    /// weights stay as they are stored and become f32 on the way through the processor. The vectors are the same
-    /// to the rounding of f32. That takes half the memory, and none is read before it is needed. What is saved
-    /// from such a model is bf16 as well.
+    /// weights stay as they are stored and are computed with as f32 numbers. The vectors are the same to the rounding
+    /// of f32. Keeping bf16 takes half the memory, and none is read before it is needed. What is saved from such a
+    /// model is bf16 as well.
     ///
     /// # Errors
     /// As [`Qwen2Vl::load`].

@@ -4,5 +4,5 @@
 /// are still read seldom.
 pub(crate) const PATCHES: usize = 2560;
 
-/// Rows that go through an MLP at once: as many as a task of the kernels takes.
+/// Rows that go through an MLP at once: as many as the largest task of the kernels takes.
 pub(crate) const MLP_ROWS: usize = 640;

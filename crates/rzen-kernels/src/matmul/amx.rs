@@ -89,9 +89,10 @@ pub(crate) unsafe fn rows(rows: usize, t: &Tile) {
         }
         match (rows == TILE_ROWS, t.parts) {
             (true, 1) => steps(t, whole),
-            (true, _) => split_steps(t, whole),
+            (true, PARTS) => split_steps(t, whole),
             (false, 1) => half_steps(t, whole),
-            (false, _) => return rest(rows, t),
+            (false, PARTS) => return rest(rows, t),
+            _ => unreachable!("inputs are whole or in {PARTS} parts"),
         }
         if t.words > whole * STEP {
             let mut t = *t;

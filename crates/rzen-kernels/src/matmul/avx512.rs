@@ -4,7 +4,7 @@
 //! adds. So both element types share every loop here but for that one instruction.
 //!
 //! The lanes of a register are input rows (tokens), packed in panels; weights are read where they lie, one
-//! word for all lanes. So weights, which are large and used once a call, are never copied.
+//! word for all lanes. So weights, which are large and used once a call, are never copied as a whole.
 
 use std::arch::x86_64::*;
 

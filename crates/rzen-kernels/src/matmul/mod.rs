@@ -17,7 +17,8 @@ pub(crate) use amx::permitted as amx_permitted;
 #[cfg(target_arch = "x86_64")]
 pub(crate) const PANEL: usize = 32;
 
-/// Numbers of 8 bits that make one of 24: an f32 is the sum of three bf16.
+/// Numbers of 8 bits that make one of 24: an f32 is the sum of three bf16, but for those that bf16 has no room for
+/// (3.39e38 and more), which become NaN, and for parts below 1.2e-38, which count as zero.
 #[cfg(target_arch = "x86_64")]
 pub(crate) const PARTS: usize = 3;
 
@@ -29,7 +30,8 @@ pub enum Matrix<'a> {
     /// 16 bits; inputs are rounded to as many where the processor multiplies such numbers, otherwise weights are
     /// widened.
     Bf16(&'a [bf16]),
-    /// 16 bits, of which every number is computed with as f32: as exact as with weights that were widened before.
+    /// 16 bits, of which every number is computed with as f32: as exact, up to a factor of two, as with weights that
+    /// were widened before.
     WidenedBf16(&'a [bf16]),
 }
 
@@ -96,8 +98,8 @@ impl Linear<'_> {
     ///
     /// `x`: `[rows, inputs]`; `y`: `[rows, outputs]`. With AVX-512 an output row is a function of its input row
     /// alone, however many rows there are and wherever it stands among them, for as long as there are more than
-    /// [`FEW_ROWS`] or not more: between the two the order of the sums differs. Elsewhere it may differ with the
-    /// number of rows.
+    /// [`FEW_ROWS`] or not more: between the two the way of summing differs. Elsewhere it may differ with the number
+    /// of rows.
     ///
     /// # Panics
     /// If a slice has not the size that the layer says.
@@ -142,7 +144,7 @@ impl Lora<'_> {
     }
 }
 
-/// Up to so many rows weights are read as they are stored; above, they are packed first.
+/// Up to so many rows inputs are read as they are; above, they are packed first.
 pub const FEW_ROWS: usize = 4;
 
 /// One product with what stands before and after it; sizes were checked.
@@ -184,7 +186,7 @@ mod tests {
         x.chunks(inputs).flat_map(|x| w.chunks(inputs).map(move |w| dot(x, w))).collect()
     }
 
-    const SHAPES: [(usize, usize, usize); 12] = [
+    const SHAPES: [(usize, usize, usize); 15] = [
         (1, 1, 1),
         (3, 7, 5),
         (4, 64, 33),
@@ -197,6 +199,10 @@ mod tests {
         (130, 1600, 70),
         (700, 34, 20),
         (70, 34, 900),
+        // Tiles that are copied, a tile of 16 rows, words that are left; several blocks; many.
+        (160, 1034, 112),
+        (40, 340, 64),
+        (16, 8960, 48),
     ];
 
     #[test]
@@ -210,6 +216,7 @@ mod tests {
                 (Matrix::F32(&w), w.clone(), x.clone(), 1e-6),
                 // Where inputs are not rounded, the difference is that of the rounding.
                 (Matrix::Bf16(&narrow_w), widen(&narrow_w), widen(&narrow(&x)), 5e-3),
+                (Matrix::WidenedBf16(&narrow_w), widen(&narrow_w), x.clone(), 1e-6),
             ] {
                 let exact = exact(&x_seen, &w, inputs);
                 let tolerance = tolerance * (inputs as f64).sqrt() + 1e-6;
@@ -268,13 +275,21 @@ mod tests {
                 let mut y = vec![0.0; rows * outputs];
                 let layer = Linear { weight, inputs, outputs, bias: None, lora: None };
                 layer.forward(&x, &mut y, false, Then::Nothing);
-                y.iter().zip(&exact).map(|(y, exact)| (f64::from(*y) - exact).abs()).fold(0.0, f64::max)
+                y
             });
-            let limit = 2.0 * one + 1e-6;
-            assert!(
-                other <= limit,
-                "{rows}×{inputs}×{outputs}: off by {other:e} where wide ones are by {one:e}"
-            );
+            let is_split = crate::features().amx && rows > super::FEW_ROWS && inputs % 2 == 0;
+            if crate::features().avx512 && !is_split {
+                assert!(one == other, "{rows}×{inputs}×{outputs}: not to the last bit");
+            }
+            let off = |y: &f32, exact: &f64| (f64::from(*y) - exact).abs();
+            let limit =
+                one.iter().zip(&exact).map(|(y, exact)| off(y, exact)).fold(0.0, f64::max) * 2.0 + 1e-6;
+            for (y, exact) in other.iter().zip(&exact) {
+                assert!(
+                    off(y, exact) <= limit,
+                    "{rows}×{inputs}×{outputs}: {y} for {exact}, limit {limit:e}"
+                );
+            }
         }
     }
 

@@ -10,12 +10,12 @@ use super::{FEW_ROWS, Matrix, PANEL, PARTS, Product, Start, Then, amx};
 use crate::cpu;
 use crate::scratch::Scratch;
 
-/// Words of the inner dimension that are taken at once: those of a tile stay in the first cache, those of
-/// a task's inputs in the second.
+/// Words of the inner dimension that are taken at once, whole sixteens: most of those of a tile stay in the first
+/// cache, those of a task's inputs in the second.
 const BLOCK_WORDS: usize = 256;
 /// Panels of inputs of a task, at most; of split ones half as many.
 const TASK_PANELS: usize = 20;
-/// Weight rows of a task, at most; the sums of a task stay in the second cache.
+/// Weight rows of a task, at most; the sums of a task stay in the second cache or near it.
 const TASK_OUTPUTS: usize = 512;
 /// Panels that make it worth to copy a tile of weights.
 const COPY_PANELS: usize = 4;
@@ -104,7 +104,8 @@ impl<'a> Words<'a> {
         };
         let dot = match self.kind {
             Kind::F32 => avx512::dot_f32,
-            Kind::Bf16 | Kind::Amx | Kind::Split => avx512::dot_bf16,
+            Kind::Bf16 | Kind::Amx => avx512::dot_bf16,
+            Kind::Split => unreachable!("few rows are not split"),
         };
         let output = Shared(product.output());
         // Enough weights in a task to be worth a thread.
@@ -125,7 +126,7 @@ impl<'a> Words<'a> {
         );
     }
 
-    /// Inputs in packed panels, weights as they are stored.
+    /// Inputs in packed panels, weights as they are stored or copied tile by tile.
     fn packed(&self, product: Product<'_>) {
         let (rows, outputs) = (product.rows(), product.outputs);
         let x = self.pack(product.x, rows);
@@ -223,6 +224,7 @@ impl<'a> Words<'a> {
         match self.data {
             Data::Words(data) => (data[rows.start * self.words + block.start..].as_ptr(), self.words),
             Data::Narrow(data) => {
+                assert!(rows.len() * block.len() <= wide.len(), "there is room for all rows");
                 for (wide, row) in wide.as_mut_words().chunks_exact_mut(block.len()).zip(rows) {
                     // SAFETY: the kind says that the processor has the instructions.
                     unsafe { avx512::widen(&data[row * self.words..][block.clone()], wide) };
@@ -237,6 +239,7 @@ impl<'a> Words<'a> {
     fn copied(&self, rows: Range<usize>, block: &Range<usize>, room: &mut Scratch) -> (*const u32, usize) {
         let Data::Words(data) = self.data else { return self.weights(rows, block, room) };
         let length = row_of_copy(block.len());
+        assert!(rows.len() * length <= room.len(), "there is room for all rows");
         for (copy, row) in room.as_mut_words().chunks_exact_mut(length).zip(rows) {
             copy[..block.len()].copy_from_slice(&data[row * self.words..][block.clone()]);
         }
@@ -251,9 +254,9 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Words of the inner dimension that are taken at once, at most.
+    /// Words of the inner dimension that are taken at once, at most; whole sixteens.
     fn block_words(&self) -> usize {
-        BLOCK_WORDS / self.parts()
+        BLOCK_WORDS / self.parts() / 16 * 16
     }
 
     /// Panels that one of inputs becomes.
@@ -280,11 +283,13 @@ impl<'a> Words<'a> {
                 Kind::Split => {
                     let mut rest = Scratch::new(x.len());
                     rest.copy_from_slice(x);
-                    for packed in packed.chunks_exact_mut(PANEL * words) {
+                    for (part, packed) in packed.chunks_exact_mut(PANEL * words).enumerate() {
                         let pairs = round_to_pairs(&rest);
                         pack(pairs.as_words(), packed);
-                        // SAFETY: the kind says that the processor has the instructions.
-                        unsafe { avx512::take_pairs(&mut rest, pairs.as_words()) };
+                        if part + 1 < PARTS {
+                            // SAFETY: the kind says that the processor has the instructions.
+                            unsafe { avx512::take_pairs(&mut rest, pairs.as_words()) };
+                        }
                     }
                 }
             }
