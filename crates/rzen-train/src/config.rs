@@ -45,6 +45,8 @@ pub struct StageConfig {
     pub threads: usize,
     /// Steps between checkpoints; 0 writes one at the end alone.
     pub checkpoint_every: usize,
+    /// Minutes without a checkpoint after which a step writes one; 0 writes none for that reason.
+    pub checkpoint_minutes: f64,
     /// Checkpoints kept, the newest; 0 keeps all.
     pub keep_last: usize,
     /// Steps between two lines of `metrics.jsonl`.
@@ -67,6 +69,7 @@ impl Default for StageConfig {
             recompute: true,
             threads: 1,
             checkpoint_every: 200,
+            checkpoint_minutes: 30.0,
             keep_last: 2,
             log_every: 1,
         }
@@ -101,9 +104,17 @@ impl StageConfig {
     /// Those don't change what is computed (`recompute` does in the last bits; a run that no longer
     /// fits in memory needs it).
     pub fn identity(&self) -> StageConfig {
-        let StageConfig { recompute, threads, checkpoint_every, keep_last, log_every, .. } =
-            StageConfig::default();
-        StageConfig { recompute, threads, checkpoint_every, keep_last, log_every, ..self.clone() }
+        let StageConfig {
+            recompute,
+            threads,
+            checkpoint_every,
+            checkpoint_minutes,
+            keep_last,
+            log_every,
+            ..
+        } = StageConfig::default();
+        let own = self.clone();
+        StageConfig { recompute, threads, checkpoint_every, checkpoint_minutes, keep_last, log_every, ..own }
     }
 
     /// Checks that every value can be trained with.
@@ -140,6 +151,12 @@ impl StageConfig {
                 "in 0..=1",
             ),
             ("threads", self.threads as f64, self.threads > 0, "at least 1"),
+            (
+                "checkpoint_minutes",
+                self.checkpoint_minutes,
+                not_negative(self.checkpoint_minutes),
+                "0 (off) or more",
+            ),
             ("log_every", self.log_every as f64, self.log_every > 0, "at least 1"),
         ];
         match checks.into_iter().find(|(_, _, valid, _)| !valid) {
@@ -166,6 +183,7 @@ mod tests {
         check("eps = 0.0", "eps");
         check("learning_rate = nan", "learning_rate");
         check("threads = 0", "threads");
+        check("checkpoint_minutes = -1.0", "checkpoint_minutes");
     }
 
     #[test]

@@ -73,7 +73,9 @@ where
         (stage, outcome, label) = stage.advance(ready);
         log.add(outcome, label, observer)?;
         let done = index + 1;
-        if config.checkpoint_every > 0 && done.is_multiple_of(config.checkpoint_every) {
+        let by_steps = config.checkpoint_every > 0 && done.is_multiple_of(config.checkpoint_every);
+        let waited = stage.since_saved.elapsed().as_secs_f64();
+        if by_steps || config.checkpoint_minutes > 0.0 && waited >= 60.0 * config.checkpoint_minutes {
             stage.save_once(&log, observer)?;
         }
     }
@@ -91,6 +93,8 @@ struct Stage<'a, E, O> {
     step: usize,
     /// The checkpoint of this very step.
     saved: Option<PathBuf>,
+    /// Since the last checkpoint, or the start.
+    since_saved: Instant,
 }
 
 /// A step that can be taken: its loss and gradients are finite.
@@ -131,15 +135,16 @@ where
         let mut optimizer = Optimizer::new(&model, config);
         let Some(checkpoint) = resume else {
             refuse_checkpoints(run)?;
-            return Ok(Stage { model, optimizer, config, run, step: 0, saved: None });
+            let since_saved = Instant::now();
+            return Ok(Stage { model, optimizer, config, run, step: 0, saved: None, since_saved });
         };
         let differences = checkpoint.state.differences(run, config, &parameter_keys(trained));
         if !differences.is_empty() {
             return Err(TrainError::OtherRun { checkpoint: checkpoint.folder, differences });
         }
         optimizer = checkpoint.restore(optimizer)?;
-        let step = checkpoint.state.step;
-        Ok(Stage { model, optimizer, config, run, step, saved: Some(checkpoint.folder) })
+        let (step, saved) = (checkpoint.state.step, Some(checkpoint.folder));
+        Ok(Stage { model, optimizer, config, run, step, saved, since_saved: Instant::now() })
     }
 
     /// Computes the gradients of the next step, or refuses it; nothing changes yet.
@@ -227,7 +232,7 @@ where
         let checkpoints = self.run.checkpoints();
         let folder = checkpoint::save(&checkpoints, &model, &self.optimizer, state, self.config.keep_last)?;
         observer.checkpoint(self.step, &folder);
-        self.saved = Some(folder.clone());
+        (self.saved, self.since_saved) = (Some(folder.clone()), Instant::now());
         Ok(folder)
     }
 }

@@ -174,6 +174,16 @@ fn the_newest_checkpoints_are_kept_and_the_observer_told() {
     assert_eq!(kept, ["step_000009", "step_000012"]);
 }
 
+#[test]
+fn time_alone_brings_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = StageConfig { checkpoint_every: 0, checkpoint_minutes: 1e-9, ..config() };
+    let mut seen = Steps::default();
+    let never = AtomicBool::new(false);
+    train_stage(model(), &config, &mut source, &run(folder.path()), None, &mut seen, &never).unwrap();
+    assert_eq!(seen.checkpoints, (1..=12).collect::<Vec<_>>());
+}
+
 /// Steps and samples of the lines, and steps of the checkpoints.
 #[derive(Default)]
 struct Steps {

@@ -116,13 +116,14 @@ fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<()> {
     }
 }
 
-/// The first Ctrl-C asks for a checkpoint and an orderly end, the second ends at once.
+/// The first Ctrl-C or SIGTERM (as a cluster sends before it takes a machine back) asks for a checkpoint and an orderly
+/// end, the second ends at once.
 fn on_interrupt() -> Result<()> {
     ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+        eprintln!("stopping after this step, with a checkpoint; a second Ctrl-C or SIGTERM stops at once");
     })
     .or_else(|error| match error {
         ctrlc::Error::MultipleHandlers => Ok(()),

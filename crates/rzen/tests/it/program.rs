@@ -374,6 +374,17 @@ fn a_folder_that_is_no_run_is_never_emptied() {
 #[test]
 #[cfg(unix)]
 fn ctrl_c_leaves_a_checkpoint_to_go_on_from() {
+    a_signal_leaves_a_checkpoint("-INT");
+}
+
+#[test]
+#[cfg(unix)]
+fn termination_leaves_a_checkpoint_to_go_on_from() {
+    a_signal_leaves_a_checkpoint("-TERM");
+}
+
+#[cfg(unix)]
+fn a_signal_leaves_a_checkpoint(signal: &str) {
     let place = tempfile::tempdir().unwrap();
     std::fs::write(
         place.path().join("tiny.toml"),
@@ -393,7 +404,7 @@ fn ctrl_c_leaves_a_checkpoint_to_go_on_from() {
         assert!(std::time::Instant::now() < deadline, "no checkpoint came");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(1));
     let mut text = String::new();
