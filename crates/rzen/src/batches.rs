@@ -1,6 +1,7 @@
 //! The batches of a stage: planned once, read and encoded ahead by a thread.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -16,6 +17,7 @@ use rzen_model::{Collator, Encoded, EncoderInput};
 use rzen_train::{BoxError, TrainBatch};
 
 use crate::augment::Augment;
+use crate::cut::cut;
 use crate::host_batch::{HostBatch, ReadRow, assemble, sorted};
 use crate::reader::{Reader, read_samples};
 use crate::recipe::Stage;
@@ -183,6 +185,7 @@ pub struct BatchSource {
     steps: Receiver<(usize, Result<HostBatch>)>,
     collator: Collator,
     micro_batch_size: usize,
+    micro_batch_tokens: usize,
     device: Device,
 }
 
@@ -216,6 +219,7 @@ impl BatchSource {
             steps,
             collator,
             micro_batch_size: settings.micro_batch_size,
+            micro_batch_tokens: settings.micro_batch_tokens,
             device: device.clone(),
         })
     }
@@ -233,8 +237,9 @@ impl BatchSource {
 
     fn upload(&self, batch: &HostBatch) -> Batch<EncoderInput> {
         let micro_batches = |items: &[Encoded]| -> Vec<EncoderInput> {
-            let items: Vec<&Encoded> = items.iter().collect();
-            items.chunks(self.micro_batch_size).map(|items| self.collator.collate(items)).collect()
+            let collate =
+                |batch: Range<usize>| self.collator.collate(&items[batch].iter().collect::<Vec<_>>());
+            cut(items, self.micro_batch_size, self.micro_batch_tokens).into_iter().map(collate).collect()
         };
         let tensor = |values: Vec<i64>| -> Tensor<1, Int> {
             let count = values.len();
@@ -262,8 +267,10 @@ pub struct SourceSettings<'a> {
     pub run: &'a Path,
     /// The step to begin with.
     pub first_step: usize,
-    /// Items in a micro-batch.
+    /// Items in a micro-batch, at most.
     pub micro_batch_size: usize,
+    /// Tokens in a micro-batch, padding included, at most, where it holds more than one item.
+    pub micro_batch_tokens: usize,
     /// Batches read ahead.
     pub prefetch: usize,
     /// Rows that may be bad.

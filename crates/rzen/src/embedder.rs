@@ -8,6 +8,8 @@ use rzen_core::{Embed, EmbedError, Item, check_unit_vector};
 use rzen_data::Loader;
 use rzen_model::{Collator, Encoded, Processor, Qwen2Vl};
 
+use crate::cut::cut;
+
 /// Loads, encodes and embeds items with a model on one device.
 pub struct LocalEmbedder {
     model: Mutex<Qwen2Vl>,
@@ -146,25 +148,9 @@ impl Embed for LocalEmbedder {
 fn batches(items: &[Encoded], settings: EmbedSettings) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by_key(|&i| (items[i].pictures.len(), items[i].input_ids.len()));
-    let mut batches: Vec<Vec<usize>> = Vec::new();
-    let mut longest = 0;
-    for i in order {
-        let length = items[i].input_ids.len();
-        match batches.last_mut() {
-            Some(batch)
-                if batch.len() < settings.batch_size
-                    && (batch.len() + 1) * longest.max(length) <= settings.batch_tokens =>
-            {
-                longest = longest.max(length);
-                batch.push(i);
-            }
-            _ => {
-                longest = length;
-                batches.push(vec![i]);
-            }
-        }
-    }
-    batches
+    let sorted = order.iter().map(|&i| &items[i]);
+    let batches = cut(sorted, settings.batch_size, settings.batch_tokens);
+    batches.into_iter().map(|batch| order[batch].to_vec()).collect()
 }
 
 impl LocalEmbedder {

@@ -5,6 +5,7 @@
 
 pub mod augment;
 pub mod batches;
+mod cut;
 pub mod device;
 pub mod doctor;
 pub mod embedder;

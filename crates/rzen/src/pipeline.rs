@@ -267,6 +267,7 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows) -> Result<()> {
         run: &run.path,
         first_step,
         micro_batch_size: stage.micro_batch_size,
+        micro_batch_tokens: stage.micro_batch_tokens.unwrap_or(usize::MAX),
         prefetch: job.recipe.data.prefetch,
         bad_row_limit: job.recipe.data.bad_row_limit,
     };

@@ -85,8 +85,11 @@ pub struct Stage {
     pub train: Train,
     /// Queries in a batch.
     pub batch_size: usize,
-    /// Items in a micro-batch.
+    /// Items in a micro-batch, at most.
     pub micro_batch_size: usize,
+    /// Tokens in a micro-batch, padding included, at most, where it holds more than one item: long pictures and short
+    /// texts share a recipe. Default without limit.
+    pub micro_batch_tokens: Option<usize>,
     /// Passes over the data; the number of steps follows.
     pub epochs: f64,
     /// Whether queries carry their instruction.
@@ -422,6 +425,7 @@ impl Stage {
     fn check(&self) -> Result<()> {
         ensure!(self.batch_size >= 2, "`batch_size` is {}, expected 2 or more", self.batch_size);
         ensure!(self.micro_batch_size >= 1, "`micro_batch_size` is 0, expected 1 or more");
+        ensure!(self.micro_batch_tokens != Some(0), "`micro_batch_tokens` is 0, expected 1 or more");
         ensure!(
             self.epochs.is_finite() && self.epochs > 0.0,
             "`epochs` is {}, expected a number above 0",
