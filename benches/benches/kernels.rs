@@ -20,7 +20,12 @@ fn linear(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("linear");
     // Operations, so that the report says how many a second.
     group.sample_size(10).throughput(Throughput::Elements(2 * (rows * inputs * outputs) as u64));
-    for (name, weight) in [("f32", Matrix::F32(&weight)), ("bf16", Matrix::Bf16(&half))] {
+    let weights = [
+        ("f32", Matrix::F32(&weight)),
+        ("f32_by_bf16", Matrix::WidenedBf16(&half)),
+        ("bf16", Matrix::Bf16(&half)),
+    ];
+    for (name, weight) in weights {
         let layer = Linear { weight, inputs, outputs, bias: None, lora: None };
         group.bench_function(format!("{name}/1024x1536x8960"), |b| {
             b.iter(|| layer.forward(&x, &mut y, false, Then::Nothing))

@@ -45,7 +45,12 @@ fn blocks(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("embed");
     group.sample_size(10);
     // A last layer computes little more than the keys and values of its own.
-    for (name, layers, items) in [("vision_block/4900", 1, picture()), ("decoder_block/8x128", 2, texts())] {
+    let works = [
+        ("vision_block/4900", 1, picture()),
+        ("decoder_block/8x128", 2, texts()),
+        ("pooling/8x128", 1, texts()),
+    ];
+    for (name, layers, items) in works {
         let config = config(layers);
         let input = Collator::new(&config, &SPECIAL, PositionMode::Sequential, &device)
             .collate(&items.iter().collect::<Vec<_>>());

@@ -32,7 +32,7 @@ impl Rates {
         Rates { linear: rate, attention: rate }
     }
 
-    /// Measures a layer of the decoder's MLP and the attention of a picture, both in the widths of `config`; takes a
+    /// Measures two layers of the decoder's MLP and the attention of a picture, both in the widths of `config`; takes a
     /// second or two. Weights are `stored` in another type than they are computed with where
     /// [`Qwen2Vl::load_to_embed`](crate::Qwen2Vl::load_to_embed) leaves them so.
     pub fn measure(config: &ModelConfig, dtype: FloatDType, stored: FloatDType, device: &Device) -> Self {
@@ -45,22 +45,31 @@ impl Rates {
     }
 }
 
+/// Into the MLP and out of it: the longer sums are, the less often their inputs are used.
 fn linear(config: &ModelConfig, dtype: FloatDType, stored: FloatDType, device: &Device) -> f64 {
-    let [output, input] = [config.text.intermediate_size, config.text.hidden_size];
-    let layer = |dtype| {
+    let (wide, size) = (config.text.intermediate_size, config.text.hidden_size);
+    let shapes = [[wide, size], [size, wide]];
+    let layers = |dtype| {
         let mut weights = Weights::from_seed(1, dtype, device);
-        Linear::load(&mut weights, "measured", [output, input], false).expect("a seed has every tensor")
+        shapes.map(|shape| {
+            Linear::load(&mut weights, "measured", shape, false).expect("a seed has every tensor")
+        })
     };
-    let operations = (2 * ROWS * output * input) as f64;
+    let operations = (4 * ROWS * wide * size) as f64;
     #[cfg(not(feature = "cpu"))]
     let _ = stored;
     #[cfg(feature = "cpu")]
-    if let Some(layer) = crate::fused::Layer::of(&layer(stored), dtype != stored) {
-        let (x, mut y) = (vec![0.5; ROWS * input], vec![0.0; ROWS * output]);
-        return rate(operations, || layer.forward(&x, &mut y, false, rzen_kernels::Then::Nothing));
+    if let [Some(into), Some(out)] =
+        layers(stored).map(|layer| crate::fused::Layer::of(&layer, dtype != stored))
+    {
+        let (x, mut y, mut z) = (vec![0.5; ROWS * size], vec![0.0; ROWS * wide], vec![0.0; ROWS * size]);
+        return rate(operations, || {
+            into.forward(&x, &mut y, false, rzen_kernels::Then::Nothing);
+            out.forward(&y, &mut z, false, rzen_kernels::Then::Nothing);
+        });
     }
-    let (x, layer) = (states([ROWS, input], dtype, device), layer(dtype));
-    rate(operations, || wait(layer.forward(x.clone())))
+    let (x, [into, out]) = (states([ROWS, size], dtype, device), layers(dtype));
+    rate(operations, || wait(out.forward(into.forward(x.clone()))))
 }
 
 fn squares(config: &ModelConfig, dtype: FloatDType, device: &Device) -> f64 {

@@ -14,7 +14,8 @@ use crate::embedder::EmbedSettings;
 ///
 /// Reads `config.json` alone: the weights needn't be there. A kind of item is text:TOKENS, picture:TOKENS or
 /// frames:NxTOKENS. A text's tokens are all of its tokens; pictures and frames stand beside 40 tokens of template and
-/// words, or as many as `+N` says. `=N` says how many there are of a kind.
+/// words, or as many as `+N` says. `=N` says how many there are of a kind. What all items of a batch begin with (system
+/// prompt, instruction) is computed once: leave it out.
 ///
 /// Operations count two for a multiplication and its addition. Time is operations at the device's rate in large
 /// products, without reading files and without the small work between products, so the real time is longer. On a GPU,
