@@ -120,10 +120,9 @@ unsafe fn rest(rows: usize, t: &Tile) {
     }
 }
 
-/// `count` times sixteen words for 32 rows and 32 lanes.
-unsafe fn steps(t: &Tile, count: usize) {
-    // SAFETY: the caller vouches for the pointers.
-    unsafe {
+/// A loop over words for 32 rows and 32 lanes: takes up the sums, runs the steps, puts the sums back.
+macro_rules! full_tile {
+    ($t:ident, $count:ident, [$($step:literal,)*], $($inputs:tt)*) => {
         asm!(
             "test {add:e}, {add:e}",
             "jz 2f",
@@ -138,39 +137,94 @@ unsafe fn steps(t: &Tile, count: usize) {
             "tilezero tmm2",
             "tilezero tmm3",
             "3:",
-            "tileloadd tmm4, [{w} + {ldw}]",
-            "tileloadd tmm6, [{x} + {l}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{x} + {l} + 64]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{below} + {ldw}]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
+            $($step,)*
             "add {w}, 64",
             "add {below}, 64",
-            "add {x}, 2048",
             "dec {count}",
             "jnz 3b",
             "tilestored [{s} + {l}], tmm0",
             "tilestored [{s} + {l} + 64], tmm1",
             "tilestored [{s} + {l} + 2048], tmm2",
             "tilestored [{s} + {l} + 2112], tmm3",
-            add = in(reg) u32::from(t.add),
-            w = inout(reg) t.w => _,
-            below = inout(reg) t.w.add(16 * t.ldw) => _,
-            x = inout(reg) t.x => _,
-            count = inout(reg) count => _,
-            s = in(reg) t.sums,
+            $($inputs)*
+            add = in(reg) u32::from($t.add),
+            w = inout(reg) $t.w => _,
+            below = inout(reg) $t.w.add(16 * $t.ldw) => _,
+            count = inout(reg) $count => _,
+            s = in(reg) $t.sums,
             l = in(reg) LANE_BYTES,
-            ldw = in(reg) 4 * t.ldw,
+            ldw = in(reg) 4 * $t.ldw,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
+        )
+    };
+}
+
+/// `count` times sixteen words for 32 rows and 32 lanes.
+unsafe fn steps(t: &Tile, count: usize) {
+    // SAFETY: the caller vouches for the pointers.
+    unsafe {
+        full_tile!(
+            t,
+            count,
+            [
+                "tileloadd tmm4, [{w} + {ldw}]",
+                "tileloadd tmm6, [{x} + {l}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{x} + {l} + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{below} + {ldw}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {x}, 2048",
+            ],
+            x = inout(reg) t.x => _,
         );
     }
 }
 
-/// The same for 16 rows.
+/// The same for inputs that are sums of three parts.
+unsafe fn split_steps(t: &Tile, count: usize) {
+    debug_assert_eq!(t.parts, PARTS);
+    // SAFETY: the caller vouches for the pointers.
+    unsafe {
+        full_tile!(
+            t,
+            count,
+            [
+                "tileloadd tmm4, [{w} + {ldw}]",
+                "tileloadd tmm5, [{below} + {ldw}]",
+                "tileloadd tmm6, [{x0} + {l}]",
+                "tileloadd tmm7, [{x0} + {l} + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm6, [{x1} + {l}]",
+                "tileloadd tmm7, [{x1} + {l} + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm6, [{x2} + {l}]",
+                "tileloadd tmm7, [{x2} + {l} + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {x0}, 2048",
+                "add {x1}, 2048",
+                "add {x2}, 2048",
+            ],
+            x0 = inout(reg) t.x => _,
+            x1 = inout(reg) t.x.add(t.part) => _,
+            x2 = inout(reg) t.x.add(2 * t.part) => _,
+        );
+    }
+}
+
+/// As [`steps`], for 16 rows.
 unsafe fn half_steps(t: &Tile, count: usize) {
     // SAFETY: the caller vouches for the pointers.
     unsafe {
@@ -203,73 +257,6 @@ unsafe fn half_steps(t: &Tile, count: usize) {
             l = in(reg) LANE_BYTES,
             ldw = in(reg) 4 * t.ldw,
             out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
-    }
-}
-
-/// The same for 32 rows and inputs that are sums of three parts.
-unsafe fn split_steps(t: &Tile, count: usize) {
-    debug_assert_eq!(t.parts, PARTS);
-    // SAFETY: the caller vouches for the pointers.
-    unsafe {
-        asm!(
-            "test {add:e}, {add:e}",
-            "jz 2f",
-            "tileloadd tmm0, [{s} + {l}]",
-            "tileloadd tmm1, [{s} + {l} + 64]",
-            "tileloadd tmm2, [{s} + {l} + 2048]",
-            "tileloadd tmm3, [{s} + {l} + 2112]",
-            "jmp 3f",
-            "2:",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "3:",
-            "tileloadd tmm4, [{w} + {ldw}]",
-            "tileloadd tmm5, [{below} + {ldw}]",
-            "tileloadd tmm6, [{x0} + {l}]",
-            "tileloadd tmm7, [{x0} + {l} + 64]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm6, [{x1} + {l}]",
-            "tileloadd tmm7, [{x1} + {l} + 64]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "tileloadd tmm6, [{x2} + {l}]",
-            "tileloadd tmm7, [{x2} + {l} + 64]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {w}, 64",
-            "add {below}, 64",
-            "add {x0}, 2048",
-            "add {x1}, 2048",
-            "add {x2}, 2048",
-            "dec {count}",
-            "jnz 3b",
-            "tilestored [{s} + {l}], tmm0",
-            "tilestored [{s} + {l} + 64], tmm1",
-            "tilestored [{s} + {l} + 2048], tmm2",
-            "tilestored [{s} + {l} + 2112], tmm3",
-            add = in(reg) u32::from(t.add),
-            w = inout(reg) t.w => _,
-            below = inout(reg) t.w.add(16 * t.ldw) => _,
-            x0 = inout(reg) t.x => _,
-            x1 = inout(reg) t.x.add(t.part) => _,
-            x2 = inout(reg) t.x.add(2 * t.part) => _,
-            count = inout(reg) count => _,
-            s = in(reg) t.sums,
-            l = in(reg) LANE_BYTES,
-            ldw = in(reg) 4 * t.ldw,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
     }

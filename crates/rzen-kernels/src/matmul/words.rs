@@ -154,8 +154,8 @@ impl<'a> Words<'a> {
         output: &Output,
     ) {
         let (words, height) = (self.words, self.height());
-        // SAFETY: the kind says that the processor has them and that they were permitted.
         let has_registers = matches!(self.kind, Kind::Amx | Kind::Split);
+        // SAFETY: the kind says that the processor has them and that they were permitted.
         let _registers = has_registers.then(|| unsafe { amx::Registers::new() });
         let size = height * PANEL;
         let mut sums = Scratch::new(match words <= self.block_words() {
@@ -237,7 +237,7 @@ impl<'a> Words<'a> {
     /// As [`Words::weights`], copied to where rows begin on cache lines, each on another of the first cache: as they lie
     /// in files they may all begin on the same, and then none stays in it.
     fn copied(&self, rows: Range<usize>, block: &Range<usize>, room: &mut Scratch) -> (*const u32, usize) {
-        let Data::Words(data) = self.data else { return self.weights(rows, block, room) };
+        let Data::Words(data) = self.data else { unreachable!("matrix registers take pairs") };
         let length = row_of_copy(block.len());
         assert!(rows.len() * length <= room.len(), "there is room for all rows");
         for (copy, row) in room.as_mut_words().chunks_exact_mut(length).zip(rows) {
