@@ -59,9 +59,16 @@ pub(crate) mod avx512 {
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(crate) fn exp(x: __m512) -> __m512 {
-        let all = |x: f32| _mm512_set1_ps(x);
         // The second operand wins where one is NaN.
-        let x = _mm512_min_ps(all(-LOWEST), _mm512_max_ps(all(LOWEST), x));
+        exp_below(_mm512_min_ps(_mm512_set1_ps(-LOWEST), x))
+    }
+
+    /// The same where no `x` is above 110.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) fn exp_below(x: __m512) -> __m512 {
+        let all = |x: f32| _mm512_set1_ps(x);
+        let x = _mm512_max_ps(all(LOWEST), x);
         let power = _mm512_roundscale_ps::<8>(_mm512_mul_ps(x, all(LOG2_E)));
         let rest = _mm512_fnmadd_ps(power, all(LN2_HIGH), x);
         let rest = _mm512_fnmadd_ps(power, all(LN2_LOW), rest);

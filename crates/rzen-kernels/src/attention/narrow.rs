@@ -2,13 +2,15 @@
 
 use std::arch::x86_64::*;
 
-use super::softmax::{Running, rescale, soften_to_pairs};
-use super::{Arithmetic, KEYS, LANES, Rows};
+use super::softmax::{Running, rescale, soften_to_words};
+use super::{Arithmetic, LANES, Rows};
 use crate::cpu;
 use crate::matmul::amx;
 use crate::matmul::avx512::{self, Tile};
 use crate::scratch::Scratch;
 
+/// Keys of a block.
+const KEYS: usize = <Narrow as Arithmetic>::KEYS;
 /// Words of the inner dimension, and rows, that matrix registers take.
 const STEP: usize = 16;
 
@@ -88,7 +90,8 @@ impl Arithmetic for Narrow {
         let whole = count.next_multiple_of(2 * STEP);
         let weights = &mut self.weights.as_mut_words()[..whole / 2 * LANES];
         // SAFETY: as above.
-        let factor = unsafe { soften_to_pairs(&self.scores[..count * LANES], scale, running, weights) };
+        let factor =
+            unsafe { soften_to_words::<false>(&self.scores[..count * LANES], scale, running, weights) };
         rescale(y, &factor);
         product(
             (self.values.as_words(), KEYS / 2),

@@ -4,6 +4,11 @@ use super::LANES;
 use crate::exp::exp;
 use crate::rows::widest;
 
+/// How far above the largest score of earlier blocks one may be, scaled, before sums are rescaled: their weights are up to
+/// 3000 then instead of 1.
+#[cfg(target_arch = "x86_64")]
+const MOST: f32 = 8.0;
+
 /// What is known of the scores so far, lane by lane.
 #[derive(Clone)]
 pub(super) struct Running {
@@ -121,22 +126,24 @@ widest! {
     }
 }
 
-/// As [`soften`], with weights rounded to bf16, those of two keys in a word; `weights` may have words for more
-/// keys than there are scores: those are zero. Returns what earlier sums are to be multiplied by.
+/// As [`soften`], with weights rounded to bf16, those of two keys in a word, or in three parts of which they are the
+/// sum: `[low, high, middle, high]`. There may be words for more keys than there are scores: those are zero. Returns
+/// what earlier sums are to be multiplied by.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn soften_to_pairs(
+pub(super) fn soften_to_words<const IN_PARTS: bool>(
     scores: &[f32],
     scale: f32,
     running: &mut Running,
-    weights: &mut [u32],
+    words: &mut [u32],
 ) -> [f32; LANES] {
     use std::arch::x86_64::*;
 
-    use crate::exp::avx512::exp;
-    use crate::matmul::avx512::pair;
+    use crate::exp::avx512::{exp, exp_below};
+    use crate::matmul::avx512::{pair, split_pair};
     let (scores, _) = scores.as_chunks::<LANES>();
-    let (weights, _) = weights.as_chunks_mut::<LANES>();
+    let (words, _) = words.as_chunks_mut::<LANES>();
+    let pairs = if IN_PARTS { words.len() / 4 } else { words.len() };
     let scale = _mm512_set1_ps(scale);
     let mut factors = [1.0; LANES];
     for half in [0, 16] {
@@ -144,17 +151,40 @@ pub(super) fn soften_to_pairs(
         unsafe {
             let load = |lanes: &[f32; LANES]| _mm512_loadu_ps(lanes.as_ptr().add(half));
             let before = load(&running.largest);
-            let now = scores.iter().fold(before, |now, lanes| _mm512_max_ps(now, load(lanes)));
-            let factor = exp(_mm512_mul_ps(scale, _mm512_sub_ps(before, now)));
+            // Four at a time, since one waits for another.
+            let mut largest = [before; 4];
+            for lanes in scores.chunks(4) {
+                for (largest, lanes) in largest.iter_mut().zip(lanes) {
+                    *largest = _mm512_max_ps(*largest, load(lanes));
+                }
+            }
+            let [a, b, c, d] = largest;
+            let largest = _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d));
+            let grown = _mm512_mul_ps(scale, _mm512_sub_ps(largest, before));
+            let grown = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(grown, _mm512_set1_ps(MOST));
+            let now = _mm512_mask_mov_ps(before, grown, largest);
+            let least = _mm512_mul_ps(scale, now);
+            let factor = exp(_mm512_sub_ps(_mm512_mul_ps(scale, before), least));
             let mut sum = _mm512_mul_ps(load(&running.total), factor);
-            let weight = |lanes: &[f32; LANES]| exp(_mm512_mul_ps(scale, _mm512_sub_ps(load(lanes), now)));
-            for (i, words) in weights.iter_mut().enumerate() {
-                let [first, second] = [2 * i, 2 * i + 1].map(|key| match scores.get(key) {
-                    Some(lanes) => weight(lanes),
-                    None => _mm512_setzero_ps(),
-                });
+            let weight = |key: usize| match scores.get(key) {
+                Some(lanes) => exp_below(_mm512_fmsub_ps(scale, load(lanes), least)),
+                None => _mm512_setzero_ps(),
+            };
+            let mut put = |at: usize, pairs: __m512i| {
+                _mm512_storeu_si512(words[at].as_mut_ptr().add(half).cast(), pairs);
+            };
+            for i in 0..pairs {
+                let (first, second) = (weight(2 * i), weight(2 * i + 1));
                 sum = _mm512_add_ps(sum, _mm512_add_ps(first, second));
-                _mm512_storeu_si512(words.as_mut_ptr().add(half).cast(), pair(first, second));
+                if IN_PARTS {
+                    let [high, middle, low] = split_pair(first, second);
+                    put(i, low);
+                    put(pairs + i, high);
+                    put(2 * pairs + i, middle);
+                    put(3 * pairs + i, high);
+                } else {
+                    put(i, pair(first, second));
+                }
             }
             _mm512_storeu_ps(running.largest.as_mut_ptr().add(half), now);
             _mm512_storeu_ps(running.total.as_mut_ptr().add(half), sum);

@@ -1,7 +1,7 @@
 //! Products in f32.
 
 use super::softmax::{Running, soften};
-use super::{Arithmetic, KEYS, LANES, Rows};
+use super::{Arithmetic, LANES, Rows};
 use crate::scratch::Scratch;
 
 /// A block of keys and values, copied next to one another.
@@ -14,8 +14,8 @@ pub(super) struct Wide {
 
 impl Arithmetic for Wide {
     fn new(width: usize) -> Self {
-        let [keys, values] = [(); 2].map(|()| Scratch::new(KEYS * width));
-        Wide { width, keys, values, scores: Scratch::new(KEYS * LANES) }
+        let [keys, values] = [(); 2].map(|()| Scratch::new(Self::KEYS * width));
+        Wide { width, keys, values, scores: Scratch::new(Self::KEYS * LANES) }
     }
 
     fn queries(&self, rows: Rows<'_>) -> Scratch {

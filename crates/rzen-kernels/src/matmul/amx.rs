@@ -138,8 +138,6 @@ macro_rules! full_tile {
             "tilezero tmm3",
             "3:",
             $($step,)*
-            "add {w}, 64",
-            "add {below}, 64",
             "dec {count}",
             "jnz 3b",
             "tilestored [{s} + {l}], tmm0",
@@ -148,14 +146,40 @@ macro_rules! full_tile {
             "tilestored [{s} + {l} + 2112], tmm3",
             $($inputs)*
             add = in(reg) u32::from($t.add),
-            w = inout(reg) $t.w => _,
-            below = inout(reg) $t.w.add(16 * $t.ldw) => _,
             count = inout(reg) $count => _,
             s = in(reg) $t.sums,
             l = in(reg) LANE_BYTES,
-            ldw = in(reg) 4 * $t.ldw,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
+
+/// As `full_tile` for 16 rows.
+macro_rules! half_tile {
+    ($t:ident, $count:ident, [$($step:literal,)*], $($inputs:tt)*) => {
+        asm!(
+            "test {add:e}, {add:e}",
+            "jz 2f",
+            "tileloadd tmm0, [{s} + {l}]",
+            "tileloadd tmm1, [{s} + {l} + 64]",
+            "jmp 3f",
+            "2:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "3:",
+            $($step,)*
+            "dec {count}",
+            "jnz 3b",
+            "tilestored [{s} + {l}], tmm0",
+            "tilestored [{s} + {l} + 64], tmm1",
+            $($inputs)*
+            add = in(reg) u32::from($t.add),
+            count = inout(reg) $count => _,
+            s = in(reg) $t.sums,
+            l = in(reg) LANE_BYTES,
+            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         )
     };
@@ -177,8 +201,13 @@ unsafe fn steps(t: &Tile, count: usize) {
                 "tileloadd tmm5, [{below} + {ldw}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {w}, 64",
+                "add {below}, 64",
                 "add {x}, 2048",
             ],
+            w = inout(reg) t.w => _,
+            below = inout(reg) t.w.add(16 * t.ldw) => _,
+            ldw = in(reg) 4 * t.ldw,
             x = inout(reg) t.x => _,
         );
     }
@@ -213,13 +242,137 @@ unsafe fn split_steps(t: &Tile, count: usize) {
                 "tdpbf16ps tmm1, tmm4, tmm7",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {w}, 64",
+                "add {below}, 64",
                 "add {x0}, 2048",
                 "add {x1}, 2048",
                 "add {x2}, 2048",
             ],
+            w = inout(reg) t.w => _,
+            below = inout(reg) t.w.add(16 * t.ldw) => _,
+            ldw = in(reg) 4 * t.ldw,
             x0 = inout(reg) t.x => _,
             x1 = inout(reg) t.x.add(t.part) => _,
             x2 = inout(reg) t.x.add(2 * t.part) => _,
+        );
+    }
+}
+
+/// Where a tile of numbers in three parts reads and writes. Rows stand in blocks of sixteen words of sixteen rows, one
+/// under the other for as many rows as the tile has, so that what is read lies together.
+#[derive(Clone, Copy)]
+pub(crate) struct SplitTile {
+    /// `[middle, high]` of all rows, and `[high, low]`.
+    pub(crate) w: [*const u32; 2],
+    /// A panel of `[low, high, middle, high]`, each as that of a [`Tile`].
+    pub(crate) x: *const u32,
+    /// Words of a part, whole eights.
+    pub(crate) part: usize,
+    /// As of a [`Tile`].
+    pub(crate) sums: *mut f32,
+    /// Adds to the sums that are there.
+    pub(crate) add: bool,
+}
+
+/// The tile of `rows` rows, 16 or [`TILE_ROWS`], whose six largest products of parts are added up two by two:
+/// `[middle, high]` by `[middle, high]` and by `[high, middle]`, `[high, low]` by `[low, high]`.
+///
+/// # Safety
+/// Rows, panel and sums must be there and on cache lines, and [`Registers`] held by this thread.
+pub(crate) unsafe fn split_rows(rows: usize, t: &SplitTile) {
+    debug_assert!(t.part.is_multiple_of(STEP / 2) && (rows == 16 || rows == TILE_ROWS));
+    let count = 2 * t.part / STEP;
+    // SAFETY: as the caller's.
+    unsafe {
+        let x = [2, 1, 0].map(|part| t.x.add(part * t.part * PANEL));
+        if rows == TILE_ROWS {
+            split_by_split_steps(t, x, count);
+        } else {
+            split_by_split_half_steps(t, x, count);
+        }
+    }
+}
+
+/// The loop of [`split_rows`] for 32 rows.
+unsafe fn split_by_split_steps(t: &SplitTile, x: [*const u32; 3], count: usize) {
+    // SAFETY: the caller vouches for the pointers.
+    unsafe {
+        full_tile!(
+            t,
+            count,
+            [
+                "tileloadd tmm4, [{w0} + {k}]",
+                "tileloadd tmm5, [{w0} + {k} + 1024]",
+                "tileloadd tmm6, [{x0} + {l}]",
+                "tileloadd tmm7, [{x0} + {l} + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm6, [{x1} + {l}]",
+                "tileloadd tmm7, [{x1} + {l} + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "tileloadd tmm4, [{w1} + {k}]",
+                "tileloadd tmm5, [{w1} + {k} + 1024]",
+                "tileloadd tmm6, [{x2} + {l}]",
+                "tileloadd tmm7, [{x2} + {l} + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {w0}, 2048",
+                "add {w1}, 2048",
+                "add {x0}, 2048",
+                "add {x1}, 2048",
+                "add {x2}, 2048",
+            ],
+            w0 = inout(reg) t.w[0] => _,
+            w1 = inout(reg) t.w[1] => _,
+            k = in(reg) 64_usize,
+            x0 = inout(reg) x[0] => _,
+            x1 = inout(reg) x[1] => _,
+            x2 = inout(reg) x[2] => _,
+        );
+    }
+}
+
+/// The loop of [`split_rows`] for 16 rows.
+unsafe fn split_by_split_half_steps(t: &SplitTile, x: [*const u32; 3], count: usize) {
+    // SAFETY: the caller vouches for the pointers.
+    unsafe {
+        half_tile!(
+            t,
+            count,
+            [
+                "tileloadd tmm4, [{w0} + {k}]",
+                "tileloadd tmm6, [{x0} + {l}]",
+                "tileloadd tmm7, [{x0} + {l} + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm6, [{x1} + {l}]",
+                "tileloadd tmm7, [{x1} + {l} + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm4, [{w1} + {k}]",
+                "tileloadd tmm6, [{x2} + {l}]",
+                "tileloadd tmm7, [{x2} + {l} + 64]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "add {w0}, 1024",
+                "add {w1}, 1024",
+                "add {x0}, 2048",
+                "add {x1}, 2048",
+                "add {x2}, 2048",
+            ],
+            w0 = inout(reg) t.w[0] => _,
+            w1 = inout(reg) t.w[1] => _,
+            k = in(reg) 64_usize,
+            x0 = inout(reg) x[0] => _,
+            x1 = inout(reg) x[1] => _,
+            x2 = inout(reg) x[2] => _,
         );
     }
 }
@@ -228,36 +381,21 @@ unsafe fn split_steps(t: &Tile, count: usize) {
 unsafe fn half_steps(t: &Tile, count: usize) {
     // SAFETY: the caller vouches for the pointers.
     unsafe {
-        asm!(
-            "test {add:e}, {add:e}",
-            "jz 2f",
-            "tileloadd tmm0, [{s} + {l}]",
-            "tileloadd tmm1, [{s} + {l} + 64]",
-            "jmp 3f",
-            "2:",
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "3:",
-            "tileloadd tmm4, [{w} + {ldw}]",
-            "tileloadd tmm6, [{x} + {l}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{x} + {l} + 64]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "add {w}, 64",
-            "add {x}, 2048",
-            "dec {count}",
-            "jnz 3b",
-            "tilestored [{s} + {l}], tmm0",
-            "tilestored [{s} + {l} + 64], tmm1",
-            add = in(reg) u32::from(t.add),
+        half_tile!(
+            t,
+            count,
+            [
+                "tileloadd tmm4, [{w} + {ldw}]",
+                "tileloadd tmm6, [{x} + {l}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{x} + {l} + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "add {w}, 64",
+                "add {x}, 2048",
+            ],
             w = inout(reg) t.w => _,
-            x = inout(reg) t.x => _,
-            count = inout(reg) count => _,
-            s = in(reg) t.sums,
-            l = in(reg) LANE_BYTES,
             ldw = in(reg) 4 * t.ldw,
-            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
+            x = inout(reg) t.x => _,
         );
     }
 }

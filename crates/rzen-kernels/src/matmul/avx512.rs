@@ -318,6 +318,51 @@ pub(crate) fn pair(low: __m512, high: __m512) -> __m512i {
     _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
 }
 
+/// Splits into three bf16 of which the numbers are the sum, high, middle and low, and joins them as [`pair`] does.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(crate) fn split_pair(low: __m512, high: __m512) -> [__m512i; 3] {
+    let high_half = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    let (mut low, mut high) = (low, high);
+    // Rounded, halves away from zero, so that rests are small and of either sign. What is left in the end needs no
+    // rounding, and so NaN stays NaN: adding makes zero of those whose bits are all set.
+    [0x8000, 0x8000, 0].map(|half| {
+        let round = |x: __m512| {
+            _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(half)), high_half)
+        };
+        let rounded = [round(low), round(high)];
+        low = _mm512_sub_ps(low, _mm512_castsi512_ps(rounded[0]));
+        high = _mm512_sub_ps(high, _mm512_castsi512_ps(rounded[1]));
+        _mm512_or_si512(_mm512_srli_epi32::<16>(rounded[0]), rounded[1])
+    })
+}
+
+/// Splits a row into three of which it is the sum, two numbers in a word; what is left of the words is zero.
+#[target_feature(enable = "avx512f")]
+pub(crate) fn split_to_pairs(row: &[f32], parts: [&mut [u32]; 3]) {
+    let even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    let odd = _mm512_or_si512(even, _mm512_set1_epi32(1));
+    let length = parts[0].len();
+    assert!(
+        row.len() <= 2 * length && parts.iter().all(|part| part.len() == length),
+        "words for all numbers"
+    );
+    let parts = parts.map(|part| part.as_mut_ptr());
+    for at in (0..length).step_by(16) {
+        let rest = row.len().saturating_sub(2 * at);
+        // SAFETY: masks keep to the slices.
+        unsafe {
+            let from = row.as_ptr().wrapping_add(2 * at);
+            let first = _mm512_maskz_loadu_ps(first_lanes(rest), from);
+            let second = _mm512_maskz_loadu_ps(first_lanes(rest.saturating_sub(16)), from.wrapping_add(16));
+            let take = |which| _mm512_permutex2var_ps(first, which, second);
+            for (part, pairs) in parts.iter().zip(split_pair(take(even), take(odd))) {
+                _mm512_mask_storeu_epi32(part.add(at).cast(), first_lanes(length - at), pairs);
+            }
+        }
+    }
+}
+
 /// Takes from each number what the pairs hold of it.
 #[target_feature(enable = "avx512f")]
 pub(crate) fn take_pairs(x: &mut [f32], words: &[u32]) {
