@@ -3,71 +3,135 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
-use burn::tensor::{Device, FloatDType};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use burn::tensor::{DType, FloatDType};
 use cpu_time::ProcessTime;
-use rzen_core::{LoadedItem, Media, Part, Picture};
+use rzen::device::{self, Found};
+use rzen::doctor::{known_model, machine};
+use rzen::models::{self, Opened};
+use rzen_core::{LoadedItem, Media, Part, Picture, check_unit_vector};
 use rzen_data::{LoadOptions, Loader};
-use rzen_model::{Collator, Encoded, EncoderInput, Processor, ProcessorConfig, Qwen2Vl, picture_patches};
-use serde_json::json;
+use rzen_model::{Encoded, EncoderInput, ItemShape, Operations, Processor, ProcessorConfig, picture_patches};
+use serde_json::{Value, json};
 
-const USAGE: &str = "speed REPEAT forward MODEL f32|bf16 text:8x128|picture:980x980|frames:8x280x476
+const USAGE: &str =
+    "speed REPEAT forward MODEL f32|bf16|f16 WORK [cpu|cuda[:N]|wgpu[:N]|vulkan[:N]|metal[:N]]
+    WORK: text:COUNTxTOKENS, picture:COUNTxHEIGHTxWIDTH or frames:COUNTxFRAMESxHEIGHTxWIDTH
 speed REPEAT patches FILE";
 /// No further run begins once all took so many seconds.
 const SECONDS: f64 = 60.0;
+/// Runs before those that count: a GPU's kernels are compiled and chosen in the first.
+const WARM_UP_GPU: usize = 3;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [repeat, "patches", file] => {
-            let (loader, config) = (Loader::new(LoadOptions::default()), ProcessorConfig::default());
-            let part = Part::Image(file.into());
-            time(repeat.parse()?, || {
-                let Media::Image(picture) = loader.load_part(&part)? else { bail!("not a picture") };
-                let patches = picture_patches(&config, &picture, config.image_tokens);
-                Ok(patches.grid_thw.iter().product::<usize>() / 4)
-            })
-        }
+    let printed = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [repeat, "patches", file] => patches(repeat.parse()?, file)?,
         [repeat, "forward", folder, dtype, work] => {
-            let (folder, device) = (Path::new(folder), Device::flex());
-            let dtype = match dtype {
-                "f32" => FloatDType::F32,
-                "bf16" => FloatDType::BF16,
-                other => bail!("`{other}` is neither f32 nor bf16"),
-            };
-            let model = Qwen2Vl::load_to_embed(&device, folder, dtype, &device)?;
-            let (input, tokens) = prepare(work, &model, &Processor::load(folder)?, &device)?;
-            time(repeat.parse()?, || {
-                model.embed(&input).into_data();
-                Ok(tokens)
-            })
+            forward(repeat.parse()?, Path::new(folder), dtype, work, "cpu")?
+        }
+        [repeat, "forward", folder, dtype, work, device] => {
+            forward(repeat.parse()?, Path::new(folder), dtype, work, device)?
         }
         _ => bail!("{USAGE}"),
-    }
+    };
+    println!("{printed}");
+    Ok(())
 }
 
-/// The micro-batch of a work, and its tokens.
-fn prepare(
-    work: &str,
-    model: &Qwen2Vl,
-    processor: &Processor,
-    device: &Device,
-) -> Result<(EncoderInput, usize)> {
+fn patches(repeat: usize, file: &str) -> Result<Value> {
+    let (loader, config) = (Loader::new(LoadOptions::default()), ProcessorConfig::default());
+    let part = Part::Image(file.into());
+    let mut tokens = 0;
+    let mut printed = time(repeat, 1, || {
+        let Media::Image(picture) = loader.load_part(&part)? else { bail!("not a picture") };
+        let patches = picture_patches(&config, &picture, config.image_tokens);
+        tokens = patches.grid_thw.iter().product::<usize>() / 4;
+        Ok(())
+    })?;
+    printed["tokens"] = json!(tokens);
+    Ok(printed)
+}
+
+/// Batches of a work on a device, which must give right vectors with a model of known ones first.
+fn forward(repeat: usize, folder: &Path, dtype: &str, work: &str, name: &str) -> Result<Value> {
+    let found = open(name)?;
+    let dtype = device::dtype(dtype)?;
+    check(&found, dtype)?;
+    let opened = models::open_to_embed(folder, None, dtype, &found.device)?;
+    let items = items(work, &opened.processor)?;
+    let (input, dim) = (collate(&opened, &items)?, opened.model.config().text.hidden_size);
+    let warm_up = if device::is_cpu(&found.device) { 1 } else { WARM_UP_GPU };
+    let mut vectors = Vec::new();
+    let mut printed = time(repeat, warm_up, || {
+        // Burn computes when numbers are asked for.
+        vectors = opened.model.embed(&input).into_data().convert::<f32>().try_to_vec()?;
+        Ok(())
+    })?;
+    ensure!(vectors.len() == items.len() * dim, "{} numbers for {} vectors", vectors.len(), items.len());
+    for vector in vectors.chunks(dim) {
+        check_unit_vector(vector).map_err(|wrong| anyhow!("a vector {wrong}"))?;
+    }
+    let sum = |of: fn(&ItemShape) -> usize| items.iter().map(|item| of(&shape(item))).sum::<usize>();
+    let operations = items.iter().map(|item| opened.model.config().operations(&shape(item)));
+    printed["items"] = json!(items.len());
+    printed["tokens"] = json!(sum(ItemShape::tokens));
+    printed["operations"] = json!(operations.fold(Operations::default(), |sum, one| sum + one).total());
+    printed["device"] = json!(machine::describe(&found));
+    Ok(printed)
+}
+
+/// Opens a device by the name of its backend: `vulkan` and `metal` are ways to a WGPU device.
+fn open(name: &str) -> Result<Found> {
+    let (kind, number) = name.split_at(name.find(':').unwrap_or(name.len()));
+    let is_in = |kind: &str| machine::BACKENDS.contains(&(kind, true));
+    let device_kind = match kind {
+        "vulkan" | "metal" => {
+            ensure!(is_in(kind), "`{kind}` is not compiled in: build with `--features {kind}`");
+            "wgpu"
+        }
+        // With one of these in, shaders of WGPU go its way.
+        "wgpu" if is_in("vulkan") || is_in("metal") => {
+            bail!("this program was built with `vulkan` or `metal`: name that as the device")
+        }
+        other => other,
+    };
+    let name = format!("{device_kind}{number}");
+    Ok(Found { device: device::open(&name)?, name })
+}
+
+/// Refuses a type that a device doesn't have, and a device that computes wrong vectors.
+fn check(found: &Found, dtype: FloatDType) -> Result<()> {
+    ensure!(found.device.supports_dtype(DType::from(dtype)), "{} has no {dtype:?}", found.name);
+    let folder = tempfile::tempdir()?;
+    known_model::write(folder.path())?;
+    for difference in known_model::differences(folder.path(), dtype, &found.device)? {
+        let known_model::Difference { item, largest, cosine_distance } = difference;
+        ensure!(
+            difference.is_small(dtype),
+            "{} computes wrong vectors in {dtype:?}: `{item}` of the known model is off by {largest:.1e}, in cosine by \
+             {cosine_distance:.1e}; see `rzen doctor`",
+            found.name
+        );
+    }
+    Ok(())
+}
+
+/// The items of a work, none like another.
+fn items(work: &str, processor: &Processor) -> Result<Vec<Encoded>> {
     let (kind, sizes) = work.split_once(':').context("a work is a kind, a colon and sizes")?;
     let sizes: Vec<u32> = sizes.split('x').map(str::parse).collect::<Result<_, _>>()?;
-    let items = match (kind, &sizes[..]) {
-        ("text", &[count, length]) => (0..count).map(|text| words(text, length)).collect(),
-        ("picture", &[height, width]) => vec![process(processor, Media::Image(picture(height, width, 0)))?],
-        ("frames", &[count, height, width]) => {
-            let frames = (0..count).map(|i| picture(height, width, i)).collect();
-            vec![process(processor, Media::Frames(frames))?]
+    match (kind, &sizes[..]) {
+        ("text", &[count, length]) => Ok((0..count).map(|text| words(text, length)).collect()),
+        ("picture", &[count, height, width]) => {
+            (0..count).map(|i| process(processor, Media::Image(picture(height, width, i)))).collect()
         }
-        _ => bail!("`{work}` is no work"),
-    };
-    let positions = processor.config().positions;
-    let collator = Collator::new(model.config(), processor.special(), positions, device);
-    let tokens = items.iter().map(|item| item.input_ids.len()).sum();
-    Ok((collator.collate(&items.iter().collect::<Vec<_>>()), tokens))
+        ("frames", &[count, frames, height, width]) => {
+            let clip = |i: u32| (i * frames..(i + 1) * frames).map(|i| picture(height, width, i)).collect();
+            (0..count).map(|i| process(processor, Media::Frames(clip(i)))).collect()
+        }
+        _ => bail!("`{work}` is no work\n{USAGE}"),
+    }
 }
 
 /// Different tokens from the first on, so that the texts share no beginning.
@@ -82,13 +146,30 @@ fn process(processor: &Processor, media: Media) -> Result<Encoded> {
 
 /// Grain, another one for each seed.
 fn picture(height: u32, width: u32, seed: u32) -> Picture {
-    let byte = |i: u32| (i.wrapping_add(seed << 24).wrapping_mul(2_654_435_761) >> 24) as u8;
+    let start = seed.wrapping_mul((1 << 24) + 1);
+    let byte = |i: u32| (i.wrapping_add(start).wrapping_mul(2_654_435_761) >> 24) as u8;
     Picture::new(width, height, (0..width * height * 3).map(byte).collect())
 }
 
-/// Prints the wall and CPU seconds of each run after one that warms up, and the tokens that `run` returns.
-fn time(repeat: usize, run: impl Fn() -> Result<usize>) -> Result<()> {
-    let tokens = run()?;
+/// One micro-batch of all items. A collator encodes equal pictures once, so that there must be none.
+fn collate(opened: &Opened, items: &[Encoded]) -> Result<EncoderInput> {
+    let pictures: Vec<_> = items.iter().flat_map(|item| &item.pictures).collect();
+    let repeats = |at: usize| pictures[..at].contains(&pictures[at]);
+    ensure!(!(0..pictures.len()).any(repeats), "two pictures are equal");
+    Ok(opened.collator().collate(&items.iter().collect::<Vec<_>>()))
+}
+
+fn shape(item: &Encoded) -> ItemShape {
+    let pictures: Vec<usize> =
+        item.pictures.iter().map(|picture| picture.grid_thw.iter().product::<usize>() / 4).collect();
+    ItemShape { words: item.input_ids.len() - pictures.iter().sum::<usize>(), pictures }
+}
+
+/// The wall and CPU seconds of each run after some that warm up.
+fn time(repeat: usize, warm_up: usize, mut run: impl FnMut() -> Result<()>) -> Result<Value> {
+    for _ in 0..warm_up {
+        run()?;
+    }
     let (mut wall_s, mut cpu_s) = (Vec::new(), Vec::new());
     while wall_s.len() < repeat && wall_s.iter().sum::<f64>() < SECONDS {
         let (start, start_cpu) = (Instant::now(), ProcessTime::now());
@@ -96,6 +177,5 @@ fn time(repeat: usize, run: impl Fn() -> Result<usize>) -> Result<()> {
         cpu_s.push(start_cpu.elapsed().as_secs_f64());
         wall_s.push(start.elapsed().as_secs_f64());
     }
-    println!("{}", json!({ "wall_s": wall_s, "cpu_s": cpu_s, "tokens": tokens }));
-    Ok(())
+    Ok(json!({ "wall_s": wall_s, "cpu_s": cpu_s }))
 }

@@ -60,12 +60,12 @@ def image_processor(tokens, fast=False):
 
 
 class Released:
-    def __init__(self, folder, dtype, attention="sdpa"):
+    def __init__(self, folder, dtype, attention="sdpa", device="cpu"):
         folder = pathlib.Path(folder)
         own = folder / "processor.json"
         self.settings = SETTINGS | (json.loads(own.read_text()) if own.is_file() else {})
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-        self.model = open_model(folder, dtype, attention)
+        self.model = open_model(folder, dtype, attention).to(device)
         parts = self.model.model
         self.decoder = getattr(parts, "language_model", parts)
         self.visual = parts.visual if hasattr(parts, "visual") else self.model.visual
@@ -118,11 +118,11 @@ class Released:
     def decode(self, states, positions, mask=None):
         """[items, hidden], of unit length: the last state that counts."""
         if mask is None:
-            mask = torch.ones(states.shape[:2], dtype=torch.long)
+            mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
         last = self.decoder(
             input_ids=None, inputs_embeds=states, position_ids=positions, attention_mask=mask, use_cache=False
         ).last_hidden_state
-        pooled = last[torch.arange(len(last)), mask.sum(1) - 1]
+        pooled = last[torch.arange(len(last), device=last.device), mask.sum(1) - 1]
         return torch.nn.functional.normalize(pooled.float(), dim=1)
 
     def embed(self, items, mode):
