@@ -140,9 +140,19 @@ def cpu_name():
     return ", ".join([name] + [what for flag, what in (("avx512f", "AVX-512"), ("amx_bf16", "AMX")) if flag in flags])
 
 
-def commit():
+def facts_of(args):
+    """Versions, the commit and the model's size."""
+    optional = ["flash_attn"] if importlib.util.find_spec("flash_attn") else []
+    packages = ["torch", "torchvision", "pillow"] if args.device == "cpu" else ["torch", *optional]
+    facts = driver() if args.device != "cpu" else []
+    facts += [f"{package} {importlib.metadata.version(package)}" for package in packages]
     run = subprocess.run(["git", "-C", REPOSITORY, "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return run.stdout.strip() or "unknown"
+    facts.append(f"commit {run.stdout.strip() or 'unknown'}")
+    if not all(work.startswith("jpeg") for work in args.works):
+        config = json.loads((args.model / "config.json").read_text())
+        blocks = f"{config['num_hidden_layers']} + {config['vision_config']['depth']} blocks"
+        facts.append(f"model of {blocks}, hidden size {config['hidden_size']}")
+    return ", ".join(facts)
 
 
 def driver():
@@ -159,9 +169,8 @@ def cell(found):
     return f"{wall} / {cpu}"
 
 
-def print_cpu(args, measured):
-    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("torch", "torchvision", "pillow"))
-    print(f"{datetime.date.today()}, {cpu_name()}, {args.threads} threads, {versions}, commit {commit()}. Wall / CPU time.\n")
+def print_cpu(args, facts, measured):
+    print(f"{datetime.date.today()}, {cpu_name()}, {args.threads} threads, {facts}. Wall / CPU time.\n")
     print("| work | type | rzen | fastest opponent | ratio, wall | ratio, CPU | which |\n|---|---|---|---|---|---|---|")
     for work, dtype, rzen, others in measured:
         others = [one for one in others if "wall_s" in one]
@@ -176,19 +185,11 @@ def print_cpu(args, measured):
             print(f"| {title(work)} | {dtype} | {one['name']} | {cell(one) if 'wall_s' in one else 'failed'} |")
 
 
-def print_gpu(args, measured):
+def print_gpu(args, facts, measured):
     """Rows of every program, with operations as `rzen plan` counts them, the same for all."""
     every = [one for *_, rzen, others in measured for one in [rzen, *others] if one and "wall_s" in one]
     devices = [f"{name} on {device}" for name, device in dict.fromkeys((one["name"].split(",")[0].split()[0], one["device"]) for one in every)]
-    import torch
-
-    cuda = f" (CUDA {torch.version.cuda})" if args.torch_device.startswith("cuda") else ""
-    versions = [f"torch {torch.__version__}{cuda}"]
-    versions += [f"flash_attn {importlib.metadata.version('flash_attn')}"] if importlib.util.find_spec("flash_attn") else []
-    config = json.loads((args.model / "config.json").read_text())
-    blocks = f"{config['num_hidden_layers']} + {config['vision_config']['depth']} blocks, hidden size {config['hidden_size']}"
-    facts = [str(datetime.date.today()), "; ".join(devices), *driver(), *versions, f"commit {commit()}", f"model of {blocks}"]
-    print(f"{', '.join(facts)}. `{shlex.join(['python', *sys.argv])}`\n")
+    print(f"{datetime.date.today()}, {'; '.join(devices)}. {facts}. `{shlex.join(['python', *sys.argv])}`\n")
     print("| work | type | program | ms a batch | samples/s | tokens/s | TFLOP/s | utilisation | peak memory | rzen / it |")
     print("|---|---|---|--:|--:|--:|--:|--:|--:|--:|")
     # They don't depend on the type, which rzen's device may lack.
@@ -213,12 +214,12 @@ def rates(args, one, work, dtype, operations, rzen):
 
 
 def compare(args):
-    measured = []
+    facts, measured = facts_of(args), []  # Known before hours are spent.
     with tempfile.TemporaryDirectory() as place:
         for work in args.works:
             for dtype in ["u8"] if work.startswith("jpeg") else args.dtypes:
                 measured.append((work, dtype, *measure_all(args, work, dtype, pathlib.Path(place))))
-    (print_cpu if args.device == "cpu" else print_gpu)(args, measured)
+    (print_cpu if args.device == "cpu" else print_gpu)(args, facts, measured)
 
 
 def work(text):

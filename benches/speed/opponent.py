@@ -72,7 +72,8 @@ def main(repeat, what, *args):
             wall.append(time.perf_counter() - start)
     found = {"wall_s": wall, "cpu_s": cpu, "tokens": tokens, "name": f"transformers {transformers.__version__}", "device": device}
     if device.startswith("cuda"):
-        found |= {"device": torch.cuda.get_device_name(device), "memory": torch.cuda.max_memory_allocated(device)}
+        name = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+        found |= {"device": name, "memory": torch.cuda.max_memory_allocated(device)}
     print(json.dumps(found))
 
 
