@@ -21,4 +21,6 @@ mod traits;
 pub use batch::{Batch, Loss, Targets};
 pub use item::{Item, Origin, Part, Sample, Task, VideoSource};
 pub use media::{LoadedItem, Media, Picture};
-pub use traits::{Embed, EmbedError, Encode, Objective, SaveWeights, check_unit_vector};
+pub use traits::{
+    Embed, EmbedError, Encode, Objective, Pullback, SaveWeights, check_unit_vector, encode_with_graph,
+};

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::path::Path;
 
+use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
 use crate::{Item, Loss, Targets};
@@ -14,6 +16,47 @@ pub trait Encode {
 
     /// Returns `[batch, dim]`, each row of unit length.
     fn encode(&self, input: Self::Input) -> Tensor<2>;
+
+    /// The same, to rounding, where no gradient is wanted; the encoder and what comes out are on the plain device.
+    fn encode_only(&self, input: Self::Input) -> Tensor<2> {
+        self.encode(input)
+    }
+
+    /// The same embeddings on the plain device, and what pulls a gradient back through them. Between the two no more
+    /// is kept than what each block of the encoder was given; blocks are computed again when their turn comes.
+    ///
+    /// An encoder that doesn't say otherwise is one block, see [`encode_with_graph`].
+    fn encode_by_blocks(&self, input: Self::Input) -> (Tensor<2>, Pullback)
+    where
+        Self: Module + 'static,
+    {
+        encode_with_graph(self, input)
+    }
+}
+
+/// Turns the gradient of embeddings, `[batch, dim]` on the plain device, into that of every parameter that trains and
+/// had a part in them.
+pub type Pullback = Box<dyn FnOnce(Tensor<2>) -> GradientsParams + Send>;
+
+/// The embeddings on the plain device, and what pulls a gradient back through them: one graph for the whole encoder,
+/// which may be on either device.
+pub fn encode_with_graph<E: Encode + Module + 'static>(
+    encoder: &E,
+    input: E::Input,
+) -> (Tensor<2>, Pullback) {
+    let encoder = encoder.clone().train();
+    let embedding = encoder.encode(input);
+    let plain = embedding.clone().inner();
+    let pullback = move |gradient: Tensor<2>| {
+        let Some(strategy) = embedding.gradient_checkpointing_strategy().filter(|_| embedding.is_tracked())
+        else {
+            // Nothing that trains had a part in it.
+            return GradientsParams::new();
+        };
+        let gradient = gradient.autodiff().with_gradient_checkpointing_strategy(strategy);
+        GradientsParams::from_grads((embedding * gradient).sum().backward(), &encoder)
+    };
+    (plain, Box::new(pullback))
 }
 
 /// A criterion over embeddings alone: it never sees a model or an input.

@@ -95,12 +95,14 @@ impl Qwen2Vl {
         }
     }
 
-    /// Adds the adapter's update to the weights, in f32, and takes the adapter off.
+    /// Adds the adapter's update to the weights, in f32, and takes the adapter off. What was kept as bf16 to be computed
+    /// with as f32 becomes f32 where the adapter changes it.
     pub fn merge_adapter(mut self) -> Self {
+        let widen = self.widen;
         self.each_linear(&mut |_, linear| {
             if let Some(lora) = linear.lora.take() {
                 linear.weight = linear.weight.clone().map(|weight| {
-                    let dtype = FloatDType::from(weight.dtype());
+                    let dtype = if widen { FloatDType::F32 } else { FloatDType::from(weight.dtype()) };
                     (weight.cast(FloatDType::F32) + lora.delta()).cast(dtype)
                 });
             }

@@ -2,11 +2,10 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::silu;
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::ModelError;
+use crate::attention::{Projected, attend};
 use crate::config::TextConfig;
 use crate::encoder::TokenInput;
 use crate::linear::Linear;
@@ -116,15 +115,44 @@ impl DecoderLayer {
         })
     }
 
-    fn forward(&self, x: Tensor<2>, input: &TokenInput) -> Tensor<2> {
-        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), input);
+    pub(crate) fn forward(&self, x: Tensor<2>, input: &TokenInput) -> Tensor<2> {
+        let y = attend(self.project(x.clone(), input), &[input.windows()]);
+        self.finish(x, y)
+    }
+
+    /// The states of each row's last token alone: `[batch, hidden_size]`.
+    pub(crate) fn forward_pooled(&self, x: Tensor<2>, input: &TokenInput) -> Tensor<2> {
+        let y = attend(self.project_pooled(x.clone(), input), &[input.last_windows()]);
+        self.finish_pooled(x, y, input)
+    }
+
+    /// What attends to what.
+    pub(crate) fn project(&self, x: Tensor<2>, input: &TokenInput) -> Projected {
+        let x = self.input_layernorm.forward(x);
+        let attn = &self.self_attn;
+        let [k, v] = attn.keys_and_values(x.clone(), input);
+        [attn.heads(attn.q_proj.forward(x), Some(&input.rotary)), k, v]
+    }
+
+    /// The same, with the queries of each row's last token alone.
+    pub(crate) fn project_pooled(&self, x: Tensor<2>, input: &TokenInput) -> Projected {
+        let x = self.input_layernorm.forward(x);
+        let attn = &self.self_attn;
+        let last = x.clone().select(0, input.last_like(&x));
+        let [k, v] = attn.keys_and_values(x, input);
+        [attn.heads(attn.q_proj.forward(last), Some(&input.last_rotary)), k, v]
+    }
+
+    /// All that comes after attention.
+    pub(crate) fn finish(&self, x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
+        let x = x + self.self_attn.o_proj.forward(y);
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
 
-    fn forward_pooled(&self, x: Tensor<2>, input: &TokenInput) -> Tensor<2> {
-        let pooled = x.clone().select(0, input.last_like(&x));
-        let pooled = pooled + self.self_attn.forward_pooled(self.input_layernorm.forward(x), input);
-        pooled.clone() + self.mlp.forward(self.post_attention_layernorm.forward(pooled))
+    /// The same for each row's last token: `y` has a row for each.
+    pub(crate) fn finish_pooled(&self, x: Tensor<2>, y: Tensor<2>, input: &TokenInput) -> Tensor<2> {
+        let last = input.last_like(&x);
+        self.finish(x.select(0, last), y)
     }
 }
 
@@ -159,60 +187,21 @@ impl DecoderAttention {
         })
     }
 
-    fn forward(&self, x: Tensor<2>, input: &TokenInput) -> Tensor<2> {
-        let q = self.heads(self.q_proj.forward(x.clone()), Some(&input.rotary), input.batch);
-        let (k, v) = self.keys_and_values(x, input);
-        let options = AttentionModuleOptions { scale: None, softcap: None, is_causal: true };
-        self.merge(attention(q, k, v, None, None, options))
+    fn keys_and_values(&self, x: Tensor<2>, input: &TokenInput) -> [Tensor<3>; 2] {
+        let k = self.heads(self.k_proj.forward(x.clone()), Some(&input.rotary));
+        [k, self.heads(self.v_proj.forward(x), None)]
     }
 
-    /// Attention of each row's last token alone: `[batch, hidden]`.
-    fn forward_pooled(&self, x: Tensor<2>, input: &TokenInput) -> Tensor<2> {
-        let last = x.clone().select(0, input.last_like(&x));
-        let q = self.heads(self.q_proj.forward(last), Some(&input.last_rotary), input.batch);
-        let (k, v) = self.keys_and_values(x, input);
-        let padding = input.padding_like(&q).expand([input.batch, self.num_heads, 1, input.seq]);
-        let options = AttentionModuleOptions { scale: None, softcap: None, is_causal: false };
-        self.merge(attention(q, k, v, Some(padding), None, options))
-    }
-
-    fn keys_and_values(&self, x: Tensor<2>, input: &TokenInput) -> (Tensor<4>, Tensor<4>) {
-        let k = self.heads(self.k_proj.forward(x.clone()), Some(&input.rotary), input.batch);
-        let v = self.heads(self.v_proj.forward(x), None, input.batch);
-        (self.repeat(k), self.repeat(v))
-    }
-
-    /// `[batch · seq, heads · head_dim]` to `[batch, heads, seq, head_dim]`, turned by `rotary`.
-    fn heads(&self, x: Tensor<2>, rotary: Option<&Rotary>, batch: usize) -> Tensor<4> {
+    /// `[rows, heads · head_dim]` to `[rows, heads, head_dim]`, turned by `rotary`.
+    fn heads(&self, x: Tensor<2>, rotary: Option<&Rotary>) -> Tensor<3> {
         let [rows, width] = x.dims();
         let [hidden, _] = self.q_proj.weight.dims();
         let head_dim = hidden / self.num_heads;
         let x = x.reshape([rows, width / head_dim, head_dim]);
-        let x = match rotary {
+        match rotary {
             Some(rotary) => rotary.apply(x),
             None => x,
-        };
-        x.reshape([batch, rows / batch, width / head_dim, head_dim]).swap_dims(1, 2)
-    }
-
-    /// Gives each query head its key head.
-    fn repeat(&self, x: Tensor<4>) -> Tensor<4> {
-        let times = self.num_heads / self.num_key_value_heads;
-        if times == 1 {
-            return x;
         }
-        let [batch, heads, seq, size] = x.dims();
-        x.unsqueeze_dim::<5>(2).expand([batch, heads, times, seq, size]).reshape([
-            batch,
-            heads * times,
-            seq,
-            size,
-        ])
-    }
-
-    fn merge(&self, x: Tensor<4>) -> Tensor<2> {
-        let [batch, heads, seq, size] = x.dims();
-        self.o_proj.forward(x.swap_dims(1, 2).reshape([batch * seq, heads * size]))
     }
 }
 

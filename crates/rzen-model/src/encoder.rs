@@ -4,10 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
+use burn::tensor::kind::Autodiff;
 use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor};
-use rzen_core::Encode;
+use rzen_core::{Encode, Pullback};
 
 use crate::adapter_config::AdapterConfig;
+use crate::attention::Windows;
+use crate::blocks::widened;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 use crate::plan::Way;
@@ -69,10 +72,10 @@ impl Qwen2Vl {
         Self::load_as(table_home, folder, dtype, device, false)
     }
 
-    /// As [`Qwen2Vl::load_with_table_on`], for [`Qwen2Vl::embed`] alone: where fused kernels compute in f32, bf16
-    /// weights stay as they are stored and are computed with as f32 numbers. The vectors are the same to the rounding
-    /// of f32. Keeping bf16 takes half the memory, and none is read before it is needed. What is saved from such a
-    /// model is bf16 as well.
+    /// As [`Qwen2Vl::load_with_table_on`], for [`Qwen2Vl::embed`] and for training an adapter by blocks
+    /// ([`Encode::encode_by_blocks`]) alone: where fused kernels compute in f32, bf16 weights stay as they are stored
+    /// and are computed with as f32 numbers. The vectors are the same to the rounding of f32. Keeping bf16 takes half
+    /// the memory, and none is read before it is needed. What is saved from such a model is bf16 as well.
     ///
     /// # Errors
     /// As [`Qwen2Vl::load`].
@@ -156,12 +159,14 @@ impl Qwen2Vl {
         &self.companions
     }
 
-    /// Makes every weight trainable, and brings the token table to where the others are.
-    pub fn unfreeze_all(mut self) -> Self {
-        let here = self.model.norm.weight.val().device();
-        let table = &mut self.model.embed_tokens;
+    /// Makes every weight trainable, and brings the token table to where the others are. What was kept as bf16 to be
+    /// computed with as f32 becomes f32.
+    pub fn unfreeze_all(self) -> Self {
+        let mut model = Qwen2Vl { widen: false, ..widened(&self, &self) };
+        let here = model.model.norm.weight.val().device();
+        let table = &mut model.model.embed_tokens;
         table.weight = table.weight.clone().map(|weight| weight.to_device(&here));
-        self.set_require_grad(true)
+        model.set_require_grad(true)
     }
 
     /// The element type of the weights.
@@ -187,7 +192,8 @@ impl Qwen2Vl {
     /// The embeddings are those of [`Encode::encode`].
     ///
     /// # Panics
-    /// If the model was [loaded to embed](Qwen2Vl::load_to_embed) with weights that have to be widened.
+    /// If the model was [loaded to embed](Qwen2Vl::load_to_embed) with weights that have to be widened: neither
+    /// [`Qwen2Vl::embed`] nor training by blocks needs all of them as f32 at once.
     pub fn encode_traced(&self, input: &EncoderInput, trace: &mut Trace) -> Tensor<2> {
         assert!(
             !self.widen,
@@ -207,29 +213,21 @@ impl Qwen2Vl {
 
     /// Token rows with picture rows put in: `[batch · seq, hidden_size]`.
     fn inputs_embeds(&self, input: &EncoderInput, trace: &mut Trace) -> Tensor<2> {
-        let words = self.words(&input.tokens);
-        match &input.patches {
-            None => words,
-            Some(patches) => {
-                let pictures = self.visual.forward(patches, trace);
-                let order = input.tokens.order_like(&words);
-                Tensor::cat(vec![words, pictures], 0).select(0, order)
-            }
-        }
+        let pictures = input.patches.as_ref().map(|patches| self.visual.forward(patches, trace));
+        join(self.words(&input.tokens), pictures, &input.tokens)
     }
-}
 
-impl Qwen2Vl {
     /// The table's row for each token, where all other weights are: `[batch · seq, hidden_size]`.
-    fn words(&self, tokens: &TokenInput) -> Tensor<2> {
+    pub(crate) fn words(&self, tokens: &TokenInput) -> Tensor<2> {
         let (table, near) = (self.model.embed_tokens.weight.val(), self.model.norm.weight.val());
         let (home, here) = (table.device().without_autodiff(), near.device().without_autodiff());
         if home == here {
-            return self.model.embed_tokens.forward(tokens.ids_like(&table));
+            let words = self.model.embed_tokens.forward(tokens.ids_like(&table));
+            return if self.widen { words.cast(FloatDType::F32) } else { words };
         }
         // Nothing trains a table that is elsewhere: `unfreeze_all` brings it here.
         let words = table.inner().select(0, tokens.ids.clone().to_device(&home)).to_device(&here);
-        if near.is_autodiff() { words.autodiff() } else { words }
+        beside(&words, &near)
     }
 }
 
@@ -238,6 +236,25 @@ impl Encode for Qwen2Vl {
 
     fn encode(&self, input: EncoderInput) -> Tensor<2> {
         self.encode_traced(&input, &mut Trace::off())
+    }
+
+    fn encode_only(&self, input: EncoderInput) -> Tensor<2> {
+        self.embed(&input)
+    }
+
+    fn encode_by_blocks(&self, input: EncoderInput) -> (Tensor<2>, Pullback) {
+        crate::blocks::encode(self, input)
+    }
+}
+
+/// Puts picture rows where they belong among the words: `[batch · seq, hidden_size]`.
+pub(crate) fn join(words: Tensor<2>, pictures: Option<Tensor<2>>, tokens: &TokenInput) -> Tensor<2> {
+    match pictures {
+        None => words,
+        Some(pictures) => {
+            let order = tokens.order_like(&words);
+            Tensor::cat(vec![words, pictures], 0).select(0, order)
+        }
     }
 }
 
@@ -252,7 +269,7 @@ fn is_main_memory(device: &Device) -> bool {
 }
 
 /// Divides each row by its length in f32; a row of zeros stays zero.
-fn unit_rows(x: Tensor<2>) -> Tensor<2> {
+pub(crate) fn unit_rows(x: Tensor<2>) -> Tensor<2> {
     let x = x.cast(FloatDType::F32);
     let length = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
     x / length
@@ -298,26 +315,38 @@ pub(crate) struct TokenInput {
     pub(crate) last_rotary: Rotary,
 }
 
-/// Index tensors must stand on the same side of autodiff as the floats that they index.
-fn like<const D: usize>(x: &Tensor<1, Int>, floats: &Tensor<D>) -> Tensor<1, Int> {
-    if floats.is_autodiff() { x.clone().autodiff() } else { x.clone() }
+/// `x`, which nothing trains, on the same side of autodiff as the numbers that it meets, and kept as they are.
+pub(crate) fn beside<const D: usize, const E: usize, K: Autodiff>(
+    x: &Tensor<D, K>,
+    numbers: &Tensor<E>,
+) -> Tensor<D, K> {
+    match numbers.gradient_checkpointing_strategy() {
+        Some(strategy) => x.clone().autodiff().with_gradient_checkpointing_strategy(strategy),
+        None => x.clone(),
+    }
 }
 
 impl TokenInput {
     pub(crate) fn ids_like<const D: usize>(&self, floats: &Tensor<D>) -> Tensor<1, Int> {
-        like(&self.ids, floats)
+        beside(&self.ids, floats)
     }
 
     pub(crate) fn order_like<const D: usize>(&self, floats: &Tensor<D>) -> Tensor<1, Int> {
-        like(&self.order, floats)
+        beside(&self.order, floats)
     }
 
     pub(crate) fn last_like<const D: usize>(&self, floats: &Tensor<D>) -> Tensor<1, Int> {
-        like(&self.last, floats)
+        beside(&self.last, floats)
     }
 
-    pub(crate) fn padding_like<const D: usize>(&self, floats: &Tensor<D>) -> Tensor<4, Bool> {
-        if floats.is_autodiff() { self.padding.clone().autodiff() } else { self.padding.clone() }
+    /// Tokens see themselves and those before them.
+    pub(crate) fn windows(&self) -> Windows<'_> {
+        Windows { count: self.batch, queries: self.seq, keys: self.seq, causal: true, hidden: None }
+    }
+
+    /// The last token of each row sees all that is no padding.
+    pub(crate) fn last_windows(&self) -> Windows<'_> {
+        Windows { queries: 1, causal: false, hidden: Some(&self.padding), ..self.windows() }
     }
 }
 
@@ -337,7 +366,19 @@ impl PatchInput {
         self.still
     }
 
+    /// Patches see their window alone.
+    pub(crate) fn attention_windows(&self) -> Vec<Windows<'static>> {
+        let run = |&(count, length): &(usize, usize)| Windows {
+            count,
+            queries: length,
+            keys: length,
+            causal: false,
+            hidden: None,
+        };
+        self.windows.iter().map(run).collect()
+    }
+
     pub(crate) fn pixels_like(&self, weight: &Tensor<2>) -> Tensor<2> {
-        if weight.is_autodiff() { self.pixels.clone().autodiff() } else { self.pixels.clone() }
+        beside(&self.pixels, weight)
     }
 }

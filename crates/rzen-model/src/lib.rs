@@ -11,6 +11,8 @@
 
 mod adapter;
 mod adapter_config;
+mod attention;
+mod blocks;
 mod collate;
 mod config;
 mod decoder;

@@ -4,6 +4,8 @@
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 
+use crate::encoder::beside;
+
 /// Cosines and sines, each `[rows, head_dim / 2]`.
 #[derive(Clone, Debug)]
 pub struct Rotary {
@@ -62,10 +64,7 @@ impl Rotary {
     pub fn apply(&self, x: Tensor<3>) -> Tensor<3> {
         let [rows, heads, size] = x.dims();
         let dtype = FloatDType::from(x.dtype());
-        let table = |t: &Tensor<2>| match x.is_autodiff() {
-            true => t.clone().autodiff().cast(dtype).unsqueeze_dim::<3>(1),
-            false => t.clone().cast(dtype).unsqueeze_dim::<3>(1),
-        };
+        let table = |t: &Tensor<2>| beside(t, &x).cast(dtype).unsqueeze_dim::<3>(1);
         let (cos, sin) = (table(&self.cos), table(&self.sin));
         let first = x.clone().slice([0..rows, 0..heads, 0..size / 2]);
         let second = x.slice([0..rows, 0..heads, size / 2..size]);

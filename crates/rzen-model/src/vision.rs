@@ -2,10 +2,9 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::{gelu, sigmoid};
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{FloatDType, Tensor};
 
+use crate::attention::{Projected, attend};
 use crate::config::VisionConfig;
 use crate::linear::Linear;
 use crate::norm::LayerNorm;
@@ -93,7 +92,7 @@ impl PatchEmbed {
         Ok(PatchEmbed { proj })
     }
 
-    fn forward(&self, input: &PatchInput) -> Tensor<2> {
+    pub(crate) fn forward(&self, input: &PatchInput) -> Tensor<2> {
         let weight = self.matrix(input, false);
         let dtype = FloatDType::from(weight.dtype());
         input.pixels_like(&weight).cast(dtype).matmul(weight.transpose())
@@ -154,8 +153,19 @@ impl VisionBlock {
         })
     }
 
-    fn forward(&self, x: Tensor<2>, input: &PatchInput) -> Tensor<2> {
-        let x = x.clone() + self.attn.forward(self.norm1.forward(x), input);
+    pub(crate) fn forward(&self, x: Tensor<2>, input: &PatchInput) -> Tensor<2> {
+        let y = attend(self.project(x.clone(), input), &input.attention_windows());
+        self.finish(x, y)
+    }
+
+    /// What attends to what.
+    pub(crate) fn project(&self, x: Tensor<2>, input: &PatchInput) -> Projected {
+        self.attn.project(self.norm1.forward(x), input)
+    }
+
+    /// All that comes after attention.
+    pub(crate) fn finish(&self, x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
+        let x = x + self.attn.proj.forward(y);
         x.clone() + self.mlp.forward(self.norm2.forward(x))
     }
 }
@@ -172,24 +182,11 @@ pub struct VisionAttention {
 }
 
 impl VisionAttention {
-    fn forward(&self, x: Tensor<2>, input: &PatchInput) -> Tensor<2> {
+    fn project(&self, x: Tensor<2>, input: &PatchInput) -> Projected {
         let [patches, size] = x.dims();
         let qkv = self.qkv.forward(x).reshape([patches, 3, self.num_heads, size / self.num_heads]);
         let part = |i: usize| -> Tensor<3> { qkv.clone().narrow(1, i, 1).squeeze_dim(1) };
-        let (q, k, v) = (self.turn(part(0), &input.rotary), self.turn(part(1), &input.rotary), part(2));
-        let mut start = 0;
-        let windows = input.windows.iter().map(|&(count, length)| {
-            let window = |x: &Tensor<3>| -> Tensor<4> {
-                let rows: Tensor<3> = x.clone().narrow(0, start, count * length);
-                rows.reshape([count, length, self.num_heads, size / self.num_heads]).swap_dims(1, 2)
-            };
-            let options = AttentionModuleOptions { scale: None, softcap: None, is_causal: false };
-            let y = attention(window(&q), window(&k), window(&v), None, None, options);
-            start += count * length;
-            y.swap_dims(1, 2).reshape([count * length, size])
-        });
-        let windows: Vec<Tensor<2>> = windows.collect();
-        self.proj.forward(Tensor::cat(windows, 0))
+        [self.turn(part(0), &input.rotary), self.turn(part(1), &input.rotary), part(2)]
     }
 
     /// Rotary positions are applied in f32 also to narrower states, as the reference does.
@@ -237,7 +234,7 @@ impl Merger {
         })
     }
 
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         self.mlp[1].forward(self.states(x))
     }
 

@@ -41,6 +41,8 @@ pub struct StageConfig {
     /// for one micro-batch (of each thread), a quarter to a third more time. When false, the graphs
     /// of the whole batch are kept. The gradients are the same.
     pub recompute: bool,
+    /// What is kept of a micro-batch until its gradient is known. The gradients are the same.
+    pub checkpointing: Checkpointing,
     /// Micro-batches computed side by side; the result does not depend on it.
     pub threads: usize,
     /// Steps between checkpoints; 0 writes one at the end alone.
@@ -67,6 +69,7 @@ impl Default for StageConfig {
             schedule: Schedule::Cosine,
             final_learning_rate_ratio: 0.1,
             recompute: true,
+            checkpointing: Checkpointing::None,
             threads: 1,
             checkpoint_every: 200,
             checkpoint_minutes: 30.0,
@@ -74,6 +77,17 @@ impl Default for StageConfig {
             log_every: 1,
         }
     }
+}
+
+/// What is kept of a micro-batch between its forward and its backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Checkpointing {
+    /// Its whole graph: least time.
+    None,
+    /// What each block was given. Blocks are computed again, one at a time, when the gradient comes back to them: the
+    /// graph of one block at most is in memory, however many there are. One more forward pass.
+    Blocks,
 }
 
 /// The shape of the learning rate after the warm-up.
@@ -101,11 +115,12 @@ pub enum Warmup {
 impl StageConfig {
     /// The settings that must not change between stop and resume; the others are at their defaults.
     ///
-    /// Those don't change what is computed (`recompute` does in the last bits; a run that no longer
-    /// fits in memory needs it).
+    /// Those don't change what is computed (`recompute` and `checkpointing` do in the last bits; a run that no
+    /// longer fits in memory needs them).
     pub fn identity(&self) -> StageConfig {
         let StageConfig {
             recompute,
+            checkpointing,
             threads,
             checkpoint_every,
             checkpoint_minutes,
@@ -114,7 +129,16 @@ impl StageConfig {
             ..
         } = StageConfig::default();
         let own = self.clone();
-        StageConfig { recompute, threads, checkpoint_every, checkpoint_minutes, keep_last, log_every, ..own }
+        StageConfig {
+            recompute,
+            checkpointing,
+            threads,
+            checkpoint_every,
+            checkpoint_minutes,
+            keep_last,
+            log_every,
+            ..own
+        }
     }
 
     /// Checks that every value can be trained with.

@@ -37,7 +37,7 @@ mod state;
 mod step;
 
 pub use checkpoint::{Checkpoint, Latest, latest};
-pub use config::{Schedule, StageConfig, Warmup};
+pub use config::{Checkpointing, Schedule, StageConfig, Warmup};
 pub use contrastive::Contrastive;
 pub use error::{BoxError, CheckpointError, TrainError};
 pub use gradients::{GradientNorm, clip_gradients, gradient_norm};

@@ -54,7 +54,7 @@ pub fn train_stage<E, O>(
     stop: &AtomicBool,
 ) -> Result<Contrastive<E, O>, TrainError>
 where
-    E: Module + Encode + SaveWeights,
+    E: Module + Encode + SaveWeights + 'static,
     E::Input: Send,
     O: Module + Objective + SaveWeights,
 {
@@ -116,7 +116,7 @@ struct Outcome {
 
 impl<'a, E, O> Stage<'a, E, O>
 where
-    E: Module + Encode + SaveWeights,
+    E: Module + Encode + SaveWeights + 'static,
     E::Input: Send,
     O: Module + Objective + SaveWeights,
 {
@@ -154,7 +154,11 @@ where
     ) -> Result<Ready, TrainError> {
         let TrainBatch { batch, label } =
             source(self.step).map_err(|source| TrainError::Source { step: self.step + 1, source })?;
-        let options = StepOptions { recompute: self.config.recompute, threads: self.config.threads };
+        let options = StepOptions {
+            recompute: self.config.recompute,
+            checkpointing: self.config.checkpointing,
+            threads: self.config.threads,
+        };
         let (stats, gradients) = cached_gradients(&self.model, &batch, options);
         let (loss, grad_norm) = self.check(&stats, &gradients, &label)?;
         Ok(Ready { stats, loss, gradients, grad_norm, label })

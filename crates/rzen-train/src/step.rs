@@ -3,20 +3,30 @@
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
-use rzen_core::{Batch, Encode, Objective, Targets};
+use rzen_core::{Batch, Encode, Objective, Pullback, Targets, encode_with_graph};
 
 use crate::Contrastive;
+use crate::config::Checkpointing;
 use crate::gradients::merge;
 use crate::in_order::in_order;
 
-/// How a step spends memory and threads. Neither changes the gradients.
+/// How a step spends memory and threads. None of it changes the gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepOptions {
     /// Embed twice instead of keeping the graphs of the whole batch,
     /// see [`StageConfig::recompute`](crate::StageConfig::recompute).
     pub recompute: bool,
+    /// What is kept of a micro-batch until its gradient is known,
+    /// see [`StageConfig::checkpointing`](crate::StageConfig::checkpointing).
+    pub checkpointing: Checkpointing,
     /// Micro-batches computed side by side, at least 1.
     pub threads: usize,
+}
+
+impl Default for StepOptions {
+    fn default() -> Self {
+        StepOptions { recompute: true, checkpointing: Checkpointing::None, threads: 1 }
+    }
 }
 
 /// What a step found out; all tensors stay on the (plain) device until somebody reads them.
@@ -48,7 +58,7 @@ pub fn cached_gradients<E, O>(
     options: StepOptions,
 ) -> (StepStats, GradientsParams)
 where
-    E: Module + Encode,
+    E: Module + Encode + 'static,
     E::Input: Send,
     O: Module + Objective,
 {
@@ -57,27 +67,30 @@ where
     let num_queries = batch.queries.len();
     let mut sum = GradientsAccumulator::new();
     let mut add = |gradients| sum.accumulate(&model.encoder, gradients);
+    let recorded = |(encoder, input): (E, E::Input)| -> (Tensor<2>, Pullback) {
+        match options.checkpointing {
+            Checkpointing::None => encode_with_graph(&encoder, input),
+            Checkpointing::Blocks => encoder.encode_by_blocks(input),
+        }
+    };
 
     let (stats, objective_gradients) = if options.recompute {
-        let embeddings = collect(options.threads, jobs.clone(), |(encoder, input)| encoder.encode(input));
+        let embeddings =
+            collect(options.threads, jobs.clone(), |(encoder, input)| encoder.encode_only(input));
         let criterion = criterion(&model.objective, embeddings, num_queries, &batch.targets);
         let jobs = jobs.into_iter().zip(criterion.embedding_gradients).collect();
-        let replay = |((encoder, input), gradient): ((E, E::Input), _)| {
-            let encoder = encoder.train();
-            replay(&encoder, encoder.encode(input), gradient)
+        let replay = |(job, gradient)| {
+            let (_, pullback) = recorded(job);
+            pullback(gradient)
         };
         in_order(options.threads, jobs, replay, &mut add);
         (criterion.stats, criterion.gradients)
     } else {
-        let graphs = collect(options.threads, jobs, |(encoder, input)| {
-            let encoder = encoder.train();
-            let embedding = encoder.encode(input);
-            (encoder, embedding)
-        });
-        let embeddings = graphs.iter().map(|(_, embedding)| embedding.clone().inner()).collect();
+        let (embeddings, pullbacks): (_, Vec<_>) =
+            collect(options.threads, jobs, recorded).into_iter().unzip();
         let criterion = criterion(&model.objective, embeddings, num_queries, &batch.targets);
-        let jobs = graphs.into_iter().zip(criterion.embedding_gradients).collect();
-        let replay = |((encoder, embedding), gradient): ((E, _), _)| replay(&encoder, embedding, gradient);
+        let jobs = pullbacks.into_iter().zip(criterion.embedding_gradients).collect();
+        let replay = |(pullback, gradient): (Pullback, _)| pullback(gradient);
         in_order(options.threads, jobs, replay, &mut add);
         (criterion.stats, criterion.gradients)
     };
@@ -132,13 +145,4 @@ fn criterion<O: Module + Objective>(
         embedding_gradients.extend(gradient.split_with_sizes(rows, 0));
     }
     Criterion { stats, gradients: GradientsParams::from_grads(grads, &objective), embedding_gradients }
-}
-
-/// Back-propagates the gradient of a micro-batch's embeddings to the encoder's parameters.
-fn replay<E: Module>(encoder: &E, embedding: Tensor<2>, gradient: Tensor<2>) -> GradientsParams {
-    if !embedding.is_tracked() {
-        // Nothing that trains had a part in it.
-        return GradientsParams::new();
-    }
-    GradientsParams::from_grads((embedding * gradient.autodiff()).sum().backward(), encoder)
 }

@@ -15,7 +15,8 @@ pub(super) struct Decoder {
     hidden: usize,
 }
 
-struct Block {
+/// The parameters of a block.
+pub(super) struct Block {
     input_layernorm: RmsNorm,
     post_attention_layernorm: RmsNorm,
     q_proj: Layer,
@@ -83,7 +84,7 @@ impl Decoder {
 }
 
 impl Block {
-    fn of(layer: &DecoderLayer, widen: bool) -> Option<Self> {
+    pub(super) fn of(layer: &DecoderLayer, widen: bool) -> Option<Self> {
         let (attention, mlp) = (&layer.self_attn, &layer.mlp);
         Some(Block {
             input_layernorm: RmsNorm::of(&layer.input_layernorm)?,
@@ -101,7 +102,7 @@ impl Block {
     }
 
     /// `x`: `[rows, hidden]`, in place; `angles` have a row for each.
-    fn forward(&self, x: &mut [f32], angles: [&[f32]; 2], windows: &[Window]) {
+    pub(super) fn forward(&self, x: &mut [f32], angles: [&[f32]; 2], windows: &[Window]) {
         let mut normed = Scratch::new(x.len());
         self.input_layernorm.forward(x, &mut normed);
         let q = self.turned(&self.q_proj, &normed, angles);

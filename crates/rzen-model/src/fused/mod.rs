@@ -10,10 +10,13 @@ mod layers;
 mod vision;
 
 use burn::tensor::{Tensor, TensorData};
-use rzen_kernels::Scratch;
+use rzen_kernels::{Scratch, Window};
 
+use crate::decoder::DecoderLayer;
+use crate::encoder::TokenInput;
 use crate::pieces::MLP_ROWS;
-use crate::{EncoderInput, Qwen2Vl};
+use crate::vision::VisionBlock;
+use crate::{EncoderInput, PatchInput, Qwen2Vl};
 pub(crate) use layers::Layer;
 use layers::Stored;
 
@@ -29,6 +32,50 @@ pub(crate) fn pooled(model: &Qwen2Vl, input: &EncoderInput) -> Option<Tensor<2>>
     let hidden = model.config().text.hidden_size;
     let data = TensorData::new(states.to_vec(), [states.len() / hidden, hidden]);
     Some(Tensor::from_data(data, &model.model.embed_tokens.weight.val().device()))
+}
+
+/// What a block of the vision tower makes of `x`, see [`VisionBlock::forward`], if all is f32 in main memory.
+pub(crate) fn vision_block(
+    block: &VisionBlock,
+    x: &Tensor<2>,
+    input: &PatchInput,
+    widen: bool,
+) -> Option<Tensor<2>> {
+    let (block, angles) = (vision::Block::of(block, widen)?, Angles::of(&input.rotary)?);
+    let angles = [angles.cos.f32()?, angles.sin.f32()?];
+    let lengths = input.windows.iter().flat_map(|&(count, length)| std::iter::repeat_n(length, count));
+    let windows = neighbours(lengths);
+    changed(x, |x| block.forward(x, angles, &windows))
+}
+
+/// What a layer of the decoder makes of `x`, see [`DecoderLayer::forward`], if all is f32 in main memory.
+pub(crate) fn decoder_layer(
+    layer: &DecoderLayer,
+    x: &Tensor<2>,
+    input: &TokenInput,
+    widen: bool,
+) -> Option<Tensor<2>> {
+    let (layer, angles) = (decoder::Block::of(layer, widen)?, Angles::of(&input.rotary)?);
+    let angles = [angles.cos.f32()?, angles.sin.f32()?];
+    let windows = neighbours(std::iter::repeat_n(input.seq, input.batch));
+    changed(x, |x| layer.forward(x, angles, &windows))
+}
+
+/// Windows of these lengths, one after another.
+fn neighbours(lengths: impl Iterator<Item = usize>) -> Vec<Window> {
+    let mut end = 0;
+    let window = |length| {
+        end += length;
+        Window::of(end - length..end)
+    };
+    lengths.map(window).collect()
+}
+
+/// A copy of `x` with other numbers, if it is f32.
+fn changed(x: &Tensor<2>, change: impl FnOnce(&mut [f32])) -> Option<Tensor<2>> {
+    let mut numbers = x.clone().into_data().try_into_vec::<f32>().ok()?;
+    change(&mut numbers);
+    Some(Tensor::from_data(TensorData::new(numbers, x.dims()), &x.device()))
 }
 
 /// Cosines and sines of the rotary positions.

@@ -19,7 +19,8 @@ pub(super) struct Tower<'a> {
     widen: bool,
 }
 
-struct Block {
+/// The parameters of a block.
+pub(super) struct Block {
     norm1: LayerNorm,
     norm2: LayerNorm,
     qkv: Layer,
@@ -30,7 +31,7 @@ struct Block {
 }
 
 impl Block {
-    fn of(block: &VisionBlock, widen: bool) -> Option<Self> {
+    pub(super) fn of(block: &VisionBlock, widen: bool) -> Option<Self> {
         Some(Block {
             norm1: LayerNorm::of(&block.norm1)?,
             norm2: LayerNorm::of(&block.norm2)?,
@@ -43,7 +44,7 @@ impl Block {
     }
 
     /// `x`: `[patches, size]`, in place; `cos` and `sin` have a row for each patch.
-    fn forward(&self, x: &mut [f32], [cos, sin]: [&[f32]; 2], windows: &[Window]) {
+    pub(super) fn forward(&self, x: &mut [f32], [cos, sin]: [&[f32]; 2], windows: &[Window]) {
         let size = self.proj.outputs();
         let width = size / self.heads;
         let rows = x.len() / size;

@@ -3,6 +3,7 @@
 mod adapters;
 mod bad_adapters;
 mod bad_files;
+mod blocks;
 mod case;
 mod company;
 mod golden;

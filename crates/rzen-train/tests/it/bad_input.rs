@@ -238,7 +238,7 @@ fn a_model_that_is_frozen_as_a_whole_is_refused() {
 #[test]
 #[should_panic(expected = "a batch has queries and candidates")]
 fn a_batch_without_queries_is_a_bug() {
-    let options = rzen_train::StepOptions { recompute: true, threads: 1 };
+    let options = rzen_train::StepOptions::default();
     let mut batch = batch(0);
     batch.queries.clear();
     rzen_train::cached_gradients(&model(), &batch, options);

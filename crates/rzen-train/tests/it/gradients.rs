@@ -7,7 +7,8 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use rzen_core::{Encode, Objective};
 use rzen_train::{
-    Contrastive, Optimizer, StepOptions, cached_gradients, clip_gradients, gradient_norm, train_stage,
+    Checkpointing, Contrastive, Optimizer, StepOptions, cached_gradients, clip_gradients, gradient_norm,
+    train_stage,
 };
 
 use crate::toy::{Toy, batch, bytes, config, model, run, source, train};
@@ -27,10 +28,16 @@ fn values(model: &Toy, gradients: &GradientsParams) -> Vec<Vec<f32>> {
 }
 
 fn cached(model: &Toy, recompute: bool, threads: usize) -> (f32, Vec<Vec<f32>>) {
-    let (stats, gradients) = cached_gradients(model, &batch(0), StepOptions { recompute, threads });
-    assert_eq!(stats.samples, 7);
-    assert_eq!(stats.stats[0].0, "tau.toy");
-    (stats.loss.into_scalar::<f32>(), values(model, &gradients))
+    let [found, by_blocks] = [Checkpointing::None, Checkpointing::Blocks].map(|checkpointing| {
+        let options = StepOptions { recompute, checkpointing, threads };
+        let (stats, gradients) = cached_gradients(model, &batch(0), options);
+        assert_eq!(stats.samples, 7);
+        assert_eq!(stats.stats[0].0, "tau.toy");
+        (stats.loss.into_scalar::<f32>(), values(model, &gradients))
+    });
+    // This encoder is a single block.
+    assert_eq!(found, by_blocks);
+    found
 }
 
 /// One graph for everything.
@@ -110,7 +117,7 @@ fn steps_taken_by_hand_equal_the_stage() {
     let folder = tempfile::tempdir().unwrap();
     let config = config();
     let expected = train(folder.path(), &config);
-    let options = StepOptions { recompute: true, threads: 1 };
+    let options = StepOptions::default();
     // On the plain device, where the stage's own model is on the autodiff device.
     let mut found = model();
     let mut optimizer = Optimizer::new(&found, &config);
@@ -137,7 +144,7 @@ fn an_encoder_that_is_frozen_as_a_whole_leaves_the_temperature() {
 #[test]
 fn clipping_scales_all_gradients_to_the_global_norm() {
     let model = model();
-    let (_, gradients) = cached_gradients(&model, &batch(0), StepOptions { recompute: true, threads: 1 });
+    let (_, gradients) = cached_gradients(&model, &batch(0), StepOptions::default());
     let before = values(&model, &gradients);
     let norm = gradient_norm(&model, &gradients).total;
     let expected = before.iter().flatten().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();

@@ -9,7 +9,9 @@ use burn::tensor::{Device, FloatDType, Int, Tensor};
 use rzen_core::{Batch, Targets};
 use rzen_loss::{InfoNce, InfoNceConfig};
 use rzen_model::{Encoded, EncoderInput, PositionMode, Qwen2Vl};
-use rzen_train::{Contrastive, Optimizer, Schedule, StageConfig, StepOptions, Warmup, cached_gradients};
+use rzen_train::{
+    Checkpointing, Contrastive, Optimizer, Schedule, StageConfig, StepOptions, Warmup, cached_gradients,
+};
 use serde_json::Value;
 
 use crate::case::{Case, collator};
@@ -155,7 +157,7 @@ fn golden_three_steps() {
     let batch = golden.batch(&model, usize::MAX);
     let mut optimizer = Optimizer::new(&model, &stage);
     for (step, (loss, theta)) in steps(&golden.meta).into_iter().enumerate() {
-        let options = StepOptions { recompute: step % 2 == 0, threads: 1 };
+        let options = StepOptions { recompute: step % 2 == 0, ..StepOptions::default() };
         let ours: f32 = model.objective.theta().inner().into_scalar();
         assert!((f64::from(ours) - theta).abs() < 1e-5, "theta before step {step}: {ours}, expected {theta}");
         let (stats, gradients) = cached_gradients(&model, &batch, options);
@@ -183,11 +185,15 @@ fn golden_gradients_of_single_items_add_up() {
     let batch = golden.batch(&model, 1);
     assert_eq!(batch.queries.len(), golden.queries.items().len());
     let (loss, _) = steps(&golden.meta)[0];
-    for recompute in [true, false] {
-        let (stats, gradients) = cached_gradients(&model, &batch, StepOptions { recompute, threads: 1 });
+    let ways = [true, false].into_iter().flat_map(|recompute| {
+        [Checkpointing::None, Checkpointing::Blocks].map(|checkpointing| (recompute, checkpointing))
+    });
+    for (recompute, checkpointing) in ways {
+        let options = StepOptions { recompute, checkpointing, threads: 1 };
+        let (stats, gradients) = cached_gradients(&model, &batch, options);
         let ours: f32 = stats.loss.into_scalar();
         let off = (f64::from(ours) - loss).abs();
-        assert!(off < 1e-5 * loss, "recompute {recompute}: loss {ours}, expected {loss}");
+        assert!(off < 1e-5 * loss, "recompute {recompute}, {checkpointing:?}: loss {ours}, expected {loss}");
         compare("grad", &factors(&model, Some(&gradients)), &golden.arrays, 1e-4);
     }
 }
