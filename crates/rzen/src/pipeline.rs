@@ -12,7 +12,7 @@ use burn::tensor::{Device, FloatDType};
 use rzen_core::{Sample, SaveWeights};
 use rzen_loss::{InfoNce, TEMPERATURES_FILE};
 use rzen_model::{Processor, ProcessorConfig, Qwen2Vl};
-use rzen_train::{Checkpoint, Contrastive, RunFolder, StageConfig, latest, train_stage};
+use rzen_train::{Checkpoint, Checkpointing, Contrastive, RunFolder, StageConfig, latest, train_stage};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -205,27 +205,30 @@ fn result_folder(run: &Run, stage: &Stage) -> PathBuf {
     }
 }
 
+/// How a model's folder is opened: [`models::open`] or [`models::open_to_embed`].
+type Open = fn(&Path, Option<&Path>, FloatDType, &Device) -> Result<Opened>;
+
 /// Opens the weights that `stage` (or the start, for `None`) left, adapters attached.
-fn open_result(job: &Job, stage: Option<&Stage>, start: &Base) -> Result<Opened> {
-    let Some(stage) = stage else { return open_folder(job, &start.folder, start) };
+fn open_result(job: &Job, stage: Option<&Stage>, start: &Base, open: Open) -> Result<Opened> {
+    let Some(stage) = stage else { return open_folder(job, &start.folder, start, open) };
     let folder = result_folder(job.run, stage);
     match stage.train {
-        Train::Full {} => open_folder(job, &folder, start),
+        Train::Full {} => open_folder(job, &folder, start, open),
         Train::Lora(_) => {
-            let base = open_base(job, stage, start)?;
+            let base = open_base(job, stage, start, open)?;
             Ok(Opened { model: base.model.with_adapter(&folder)?, ..base })
         }
     }
 }
 
 /// Opens a whole model with the processor of the training.
-fn open_folder(job: &Job, folder: &Path, start: &Base) -> Result<Opened> {
-    models::open(folder, None, FloatDType::F32, job.device)?.with_processor(folder, start.processor.clone())
+fn open_folder(job: &Job, folder: &Path, start: &Base, open: Open) -> Result<Opened> {
+    open(folder, None, FloatDType::F32, job.device)?.with_processor(folder, start.processor.clone())
 }
 
 /// Opens what `stage` starts from, adapters merged.
-fn open_base(job: &Job, stage: &Stage, start: &Base) -> Result<Opened> {
-    let base = open_result(job, job.recipe.base_of(stage)?, start)?;
+fn open_base(job: &Job, stage: &Stage, start: &Base, open: Open) -> Result<Opened> {
+    let base = open_result(job, job.recipe.base_of(stage)?, start, open)?;
     Ok(Opened { model: base.model.merge_adapter(), ..base })
 }
 
@@ -253,7 +256,12 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows) -> Result<()> {
     }
     let data = rows.data;
     let config = StageConfig { steps: data.steps(), ..stage.training.clone() };
-    let base = open_base(job, stage, start)?;
+    // By blocks, no frozen weight is needed wider than it is stored but for its block's turn.
+    let open = match (&stage.train, stage.training.checkpointing) {
+        (Train::Lora(_), Checkpointing::Blocks) => models::open_to_embed,
+        _ => models::open,
+    };
+    let base = open_base(job, stage, start, open)?;
     let model = trainable(job, stage, base.model.clone(), &data, resume.checkpoint.as_ref())?;
     let first_step = resume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
     eprintln!(
@@ -350,7 +358,7 @@ fn soup_adapters(job: &Job, soup: &crate::recipe::Soup, start: &Base) -> Result<
     let settings = start.processor.to_json();
     whole_file(&folder.join(ProcessorConfig::FILE), |file| Ok(file.write_all(settings.as_bytes())?))?;
     eprintln!("soup: relative error {report:.2e}");
-    let base = open_base(job, stages[0], start)?;
+    let base = open_base(job, stages[0], start, models::open)?;
     save(&base.model.with_adapter(&folder)?.merge_adapter(), &model)?;
     Ok(model)
 }
@@ -380,13 +388,13 @@ fn measure(job: &Job, benchmark: &Benchmark, start: &Base, soup: Option<&Path>) 
         Ok(())
     };
     if job.recipe.evaluation.start {
-        column("start", open_result(job, None, start)?)?;
+        column("start", open_result(job, None, start, models::open_to_embed)?)?;
     }
     for stage in &job.recipe.stages {
-        column(&stage.name, open_result(job, Some(stage), start)?)?;
+        column(&stage.name, open_result(job, Some(stage), start, models::open_to_embed)?)?;
     }
     if let Some(folder) = soup {
-        column("soup", open_folder(job, folder, start)?)?;
+        column("soup", open_folder(job, folder, start, models::open_to_embed)?)?;
     }
     Ok(columns)
 }

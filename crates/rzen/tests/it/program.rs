@@ -49,7 +49,7 @@ micro_batch_size = 3
 epochs = 1
 hard_negatives = 1
 datasets = [{ dataset = "pictures" }, { dataset = "shapes", group = "labels" }, { dataset = "colours", group = "labels" }]
-training = { checkpoint_every = 1, keep_last = 0 }
+training = { checkpointing = "blocks", checkpoint_every = 1, keep_last = 0 }
 [[stage]]
 name = "b"
 from = "first"

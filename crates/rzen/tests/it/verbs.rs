@@ -58,7 +58,7 @@ micro_batch_size = 3
 epochs = 2
 datasets = [{ dataset = "clips" }]
 objective = { alpha = 0.0, delta = 2.0 }
-training = { learning_rate = 1e-2 }
+training = { learning_rate = 1e-2, checkpointing = "blocks" }
 [soup]
 ingredients = ["a", "b"]
 "#;
