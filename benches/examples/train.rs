@@ -63,7 +63,7 @@ fn main() -> Result<()> {
         "{}",
         json!({
             "way": way, "tokens": tokens, "patches": patches, "seconds": seconds, "loss": loss,
-            "loaded_mb": loaded / 1000, "peak_mb": peak / 1000, "more_mb": (peak - loaded) / 1000,
+            "loaded_mb": loaded, "peak_mb": peak, "more_mb": peak - loaded,
         })
     );
     Ok(())
@@ -150,9 +150,10 @@ fn words(seed: u32, length: u32) -> Encoded {
     Encoded { input_ids, pictures: Vec::new() }
 }
 
-/// A line of the kernel's report on this process, in kB; 0 where there is none.
+/// A line of the kernel's report on this process, in MB; 0 where there is none.
 fn resident(line: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kb = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
-    kb.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    kb.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
+        / 1_000_000
 }
