@@ -75,7 +75,7 @@ fn objective(criterion: &mut Criterion) {
     let rows = || Tensor::<2>::random([batch, dim], Distribution::Default, &device);
     let (queries, candidates) = (rows(), rows());
     let positive = Tensor::<1, Int>::arange(0..batch as i64, &device);
-    let targets = Targets { task: positive.zeros_like(), positive, owner: None };
+    let targets = Targets { task: positive.zeros_like(), positive, owner: None, exempt: None };
     let mut group = criterion.benchmark_group("info_nce");
     group.throughput(Throughput::Elements(batch as u64)).sample_size(20);
     group.bench_function("value/b256_d1536", |b| {

@@ -1,6 +1,6 @@
 //! What a training step works on.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
 
 /// The inputs of one step, cut into micro-batches, and what belongs to what.
 ///
@@ -26,6 +26,9 @@ pub struct Targets {
     /// `[candidates]`: the query that a hard negative belongs to, or -1 where every query may use
     /// the candidate as a negative. `None` means -1 throughout.
     pub owner: Option<Tensor<1, Int>>,
+    /// `[queries, candidates]`: true where the candidate must not be a negative of the query, such as another
+    /// positive of its row. `None` means false throughout.
+    pub exempt: Option<Tensor<2, Bool>>,
 }
 
 /// The value of an objective and what there is to know about it.

@@ -186,7 +186,7 @@ impl fmt::Display for Task {
 pub struct Origin {
     /// The manifest.
     pub file: Arc<Path>,
-    /// Its line, counted from 1.
+    /// Its line, or its row in a Parquet file, counted from 1.
     pub line: usize,
 }
 
@@ -209,8 +209,53 @@ pub struct Sample {
     pub query: Item,
     /// The candidate that answers the query.
     pub positive: Item,
+    /// Other candidates that answer it, not in use now; never negatives of this query.
+    pub other_positives: Vec<Item>,
     /// Candidates that look right and are not.
     pub hard_negatives: Vec<Item>,
+    /// Candidates that were given as hard negatives and are too near an answer; never negatives of this query.
+    pub false_negatives: Vec<Item>,
+    /// Rows of one label are no negatives of each other.
+    pub label: Option<String>,
+    /// Rows of one group, such as the clips of a film, come into one batch: they are hard negatives of each other.
+    pub group: Option<String>,
+    /// What a teacher says of the candidates.
+    pub teacher: Option<TeacherScores>,
     /// Where the row stands.
     pub origin: Origin,
+}
+
+impl Sample {
+    /// A row of one query and one positive, and nothing else.
+    pub fn new(dataset: impl Into<String>, task: Task, query: Item, positive: Item, origin: Origin) -> Self {
+        let dataset = dataset.into();
+        Sample {
+            name: dataset.clone(),
+            dataset,
+            task,
+            query,
+            positive,
+            other_positives: Vec::new(),
+            hard_negatives: Vec::new(),
+            false_negatives: Vec::new(),
+            label: None,
+            group: None,
+            teacher: None,
+            origin,
+        }
+    }
+
+    /// Every candidate that answers the query, the one in use first.
+    pub fn positives(&self) -> impl Iterator<Item = &Item> {
+        std::iter::once(&self.positive).chain(&self.other_positives)
+    }
+}
+
+/// How well a teacher finds that candidates answer the query; higher is better.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TeacherScores {
+    /// One for each positive, the one in use first.
+    pub positives: Vec<f64>,
+    /// One for each hard negative.
+    pub negatives: Vec<f64>,
 }

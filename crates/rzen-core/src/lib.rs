@@ -19,7 +19,7 @@ mod media;
 mod traits;
 
 pub use batch::{Batch, Loss, Targets};
-pub use item::{Item, Origin, Part, Sample, Task, VideoSource};
+pub use item::{Item, Origin, Part, Sample, Task, TeacherScores, VideoSource};
 pub use media::{LoadedItem, Media, Picture};
 pub use traits::{
     Embed, EmbedError, Encode, Objective, Pullback, SaveWeights, check_unit_vector, encode_with_graph,

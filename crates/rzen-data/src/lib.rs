@@ -7,14 +7,16 @@
 //!
 //! - [`Loader`] decodes pictures, clips and document pages to RGB in host memory, as Pillow's
 //!   `convert("RGB")` would.
-//! - [`train_rows`], [`embed_rows`] and [`EvalCorpus`] read JSON lines and name file, line and key
-//!   of whatever is wrong with them.
+//! - [`train_rows`], [`embed_rows`] and [`EvalCorpus`] read JSON lines, the first Parquet too, and name file,
+//!   line and key of whatever is wrong with them.
+//! - [`import`] writes such a manifest of what other tools train on.
 //! - [`epoch_plan`] says which rows make which batch of an epoch; it is a pure function.
 //! - [`load_samples_with`] reads a batch in parallel, and [`BadRows`] counts what could not be read.
 #![warn(missing_docs)]
 
 mod animation;
 mod bad_rows;
+mod cell;
 mod convert;
 mod document;
 mod embed_rows;
@@ -23,12 +25,15 @@ mod eval_corpus;
 mod ffmpeg;
 mod gif_frames;
 mod h264;
+mod import;
 mod isolate;
 mod jpeg;
 mod keys;
 mod loader;
+mod manifest_error;
 mod mp4_check;
 mod options;
+mod parquet_rows;
 mod picture;
 mod plan;
 mod process;
@@ -36,6 +41,7 @@ mod rng;
 mod row;
 mod sample_frames;
 mod sps;
+mod teacher;
 mod train_rows;
 mod video;
 mod webp_frames;
@@ -45,10 +51,12 @@ pub use embed_rows::{EmbedRow, embed_rows};
 pub use error::LoadError;
 pub use eval_corpus::{Candidate, EvalCorpus, EvalQuery, EvalSet, EvalTask};
 pub use ffmpeg::find_ffmpeg;
+pub use import::{ImportBadRow, ImportError, ImportKind, ImportOptions, ImportReport, import};
 pub use keys::{RowKeys, row_keys};
 pub use loader::Loader;
+pub use manifest_error::ManifestError;
 pub use options::{IncompleteVideo, LoadOptions, VideoDecoder};
 pub use plan::{DatasetSpec, PlanError, PlannedBatch, PlannedRow, epoch_plan};
-pub use row::ManifestError;
 pub use sample_frames::sample_frames;
-pub use train_rows::train_rows;
+pub use teacher::TeacherFilter;
+pub use train_rows::{draw_positive, each_positive, train_manifest, train_rows};

@@ -1,6 +1,6 @@
 //! Which rows make which batch of an epoch.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::RowKeys;
 use crate::rng::Rng;
@@ -77,9 +77,11 @@ pub enum PlanError {
 /// - Each dataset, or group of datasets, has batches of its own; those of different ones are shuffled together.
 /// - A pass visits each row at most once. Rows that don't fill a last batch are left out; a set smaller than
 ///   a batch gives one batch of all its rows.
-/// - `keys[dataset][row]` are hashes of a row's contents ([`row_keys`](crate::row_keys)): rows that share one
-///   are kept out of each other's batches where others are near in the order. Without keys, only copies of
-///   the same row are.
+/// - `keys[dataset][row]` are hashes of a row's contents ([`row_keys`](crate::row_keys)): rows that share a query,
+///   a positive or a label are kept out of each other's batches where others are near in the order. Without keys,
+///   only copies of the same row are.
+/// - Rows of a dataset that share a group follow each other, so that they meet in a batch; the end of a batch may
+///   cut a group in two, the end of a capped pass may too.
 ///
 /// The random numbers of a dataset depend on seed, epoch and its name, so that another dataset doesn't
 /// change its order.
@@ -107,7 +109,8 @@ pub fn epoch_plan(
     for source in sources(datasets) {
         let mut rows = Vec::new();
         for &dataset in &source.datasets {
-            rows.extend(draw(seed, epoch, dataset, &datasets[dataset])?);
+            let keys = keys.map(|keys| keys[dataset].as_slice());
+            rows.extend(draw(seed, epoch, dataset, &datasets[dataset], keys)?);
         }
         // Datasets of a group lie side by side, each spread over the whole epoch.
         rows.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
@@ -154,6 +157,7 @@ fn draw(
     epoch: u64,
     index: usize,
     dataset: &DatasetSpec,
+    keys: Option<&[RowKeys]>,
 ) -> Result<Vec<(f64, PlannedRow)>, PlanError> {
     const MAX_WEIGHT: f64 = 1000.0;
     if !(0.0..=MAX_WEIGHT).contains(&dataset.weight) {
@@ -167,11 +171,40 @@ fn draw(
     for length in whole.chain([last_len]) {
         let mut pass: Vec<_> = (0..dataset.len).collect();
         rng.shuffle(&mut pass);
+        if let Some(keys) = keys {
+            pass = groups_together(pass, keys);
+        }
         rows.extend(pass.into_iter().take(length).map(|row| PlannedRow { dataset: index, row }));
     }
     let total = rows.len() as f64;
     let time = |(place, row)| ((place as f64 + rng.unit()) / total, row);
-    Ok(rows.into_iter().enumerate().map(time).collect())
+    let mut rows: Vec<(f64, PlannedRow)> = rows.into_iter().enumerate().map(time).collect();
+    // Rows of a group share the time of the first, so that no other dataset's rows come between them.
+    let group = |row: PlannedRow| keys.and_then(|keys| keys[row.row].group);
+    for place in 1..rows.len() {
+        if group(rows[place].1).is_some() && group(rows[place].1) == group(rows[place - 1].1) {
+            rows[place].0 = rows[place - 1].0;
+        }
+    }
+    Ok(rows)
+}
+
+/// Moves the rows of each group up to the first of them.
+fn groups_together(pass: Vec<usize>, keys: &[RowKeys]) -> Vec<usize> {
+    let mut members: HashMap<u64, Vec<usize>> = HashMap::new();
+    for &row in &pass {
+        if let Some(group) = keys[row].group {
+            members.entry(group).or_default().push(row);
+        }
+    }
+    let mut together = Vec::with_capacity(pass.len());
+    for row in pass {
+        match keys[row].group {
+            Some(group) => together.extend(members.remove(&group).unwrap_or_default()),
+            None => together.push(row),
+        }
+    }
+    together
 }
 
 /// Cuts rows into batches. A row that shares a key with the batch waits for the next one, as long as
@@ -207,19 +240,28 @@ struct Taken {
     same: HashSet<PlannedRow>,
     queries: HashSet<u64>,
     positives: HashSet<u64>,
+    labels: HashSet<u64>,
 }
 
 impl Taken {
     /// Takes a row unless it shares a key with one that was taken.
     fn take(&mut self, row: PlannedRow, keys: Option<&[Vec<RowKeys>]>) -> bool {
-        let [query, positive] = keys.map_or([0; 2], |keys| keys[row.dataset][row.row]);
-        let shares = keys.is_some() && (self.queries.contains(&query) || self.positives.contains(&positive));
-        if shares || !self.same.insert(row) {
+        let keys = keys.map(|keys| keys[row.dataset][row.row]);
+        if keys.is_some_and(|keys| self.shares(&keys)) || !self.same.insert(row) {
             return false;
         }
-        self.queries.insert(query);
-        self.positives.insert(positive);
+        if let Some(keys) = keys {
+            self.queries.insert(keys.query);
+            self.positives.insert(keys.positive);
+            self.labels.extend(keys.label);
+        }
         self.rows.push(row);
         true
+    }
+
+    fn shares(&self, keys: &RowKeys) -> bool {
+        self.queries.contains(&keys.query)
+            || self.positives.contains(&keys.positive)
+            || keys.label.is_some_and(|label| self.labels.contains(&label))
     }
 }

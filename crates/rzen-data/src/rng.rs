@@ -30,7 +30,7 @@ impl Rng {
     }
 
     /// Below `bound`, which is above 0; the bias of `bound / 2^64` doesn't matter here.
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.0.next_u64()) * bound as u128) >> 64) as usize
     }
 }

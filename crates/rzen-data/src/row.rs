@@ -2,139 +2,14 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rzen_core::{Item, Origin, Part};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// What is wrong with a manifest.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ManifestError {
-    /// The file can't be read.
-    #[error("can't read `{}`: {source}; check the path", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: std::io::Error,
-    },
-    /// There are no rows.
-    #[error("`{}` holds no rows; expected one JSON object on each line", path.display())]
-    NoRows {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The line is no text.
-    #[error(
-        "{origin}: not UTF-8 after byte {valid} of the line; expected a JSON object in UTF-8, save the file so"
-    )]
-    NotText {
-        /// The row.
-        origin: Origin,
-        /// How many bytes can be read.
-        valid: usize,
-    },
-    /// The line is no JSON object.
-    #[error("{origin}: not a JSON object: {source}; expected one object on each line")]
-    Json {
-        /// The row.
-        origin: Origin,
-        /// What the parser says.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A key is missing.
-    #[error("{origin}: key `{key}` is missing{strange}; expected keys are {allowed}")]
-    MissingKey {
-        /// The row.
-        origin: Origin,
-        /// The key.
-        key: &'static str,
-        /// The keys that stand there and are not known, in words; empty where there are none.
-        strange: String,
-        /// The keys that may stand here.
-        allowed: String,
-    },
-    /// A key is not known.
-    #[error("{origin}: key `{key}` is not known here; expected keys are {allowed}")]
-    UnknownKey {
-        /// The row.
-        origin: Origin,
-        /// The key.
-        key: String,
-        /// The keys that may stand here.
-        allowed: String,
-    },
-    /// A value has the wrong form.
-    #[error("{origin}: key `{key}` can't be read: {source}")]
-    Value {
-        /// The row.
-        origin: Origin,
-        /// The key.
-        key: &'static str,
-        /// What was found and expected.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A list is empty.
-    #[error("{origin}: key `{key}` is empty, expected at least one {expected}")]
-    EmptyKey {
-        /// The row.
-        origin: Origin,
-        /// The key.
-        key: &'static str,
-        /// What it should hold.
-        expected: &'static str,
-    },
-    /// A value is not possible.
-    #[error("{origin}: key `{key}` is {found}, expected {expected}")]
-    BadValue {
-        /// The row.
-        origin: Origin,
-        /// The key.
-        key: &'static str,
-        /// The value.
-        found: String,
-        /// What would do.
-        expected: String,
-    },
-    /// An id or a name stands twice.
-    #[error("{origin}: `{id}` stands here and in line {first} already; ids must differ")]
-    Duplicate {
-        /// The second row.
-        origin: Origin,
-        /// The id.
-        id: String,
-        /// The line of the first row.
-        first: usize,
-    },
-    /// An id leads nowhere.
-    #[error("{origin}: key `{key}` names `{id}`, which is not in {expected}")]
-    UnknownId {
-        /// The row.
-        origin: Origin,
-        /// The key.
-        key: &'static str,
-        /// The id.
-        id: String,
-        /// Where it should be.
-        expected: String,
-    },
-    /// A task of that name does not exist.
-    #[error("`{}` has no task `{name}`; it has {found}", path.display())]
-    NoSuchTask {
-        /// The list of tasks.
-        path: PathBuf,
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        found: String,
-    },
-}
+use crate::ManifestError;
 
 /// One JSON object; keys are taken out until none is left.
 pub(crate) struct Row {
@@ -161,7 +36,7 @@ pub(crate) fn rows(path: &Path, allowed: &'static [&'static str]) -> Result<Vec<
             continue;
         }
         match serde_json::from_str(&line) {
-            Ok(map) => rows.push(Row { origin, map, allowed }),
+            Ok(map) => rows.push(Row::new(origin, map, allowed)),
             Err(source) => return Err(ManifestError::Json { origin, source }),
         }
     }
@@ -172,6 +47,11 @@ pub(crate) fn rows(path: &Path, allowed: &'static [&'static str]) -> Result<Vec<
 }
 
 impl Row {
+    /// A row of its keys and values; `allowed` are the keys that may stand in it.
+    pub fn new(origin: Origin, map: Map<String, Value>, allowed: &'static [&'static str]) -> Self {
+        Row { origin, map, allowed }
+    }
+
     /// Takes a key that must stand there.
     pub fn required<T: DeserializeOwned>(&mut self, key: &'static str) -> Result<T, ManifestError> {
         self.optional(key)?.ok_or_else(|| ManifestError::MissingKey {
@@ -223,9 +103,43 @@ impl Row {
 
     /// Takes an id that isn't the empty string.
     pub fn id(&mut self) -> Result<String, ManifestError> {
-        let id: String = self.required("id")?;
-        self.not_empty("id", "character", id.is_empty())?;
-        Ok(id)
+        self.text("id")
+    }
+
+    /// Takes a text that must stand there and isn't empty.
+    pub fn text(&mut self, key: &'static str) -> Result<String, ManifestError> {
+        let text: String = self.required(key)?;
+        self.not_empty(key, "character", text.is_empty())?;
+        Ok(text)
+    }
+
+    /// Takes a text that may be missing and isn't empty where it stands.
+    pub fn optional_text(&mut self, key: &'static str) -> Result<Option<String>, ManifestError> {
+        let text: Option<String> = self.optional(key)?;
+        self.not_empty(key, "character", text.as_deref() == Some(""))?;
+        Ok(text)
+    }
+
+    /// Refuses `other` beside `key`, which was taken.
+    pub fn not_beside(&mut self, other: &'static str, key: &'static str) -> Result<(), ManifestError> {
+        match self.map.shift_remove(other) {
+            None | Some(Value::Null) => Ok(()),
+            Some(_) => Err(ManifestError::Both { origin: self.origin.clone(), first: other, second: key }),
+        }
+    }
+
+    /// Refuses a list that hasn't one entry for each of `expected` things.
+    pub fn has_length(
+        &self,
+        key: &'static str,
+        of: &'static str,
+        found: usize,
+        expected: usize,
+    ) -> Result<(), ManifestError> {
+        match found == expected {
+            true => Ok(()),
+            false => Err(ManifestError::Length { origin: self.origin.clone(), key, found, expected, of }),
+        }
     }
 
     /// Refuses an empty value.

@@ -1,13 +1,44 @@
 //! Training manifests.
 
-use std::path::Path;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
-use rzen_core::{Item, Part, Sample, Task};
+use rzen_core::{Item, Part, Sample, Task, TeacherScores};
 
-use crate::ManifestError;
+use crate::rng::Rng;
 use crate::row::{Row, rows};
+use crate::{ManifestError, parquet_rows};
 
-const KEYS: &[&str] = &["dataset", "task", "name", "instruction", "query", "positive", "negatives"];
+const KEYS: &[&str] = &[
+    "dataset",
+    "task",
+    "name",
+    "instruction",
+    "query",
+    "positive",
+    "positives",
+    "negatives",
+    "label",
+    "group",
+    "positive_scores",
+    "negative_scores",
+];
+
+/// The columns that hold parts; in Parquet they may be JSON in text.
+const CONTENT: &[&str] = &["query", "positive", "positives", "negatives"];
+
+/// The manifest of a dataset's folder: `train.jsonl` or `train.parquet`. Where neither is there, the former.
+///
+/// # Errors
+/// If both are there.
+pub fn train_manifest(folder: &Path) -> Result<PathBuf, ManifestError> {
+    let [jsonl, parquet] = ["train.jsonl", "train.parquet"].map(|name| folder.join(name));
+    match (jsonl.exists(), parquet.exists()) {
+        (true, true) => Err(ManifestError::TwoManifests { folder: folder.to_owned() }),
+        (false, true) => Ok(parquet),
+        _ => Ok(jsonl),
+    }
+}
 
 /// Reads training rows, one JSON object on each line:
 ///
@@ -16,28 +47,107 @@ const KEYS: &[&str] = &["dataset", "task", "name", "instruction", "query", "posi
 ///  "query": [{"text": "a cat"}], "positive": [{"image": "cat.png"}], "negatives": [[{"image": "dog.png"}]]}
 /// ```
 ///
-/// `name`, `instruction` and `negatives` may be missing. The instruction belongs to the query alone.
+/// `name`, `instruction` and `negatives` may be missing. `positives`, a list of such lists, may stand for `positive`.
+/// `label` and `group` are explained at [`Sample`]; `positive_scores` and `negative_scores` are a teacher's, one
+/// for each positive and negative. The instruction belongs to the query alone.
+///
+/// A file that ends in `.parquet` has these keys as columns. Parts are lists of structs or JSON in text.
+///
 /// `root` is put before relative paths; give an empty one to leave them as they are.
 ///
 /// # Errors
 /// The first row that is wrong, with file, line and key. Files of media are not opened.
 pub fn train_rows(manifest: &Path, root: &Path) -> Result<Vec<Sample>, ManifestError> {
-    rows(manifest, KEYS)?.into_iter().map(|row| sample(row, root)).collect()
+    let rows = match manifest.extension().is_some_and(|ending| ending == "parquet") {
+        true => parquet_rows::rows(manifest, KEYS, CONTENT)?,
+        false => rows(manifest, KEYS)?,
+    };
+    rows.into_iter().map(|row| sample(row, root)).collect()
 }
 
 fn sample(mut row: Row, root: &Path) -> Result<Sample, ManifestError> {
-    let dataset: String = row.required("dataset")?;
-    row.not_empty("dataset", "character", dataset.is_empty())?;
-    let task: String = row.required("task")?;
-    row.not_empty("task", "character", task.is_empty())?;
+    let dataset = row.text("dataset")?;
+    let task = Task(row.text("task")?);
     let name: Option<String> = row.optional("name")?;
     let instruction = row.optional("instruction")?;
     let query = row.content("query", root, instruction)?;
-    let positive = row.content("positive", root, None)?;
+    let mut positives = match row.optional::<Vec<Vec<Part>>>("positives")? {
+        Some(positives) => {
+            row.not_empty("positives", "positive", positives.is_empty())?;
+            row.not_beside("positive", "positives")?;
+            items(&row, "positives", positives, root)?
+        }
+        None => vec![row.content("positive", root, None)?],
+    };
     let negatives: Vec<Vec<Part>> = row.optional("negatives")?.unwrap_or_default();
-    row.not_empty("negatives", "part in each negative", negatives.iter().any(Vec::is_empty))?;
-    let hard_negatives =
-        negatives.into_iter().map(|content| Item { content, instruction: None }.under(root)).collect();
-    let name = name.unwrap_or_else(|| dataset.clone());
-    Ok(Sample { dataset, name, task: Task(task), query, positive, hard_negatives, origin: row.finish()? })
+    let hard_negatives = items(&row, "negatives", negatives, root)?;
+    let teacher = scores(&mut row, positives.len(), hard_negatives.len())?;
+    let (label, group) = (row.optional_text("label")?, row.optional_text("group")?);
+    let positive = positives.remove(0);
+    let sample = Sample::new(dataset, task, query, positive, row.finish()?);
+    Ok(Sample {
+        name: name.unwrap_or(sample.name),
+        other_positives: positives,
+        hard_negatives,
+        label,
+        group,
+        teacher,
+        ..sample
+    })
+}
+
+fn items(
+    row: &Row,
+    key: &'static str,
+    contents: Vec<Vec<Part>>,
+    root: &Path,
+) -> Result<Vec<Item>, ManifestError> {
+    row.not_empty(key, "part in each of its lists", contents.iter().any(Vec::is_empty))?;
+    Ok(contents.into_iter().map(|content| Item { content, instruction: None }.under(root)).collect())
+}
+
+/// A teacher's scores, of all candidates or of none.
+fn scores(row: &mut Row, positives: usize, negatives: usize) -> Result<Option<TeacherScores>, ManifestError> {
+    let of_positives: Option<Vec<f64>> = row.optional("positive_scores")?;
+    let of_negatives: Option<Vec<f64>> = row.optional("negative_scores")?;
+    if of_positives.is_none() && of_negatives.is_none() {
+        return Ok(None);
+    }
+    let scores = TeacherScores {
+        positives: of_positives.unwrap_or_default(),
+        negatives: of_negatives.unwrap_or_default(),
+    };
+    row.has_length("positive_scores", "positive", scores.positives.len(), positives)?;
+    row.has_length("negative_scores", "negative", scores.negatives.len(), negatives)?;
+    Ok(Some(scores))
+}
+
+/// The row with the positive that this epoch uses: a function of seed, epoch and the row's name and line.
+pub fn draw_positive(sample: &Sample, seed: u64, epoch: u64) -> Cow<'_, Sample> {
+    let count = 1 + sample.other_positives.len();
+    if count == 1 {
+        return Cow::Borrowed(sample);
+    }
+    let purpose = format!("positive {} {}", sample.name, sample.origin.line);
+    let place = Rng::new(seed, epoch, &purpose).below(count);
+    match place.checked_sub(1) {
+        Some(other) => Cow::Owned(with_positive(sample, other)),
+        None => Cow::Borrowed(sample),
+    }
+}
+
+/// The row with the positive in use and another one exchanged.
+fn with_positive(sample: &Sample, other: usize) -> Sample {
+    let mut sample = sample.clone();
+    std::mem::swap(&mut sample.positive, &mut sample.other_positives[other]);
+    if let Some(teacher) = &mut sample.teacher {
+        teacher.positives.swap(0, other + 1);
+    }
+    sample
+}
+
+/// The row once for each of its positives.
+pub fn each_positive(sample: &Sample) -> impl Iterator<Item = Cow<'_, Sample>> {
+    let others = (0..sample.other_positives.len()).map(|other| Cow::Owned(with_positive(sample, other)));
+    std::iter::once(Cow::Borrowed(sample)).chain(others)
 }

@@ -8,10 +8,12 @@ use crate::similarity::unit_rows;
 ///
 /// - `positive`: `[queries]`, each query's positive among the candidates
 /// - `owner`: `[candidates]`, the one query that may use a candidate, or -1 for all; `None` is -1 throughout
+/// - `exempt`: `[queries, candidates]`, true where a candidate must not be a negative; `None` is false throughout
 /// - returns `[queries, num_candidates]`, true on negatives
 pub fn possible_negatives(
     positive: Tensor<1, Int>,
     owner: Option<Tensor<1, Int>>,
+    exempt: Option<Tensor<2, Bool>>,
     num_candidates: usize,
 ) -> Tensor<2, Bool> {
     let positive = positive.inner().cast(IntDType::I32);
@@ -21,13 +23,21 @@ pub fn possible_negatives(
     let shape = [num_queries, num_candidates];
 
     let column = count(num_candidates).unsqueeze_dim::<2>(0).expand(shape);
-    let others = column.not_equal(positive.unsqueeze_dim::<2>(1).expand(shape));
+    let others = without(column.not_equal(positive.unsqueeze_dim::<2>(1).expand(shape)), exempt);
     let Some(owner) = owner else { return others };
 
     let owner = owner.inner().cast(IntDType::I32).unsqueeze_dim::<2>(0);
     let anyones = owner.clone().lower_elem(0).expand(shape);
     let row = count(num_queries).unsqueeze_dim::<2>(1).expand(shape);
     others.bool_and(anyones.bool_or(owner.expand(shape).equal(row)))
+}
+
+/// `mask` where `exempt` is not; both have the same shape.
+pub(crate) fn without(mask: Tensor<2, Bool>, exempt: Option<Tensor<2, Bool>>) -> Tensor<2, Bool> {
+    match exempt {
+        Some(exempt) => mask.bool_and(exempt.inner().bool_not()),
+        None => mask,
+    }
 }
 
 /// Marks the candidates that are too near a query's positive to be wrong answers (paper §3.3).
@@ -77,13 +87,19 @@ mod tests {
         let device = Device::flex();
         let positive = Tensor::<1, Int>::from_ints([0, 1], &device);
         assert_eq!(
-            rows(possible_negatives(positive.clone(), None, 3)),
+            rows(possible_negatives(positive.clone(), None, None, 3)),
             [false, true, true, /**/ true, false, true]
         );
         let owner = Tensor::<1, Int>::from_ints([-1, -1, 1, 0], &device);
         assert_eq!(
-            rows(possible_negatives(positive, Some(owner), 4)),
+            rows(possible_negatives(positive.clone(), Some(owner.clone()), None, 4)),
             [false, true, false, true, /**/ true, false, true, false]
+        );
+        let exempt = [[false, true, false, false], [true, false, false, false]];
+        let exempt = Some(Tensor::<2, Bool>::from_data(exempt, &device));
+        assert_eq!(
+            rows(possible_negatives(positive, Some(owner), exempt, 4)),
+            [false, false, false, true, /**/ false, false, true, false]
         );
     }
 

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Bool, Device, FloatDType, Int, Tensor};
 use rzen_core::{Loss, Objective, Targets};
 
-use crate::negatives::false_negatives_of_unit_rows;
+use crate::negatives::{false_negatives_of_unit_rows, without};
 use crate::similarity::unit_rows;
 use crate::stats::Stats;
 use crate::{InfoNceConfig, hardness_weights, info_nce, possible_negatives};
@@ -94,15 +94,16 @@ impl InfoNce {
     fn side(&self, queries: Tensor<2>, candidates: Tensor<2>, targets: &Targets) -> Side {
         let [num_candidates, _] = candidates.dims();
         let positive = targets.positive.clone().inner();
-        let possible = possible_negatives(positive.clone(), targets.owner.clone(), num_candidates);
+        let (owner, exempt) = (targets.owner.clone(), targets.exempt.clone());
+        let possible = possible_negatives(positive.clone(), owner, exempt, num_candidates);
         let similarity = queries.matmul(candidates.clone().transpose());
         self.mask(similarity, candidates, positive, possible)
     }
 
     /// Positives look for their queries; `side` is the other direction.
     ///
-    /// A query with the same positive is no negative here.
-    fn reversed_side(&self, side: &Side, queries: Tensor<2>) -> Side {
+    /// A query with the same positive is no negative here, nor one that the positive is exempt from.
+    fn reversed_side(&self, side: &Side, queries: Tensor<2>, exempt: Option<Tensor<2, Bool>>) -> Side {
         let [num_queries, _] = queries.dims();
         let device = side.positive.device();
         let similarity = side.similarity.clone().select(1, side.positive.clone()).transpose();
@@ -110,7 +111,8 @@ impl InfoNce {
         let row = side.positive.clone().unsqueeze_dim::<2>(1).expand(shape);
         let column = side.positive.clone().unsqueeze_dim::<2>(0).expand(shape);
         let own = Tensor::<1, Int>::arange(0..num_queries as i64, &device);
-        self.mask(similarity, queries, own, row.not_equal(column))
+        let exempt = exempt.map(|exempt| exempt.inner().select(1, side.positive.clone()).transpose());
+        self.mask(similarity, queries, own, without(row.not_equal(column), exempt))
     }
 
     fn mask(
@@ -180,11 +182,14 @@ impl Objective for InfoNce {
         assert_eq!(candidates.dims()[1], dim, "size of the candidates' rows");
         assert_eq!(targets.positive.dims(), [num_queries], "positives of {num_queries} queries");
         assert_eq!(targets.task.dims(), [num_queries], "tasks of {num_queries} queries");
+        if let Some(exempt) = &targets.exempt {
+            assert_eq!(exempt.dims(), [num_queries, candidates.dims()[0]], "exempt candidates of each query");
+        }
 
         let queries = unit_rows(queries);
         let side = self.side(queries.clone(), unit_rows(candidates), targets);
         let stats = self.stats(&side);
-        let back = self.config.symmetric.then(|| self.reversed_side(&side, queries));
+        let back = self.config.symmetric.then(|| self.reversed_side(&side, queries, targets.exempt.clone()));
         let sides: Vec<Side> = [Some(side), back].into_iter().flatten().collect();
         let temperatures = self.temperatures_kept_inside(|temperatures| {
             let constants: Vec<Side> = sides.iter().map(Side::without_gradient).collect();

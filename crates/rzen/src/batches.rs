@@ -1,5 +1,6 @@
 //! The batches of a stage: planned once, read and encoded ahead by a thread.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
@@ -7,11 +8,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use rzen_core::{Batch, Origin, Part, Sample, Targets};
 use rzen_data::{
-    BadRow, BadRows, DatasetSpec, LoadedSample, PlannedBatch, PlannedRow, RowKeys, epoch_plan, row_keys,
-    train_rows,
+    BadRow, BadRows, DatasetSpec, LoadedSample, PlannedBatch, PlannedRow, RowKeys, TeacherFilter,
+    draw_positive, each_positive, epoch_plan, row_keys, train_manifest, train_rows,
 };
 use rzen_model::{Collator, Encoded, EncoderInput};
 use rzen_train::{BoxError, TrainBatch};
@@ -19,7 +20,7 @@ use rzen_train::{BoxError, TrainBatch};
 use crate::augment::Augment;
 use crate::cut::cut;
 use crate::host_batch::{HostBatch, ReadRow, assemble, sorted};
-use crate::reader::{Reader, read_samples};
+use crate::reader::{EncodedSample, Reader, read_samples};
 use crate::recipe::Stage;
 
 /// The rows of a stage's datasets, and which of them make the batch of each step.
@@ -30,7 +31,10 @@ pub struct StageData {
     seed: u64,
     tasks: Vec<String>,
     plan: Vec<PlannedBatch>,
+    /// The first step of each epoch.
+    epochs: Vec<usize>,
     share_hard_negatives: bool,
+    false_negatives: usize,
 }
 
 impl StageData {
@@ -41,8 +45,8 @@ impl StageData {
     pub fn load(stage: &Stage, corpus: &Path, seed: u64) -> Result<Self> {
         let (mut samples, mut specs, mut augments) = (Vec::new(), Vec::new(), Vec::new());
         for row in &stage.datasets {
-            let manifest = corpus.join(&row.dataset).join("train.jsonl");
-            let by_name = rows_by_name(&manifest, corpus, stage)?;
+            let manifest = train_manifest(&corpus.join(&row.dataset))?;
+            let by_name = rows_by_name(&manifest, corpus, stage, row.teacher.as_ref())?;
             let wanted: Vec<String> = match &row.rows {
                 Some(names) => names.clone(),
                 None => by_name.iter().map(|(name, _)| name.clone()).collect(),
@@ -70,10 +74,9 @@ impl StageData {
         let mut tasks: Vec<String> = samples.iter().flatten().map(|sample| sample.task.0.clone()).collect();
         tasks.sort();
         tasks.dedup();
-        let keys: Vec<Vec<RowKeys>> =
-            samples.iter().map(|rows| rows.iter().map(row_keys).collect()).collect();
-        let plan = plan(stage, &specs, &keys, seed)?;
+        let (plan, epochs) = plan(stage, &specs, &samples, seed)?;
         let weights = specs.iter().map(|spec| spec.weight).collect();
+        let false_negatives = samples.iter().flatten().map(|sample| sample.false_negatives.len()).sum();
         Ok(StageData {
             samples,
             weights,
@@ -81,7 +84,9 @@ impl StageData {
             seed,
             tasks,
             plan,
+            epochs,
             share_hard_negatives: stage.share_hard_negatives,
+            false_negatives,
         })
     }
 
@@ -105,8 +110,10 @@ impl StageData {
         }
     }
 
-    fn sample(&self, row: PlannedRow) -> &Sample {
-        &self.samples[row.dataset][row.row]
+    /// A row with the positive that the epoch of `step` uses.
+    fn sample(&self, row: PlannedRow, step: usize) -> Cow<'_, Sample> {
+        let epoch = self.epochs.partition_point(|first| *first <= step) - 1;
+        draw_positive(&self.samples[row.dataset][row.row], self.seed, epoch as u64)
     }
 
     /// Rows of the same source as the batch of `step` that are not in it, in the order of the steps to
@@ -128,7 +135,9 @@ impl StageData {
         let known: HashMap<_, _> =
             self.samples.iter().flatten().map(|sample| (key(&sample.origin), sample)).collect();
         let is_bad = |manifest: &str, line: usize| match known.get(&(manifest.to_owned(), line)) {
-            Some(sample) => !read_samples(reader, &[sample], |_| {}).1.is_empty(),
+            Some(sample) => {
+                each_positive(sample).any(|sample| !read_samples(reader, &[&sample], |_| {}).1.is_empty())
+            }
             None => false,
         };
         Ok(bad_rows.keep(is_bad)?)
@@ -140,6 +149,11 @@ impl StageData {
         drawn.map(|(rows, _)| rows.as_slice())
     }
 
+    /// Hard negatives that a teacher takes for answers and that are therefore none.
+    pub fn false_negatives(&self) -> usize {
+        self.false_negatives
+    }
+
     /// Rows that the stage may draw from.
     pub fn num_rows(&self) -> usize {
         self.samples.iter().map(Vec::len).sum()
@@ -147,11 +161,19 @@ impl StageData {
 }
 
 /// The rows of a manifest, by their `name`, in the order of the file.
-fn rows_by_name(manifest: &Path, corpus: &Path, stage: &Stage) -> Result<Vec<(String, Vec<Sample>)>> {
+fn rows_by_name(
+    manifest: &Path,
+    corpus: &Path,
+    stage: &Stage,
+    teacher: Option<&TeacherFilter>,
+) -> Result<Vec<(String, Vec<Sample>)>> {
     let mut by_name: Vec<(String, Vec<Sample>)> = Vec::new();
     for mut sample in train_rows(manifest, corpus)? {
         if !stage.instructions {
             sample.query.instruction = None;
+        }
+        if let Some(teacher) = teacher {
+            teacher.apply(&mut sample)?;
         }
         sample.hard_negatives.truncate(stage.hard_negatives);
         match by_name.iter_mut().find(|(other, _)| *other == sample.name) {
@@ -162,22 +184,31 @@ fn rows_by_name(manifest: &Path, corpus: &Path, stage: &Stage) -> Result<Vec<(St
     Ok(by_name)
 }
 
-/// Epoch after epoch until `epochs` are full.
-fn plan(stage: &Stage, specs: &[DatasetSpec], keys: &[Vec<RowKeys>], seed: u64) -> Result<Vec<PlannedBatch>> {
+/// Epoch after epoch until `epochs` are full, and the first step of each.
+fn plan(
+    stage: &Stage,
+    specs: &[DatasetSpec],
+    samples: &[Vec<Sample>],
+    seed: u64,
+) -> Result<(Vec<PlannedBatch>, Vec<usize>)> {
     let epoch = |e: u64| {
-        epoch_plan(seed, e, specs, stage.batch_size, Some(keys))
+        let key = |sample: &Sample| row_keys(&draw_positive(sample, seed, e));
+        let keys: Vec<Vec<RowKeys>> = samples.iter().map(|rows| rows.iter().map(key).collect()).collect();
+        epoch_plan(seed, e, specs, stage.batch_size, Some(&keys))
             .with_context(|| format!("stage `{}`", stage.name))
     };
     let mut batches = epoch(0)?;
+    let mut firsts = vec![0];
     let steps = ((batches.len() as f64 * stage.epochs).round() as usize).max(1);
     for e in 1.. {
         if batches.len() >= steps {
             break;
         }
+        firsts.push(batches.len());
         batches.extend(epoch(e)?);
     }
     batches.truncate(steps);
-    Ok(batches)
+    Ok((batches, firsts))
 }
 
 /// Hands out the batch of each step in order, read ahead by a thread of its own.
@@ -256,8 +287,22 @@ impl BatchSource {
                 positive: ints(&batch.positive),
                 task: ints(&batch.task),
                 owner: batch.owner.as_ref().map(owners),
+                exempt: self.exempt(batch),
             },
         }
+    }
+}
+
+impl BatchSource {
+    /// `[queries, candidates]`, true where a candidate must not be a negative; `None` where there are none of these.
+    fn exempt(&self, batch: &HostBatch) -> Option<Tensor<2, Bool>> {
+        if batch.exempt.is_empty() {
+            return None;
+        }
+        let [rows, columns] = [batch.queries.len(), batch.candidates.len()];
+        let mut mask = vec![false; rows * columns];
+        batch.exempt.iter().for_each(|(query, candidate)| mask[query * columns + candidate] = true);
+        Some(Tensor::from_data(TensorData::new(mask, [rows, columns]), &self.device))
     }
 }
 
@@ -314,12 +359,17 @@ fn read_rows<'a>(
     rows: &[PlannedRow],
     first_place: usize,
 ) -> (Vec<ReadRow<'a>>, Vec<BadRow>) {
-    let samples: Vec<&Sample> = rows.iter().map(|row| data.sample(*row)).collect();
-    let (read, bad) = read_samples(reader, &samples, |sample| {
+    let mut samples: Vec<Option<Cow<Sample>>> =
+        rows.iter().map(|row| Some(data.sample(*row, step))).collect();
+    let plain: Vec<&Sample> = samples.iter().flatten().map(Cow::as_ref).collect();
+    let (read, bad) = read_samples(reader, &plain, |sample| {
         let (dataset, place) = (rows[sample.place].dataset, first_place + sample.place);
         data.augment(sample, dataset, step, place);
     });
-    (read.into_iter().map(|(place, encoded)| (samples[place], encoded)).collect(), bad)
+    let row = |(place, encoded): (usize, EncodedSample)| {
+        (samples[place].take().expect("each row is read once"), encoded)
+    };
+    (read.into_iter().map(row).collect(), bad)
 }
 
 /// Every text of a manifest's rows, with the instructions.
@@ -329,7 +379,7 @@ fn read_rows<'a>(
 pub fn texts(manifest: &Path, corpus: &Path) -> Result<Vec<String>> {
     let mut texts = Vec::new();
     for sample in train_rows(manifest, corpus)? {
-        for item in [&sample.query, &sample.positive].into_iter().chain(&sample.hard_negatives) {
+        for item in std::iter::once(&sample.query).chain(sample.positives()).chain(&sample.hard_negatives) {
             texts.extend(item.instruction.clone());
             texts.extend(item.content.iter().filter_map(|part| match part {
                 Part::Text(text) => Some(text.clone()),
@@ -393,12 +443,83 @@ mod tests {
     fn rows_bring_no_more_hard_negatives_than_the_stage_takes() {
         let (folder, mut stage) = corpus();
         let numbers = |stage: &Stage| -> Vec<usize> {
-            let rows = rows_by_name(&folder.path().join("d/train.jsonl"), folder.path(), stage).unwrap();
+            let manifest = folder.path().join("d/train.jsonl");
+            let rows = rows_by_name(&manifest, folder.path(), stage, None).unwrap();
             rows[0].1.iter().map(|row| row.hard_negatives.len()).collect()
         };
         assert_eq!(numbers(&stage), [1; 6]);
         stage.hard_negatives = 9;
         assert_eq!(numbers(&stage), [2; 6]);
+    }
+
+    /// Rewrites the manifest's rows.
+    fn rewrite(folder: &Path, change: impl Fn(&mut serde_json::Value)) {
+        let path = folder.join("d/train.jsonl");
+        let row = |line: &str| {
+            let mut row = serde_json::from_str(line).unwrap();
+            change(&mut row);
+            row.to_string()
+        };
+        let rows: Vec<String> = std::fs::read_to_string(&path).unwrap().lines().map(row).collect();
+        std::fs::write(path, rows.join("\n")).unwrap();
+    }
+
+    #[test]
+    fn each_epoch_uses_one_positive_and_the_others_are_no_negatives() {
+        let (folder, mut stage) = corpus();
+        // Every row has an answer of its own, and one that row 1 alone has in common with all.
+        rewrite(folder.path(), |row| {
+            row["query"] = row["positive"].clone();
+            row["positives"] = serde_json::json!([row["positive"], [{ "text": "common" }]]);
+            row.as_object_mut().unwrap().shift_remove("positive");
+        });
+        stage.batch_size = 6;
+        stage.epochs = 8.0;
+        let data = StageData::load(&stage, folder.path(), 7).unwrap();
+        assert_eq!(data.epochs, (0..8).collect::<Vec<_>>());
+        let mut used = HashSet::new();
+        for step in 0..data.steps() {
+            for row in &data.plan[step].rows {
+                let sample = data.sample(*row, step);
+                assert_eq!(sample, data.sample(*row, step));
+                used.insert((row.row, format!("{:?}", sample.positive)));
+            }
+            let batch = read_batch(&data, step, &reader(), &mut BadRows::open(folder.path(), 0).unwrap());
+            let batch = batch.unwrap();
+            let rows: Vec<_> = data.plan[step].rows.iter().map(|row| data.sample(*row, step)).collect();
+            let common = |sample: &&Cow<Sample>| sample.positive == rzen_core::Item::text("common");
+            let number = rows.iter().filter(common).count();
+            // The common answer is exempt for those that do not use it; where nobody does, it isn't there.
+            assert_eq!(batch.exempt.len(), if number == 0 { 0 } else { 6 - number }, "step {step}");
+        }
+        // In eight epochs all rows use both.
+        assert_eq!(used.len(), 12);
+        let again = StageData::load(&stage, folder.path(), 7).unwrap();
+        let rows = |data: &StageData| -> Vec<Sample> {
+            let row = |step: usize| data.sample(data.plan[step].rows[0], step).into_owned();
+            (0..data.steps()).map(row).collect()
+        };
+        assert_eq!(rows(&data), rows(&again));
+    }
+
+    #[test]
+    fn a_teacher_takes_hard_negatives_out() {
+        let (folder, mut stage) = corpus();
+        rewrite(folder.path(), |row| {
+            row["positive_scores"] = serde_json::json!([0.8]);
+            row["negative_scores"] = serde_json::json!([0.79, 0.3]);
+        });
+        stage.datasets[0].teacher = Some(TeacherFilter { margin: Some(0.05), percent: None });
+        let data = StageData::load(&stage, folder.path(), 7).unwrap();
+        assert_eq!(data.false_negatives(), 6);
+        for sample in data.drawn().flatten() {
+            // The first one of the file is gone, and the second takes its place.
+            assert_eq!(sample.hard_negatives, [rzen_core::Item::text("m")]);
+            assert_eq!(sample.false_negatives, [rzen_core::Item::text("n")]);
+        }
+        rewrite(folder.path(), |row| drop(row.as_object_mut().unwrap().shift_remove("positive_scores")));
+        let error = format!("{:#}", StageData::load(&stage, folder.path(), 7).err().unwrap());
+        assert!(error.contains("train.jsonl:1") && error.contains("`positive_scores`"), "{error}");
     }
 
     #[test]

@@ -96,15 +96,9 @@ mod tests {
 
     fn sample(query: Vec<Part>, positive: Vec<Part>) -> Sample {
         let item = |content| Item { content, instruction: Some("Find it.".to_owned()) };
-        Sample {
-            dataset: "d".to_owned(),
-            name: "n".to_owned(),
-            origin: Origin { file: Path::new("train.jsonl").into(), line: 1 },
-            query: item(query),
-            positive: item(positive),
-            hard_negatives: vec![Item::text("none")],
-            task: Task("t".to_owned()),
-        }
+        let origin = Origin { file: Path::new("train.jsonl").into(), line: 1 };
+        let sample = Sample::new("d", Task("t".to_owned()), item(query), item(positive), origin);
+        Sample { hard_negatives: vec![Item::text("none")], ..sample }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! A batch on the host, made of the rows that could be read.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 
 use rzen_core::{Item, Sample};
 use rzen_model::Encoded;
@@ -18,10 +19,12 @@ pub(crate) struct HostBatch {
     pub task: Vec<usize>,
     /// For each candidate the one query that may use it as a negative; `None` where all may use all.
     pub owner: Option<Vec<Option<usize>>>,
+    /// Pairs of a query and a candidate that must not be its negative.
+    pub exempt: Vec<(usize, usize)>,
 }
 
 /// A row that has been read, and what became of its query, positive and hard negatives.
-pub(crate) type ReadRow<'a> = (&'a Sample, EncodedSample);
+pub(crate) type ReadRow<'a> = (Cow<'a, Sample>, EncodedSample);
 
 /// Makes one batch of the rows that could be read.
 pub(crate) fn assemble(
@@ -30,9 +33,10 @@ pub(crate) fn assemble(
     tasks: &[String],
     share_hard_negatives: bool,
 ) -> HostBatch {
+    let (sources, encoded): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
     let mut table = CandidateTable::default();
     let (mut queries, mut positive, mut task) = (Vec::new(), Vec::new(), Vec::new());
-    for (source, (query, own, hard)) in rows {
+    for (source, (query, own, hard)) in sources.iter().zip(encoded) {
         let row = queries.len();
         queries.push(query);
         positive.push(table.add(&source.positive, own, None));
@@ -41,8 +45,29 @@ pub(crate) fn assemble(
         }
         task.push(tasks.binary_search(&source.task.0).expect("the tasks of all rows were collected"));
     }
+    let exempt = exempt(&sources, &table.places);
     let owner = (!share_hard_negatives).then_some(table.owner);
-    HostBatch { label, queries, candidates: table.candidates, positive, task, owner }
+    HostBatch { label, queries, candidates: table.candidates, positive, task, owner, exempt }
+}
+
+/// The candidates that must not be negatives of a row: its other positives, its false negatives, and the positives
+/// of the rows that share its label.
+fn exempt(rows: &[Cow<Sample>], places: &HashMap<&Item, usize>) -> Vec<(usize, usize)> {
+    let place = |item: &Item| places.get(item).copied();
+    let mut of_label: HashMap<&str, BTreeSet<usize>> = HashMap::new();
+    for row in rows {
+        if let Some(label) = &row.label {
+            of_label.entry(label).or_default().extend(row.positives().filter_map(place));
+        }
+    }
+    let mut pairs = Vec::new();
+    for (query, row) in rows.iter().enumerate() {
+        let own = row.other_positives.iter().chain(&row.false_negatives).filter_map(place);
+        let shared = row.label.as_ref().and_then(|label| of_label.get(label.as_str()));
+        let all: BTreeSet<usize> = own.chain(shared.into_iter().flatten().copied()).collect();
+        pairs.extend(all.into_iter().filter(|&at| Some(at) != place(&row.positive)).map(|at| (query, at)));
+    }
+    pairs
 }
 
 /// Equal candidates of a batch are one row: queries that share a positive are not each other's negatives.
@@ -89,6 +114,7 @@ pub(crate) fn sorted(batch: HostBatch) -> HostBatch {
         owner: batch
             .owner
             .map(|owner| candidates.iter().map(|&old| owner[old].map(|query| query_place[query])).collect()),
+        exempt: batch.exempt.iter().map(|&(q, c)| (query_place[q], candidate_place[c])).collect(),
         queries: take(batch.queries, &queries),
         candidates: take(batch.candidates, &candidates),
         label: batch.label,
@@ -120,15 +146,9 @@ mod tests {
     }
 
     fn row(line: usize, query: &str, positive: &str, hard: &[&str]) -> Sample {
-        Sample {
-            dataset: "d".into(),
-            name: "d".into(),
-            task: Task("b".into()),
-            query: Item::text(query),
-            positive: Item::text(positive),
-            hard_negatives: hard.iter().copied().map(Item::text).collect(),
-            origin: Origin { file: Path::new("train.jsonl").into(), line },
-        }
+        let origin = Origin { file: Path::new("train.jsonl").into(), line };
+        let sample = Sample::new("d", Task("b".into()), Item::text(query), Item::text(positive), origin);
+        Sample { hard_negatives: hard.iter().copied().map(Item::text).collect(), ..sample }
     }
 
     /// Encodes a text as its bytes, so that longer texts are longer rows.
@@ -138,7 +158,9 @@ mod tests {
             other => panic!("{other:?} is no text"),
         };
         let read = rows.iter().map(|row| {
-            (row, (bytes(&row.query), bytes(&row.positive), row.hard_negatives.iter().map(bytes).collect()))
+            let encoded =
+                (bytes(&row.query), bytes(&row.positive), row.hard_negatives.iter().map(bytes).collect());
+            (Cow::Borrowed(row), encoded)
         });
         assemble("d".into(), read.collect(), &["a".into(), "b".into()], share_hard_negatives)
     }
@@ -157,6 +179,33 @@ mod tests {
         assert_eq!(batch.positive, [0, 0, 2]);
         assert_eq!(batch.task, [1, 1, 1]);
         assert_eq!(batch.owner, None);
+        assert_eq!(batch.exempt, []);
+    }
+
+    #[test]
+    fn other_answers_and_answers_of_one_label_are_exempt() {
+        let mut rows = [
+            row(1, "q", "cat", &["dog"]),
+            row(2, "p", "hen", &[]),
+            row(3, "o", "cock", &["fox"]),
+            row(4, "n", "owl", &[]),
+        ];
+        rows[0].other_positives = ["kitten", "owl"].map(Item::text).to_vec();
+        rows[1].label = Some("fowl".into());
+        rows[2].label = Some("fowl".into());
+        rows[3].label = Some("bird".into());
+        rows[3].false_negatives = vec![Item::text("fox"), Item::text("owl")];
+        let batch = batch(&rows, true);
+        let texts = texts_of(&batch.candidates);
+        let named = |batch: &HostBatch| -> BTreeSet<(String, String)> {
+            let (queries, candidates) = (texts_of(&batch.queries), texts_of(&batch.candidates));
+            batch.exempt.iter().map(|&(q, c)| (queries[q].clone(), candidates[c].clone())).collect()
+        };
+        assert_eq!(texts, ["cat", "dog", "hen", "cock", "fox", "owl"]);
+        let expected = [("n", "fox"), ("o", "hen"), ("p", "cock"), ("q", "owl")];
+        assert_eq!(named(&batch), expected.map(|(q, c)| (q.to_owned(), c.to_owned())).into());
+        let expected = named(&batch);
+        assert_eq!(named(&sorted(batch)), expected);
     }
 
     #[test]

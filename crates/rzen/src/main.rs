@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rzen::verbs::{doctor, embed, eval, init, inspect, plan, soup, train};
+use rzen::verbs::{data, doctor, embed, eval, init, inspect, plan, soup, train};
 
 /// Train, soup, evaluate and use a multimodal embedder (RzenEmbed on Qwen2-VL).
 #[derive(Parser)]
@@ -19,6 +19,7 @@ enum Verb {
     Soup(soup::Args),
     Eval(eval::Args),
     Embed(embed::Args),
+    Data(data::Args),
     Inspect(inspect::Args),
     Init(init::Args),
     Plan(plan::Args),
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Verb::Soup(args) => soup::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Embed(args) => embed::run(&args),
+        Verb::Data(args) => data::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Init(args) => init::run(&args),
         Verb::Plan(args) => plan::run(&args),

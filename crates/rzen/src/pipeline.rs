@@ -1,7 +1,7 @@
 //! A whole training: start, stages, soup, scores, report.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, FloatDType};
 use rzen_core::{Sample, SaveWeights};
+use rzen_data::train_manifest;
 use rzen_loss::{InfoNce, TEMPERATURES_FILE};
 use rzen_model::{Processor, ProcessorConfig, Qwen2Vl};
 use rzen_train::{Checkpoint, Checkpointing, Contrastive, RunFolder, StageConfig, latest, train_stage};
@@ -88,19 +89,29 @@ impl Rows {
     fn load(stage: &Stage, corpus: &Path, seed: u64) -> Result<Self> {
         let mut manifests = BTreeMap::new();
         for row in &stage.datasets {
-            let path = corpus.join(&row.dataset).join("train.jsonl");
-            let bytes = std::fs::read(&path).with_context(|| {
+            let path = train_manifest(&corpus.join(&row.dataset))?;
+            let hash = hash(&path).with_context(|| {
                 format!("stage `{}`, dataset `{}`: {}", stage.name, row.dataset, path.display())
             })?;
-            manifests.insert(row.dataset.clone(), hash(&bytes));
+            manifests.insert(row.dataset.clone(), hash);
         }
         let data = StageData::load(stage, corpus, seed).with_context(|| format!("stage `{}`", stage.name))?;
         Ok(Rows { data: Arc::new(data), manifests })
     }
 }
 
-fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+/// The SHA-256 of a file, in hexadecimal digits.
+fn hash(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece)? {
+            0 => break,
+            count => hasher.update(&piece[..count]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The model that training starts from.
@@ -187,7 +198,7 @@ fn training_texts(recipe: &Recipe, system_prompt: &str, corpus: &Path) -> Result
     let mut seen = std::collections::BTreeSet::new();
     for row in recipe.stages.iter().flat_map(|stage| &stage.datasets) {
         if seen.insert(&row.dataset) {
-            texts.extend(crate::batches::texts(&corpus.join(&row.dataset).join("train.jsonl"), corpus)?);
+            texts.extend(crate::batches::texts(&train_manifest(&corpus.join(&row.dataset))?, corpus)?);
         }
     }
     Ok(texts)
@@ -271,6 +282,13 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows) -> Result<()> {
         config.steps,
         stage.batch_size
     );
+    if data.false_negatives() > 0 {
+        eprintln!(
+            "{}: {} hard negatives left out, too near their positives by the teacher's scores",
+            stage.name,
+            data.false_negatives()
+        );
+    }
     let settings = SourceSettings {
         run: &run.path,
         first_step,

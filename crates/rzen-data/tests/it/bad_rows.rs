@@ -9,15 +9,10 @@ use rzen_data::{BadRows, BadRowsError, LoadOptions, Loader, load_samples, load_s
 use crate::made::{Folder, check_message, encode, gradient};
 
 fn sample(folder: &Folder, line: usize, picture: &str) -> Sample {
-    Sample {
-        dataset: "d".into(),
-        name: "rows".into(),
-        task: Task("t".into()),
-        query: Item::text("q"),
-        positive: Item::image(folder.path().join(picture)),
-        hard_negatives: vec![Item::text("n")],
-        origin: Origin { file: folder.path().join("train.jsonl").into(), line },
-    }
+    let origin = Origin { file: folder.path().join("train.jsonl").into(), line };
+    let positive = Item::image(folder.path().join(picture));
+    let sample = Sample::new("d", Task("t".into()), Item::text("q"), positive, origin);
+    Sample { hard_negatives: vec![Item::text("n")], ..sample }
 }
 
 fn folder_with_a_picture() -> Folder {

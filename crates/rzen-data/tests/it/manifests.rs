@@ -1,11 +1,15 @@
 //! Training manifests and rows to embed.
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use rzen_core::{Item, Part, VideoSource};
-use rzen_data::{embed_rows, train_rows};
+use rzen_core::{Item, Part, Sample, VideoSource};
+use rzen_data::{draw_positive, each_positive, embed_rows, train_manifest, train_rows};
+
+use serde_json::{Value, json};
 
 use crate::made::{Folder, check_message};
+use crate::made_parquet::write_parquet;
 
 const GOOD: &str =
     r#"{"dataset": "d", "task": "t", "query": [{"text": "q"}], "positive": [{"image": "p.png"}]}"#;
@@ -58,6 +62,66 @@ fn wrong_training_rows_are_named_by_line_and_key() {
 }
 
 #[test]
+fn rows_with_several_positives_groups_labels_and_scores() {
+    let folder = Folder::new();
+    let row = r#"{"dataset": "d", "task": "t", "query": [{"text": "q"}], "label": "l", "group": "g",
+        "positives": [[{"text": "a"}], [{"text": "b"}], [{"image": "c.png"}]], "negatives": [[{"text": "n"}]],
+        "positive_scores": [0.9, 0.8, 0.7], "negative_scores": [0.3]}"#;
+    let path = folder.write("train.jsonl", format!("{GOOD}\n{}\n", row.replace('\n', " ")));
+    let samples = train_rows(&path, Path::new("/data")).unwrap();
+    let plain = &samples[0];
+    assert_eq!((&plain.label, &plain.group, &plain.teacher), (&None, &None, &None));
+    let sample = &samples[1];
+    assert_eq!(sample.positive, Item::text("a"));
+    assert_eq!(sample.other_positives, [Item::text("b"), Item::image("/data/c.png")]);
+    assert_eq!((sample.label.as_deref(), sample.group.as_deref()), (Some("l"), Some("g")));
+    let teacher = sample.teacher.as_ref().unwrap();
+    assert_eq!(
+        (teacher.positives.as_slice(), teacher.negatives.as_slice()),
+        (&[0.9, 0.8, 0.7][..], &[0.3][..])
+    );
+
+    // One is drawn for each epoch; its score goes with it, and the others stay.
+    let mut seen = [0; 3];
+    for epoch in 0..300 {
+        let drawn = draw_positive(sample, 5, epoch);
+        assert_eq!(drawn, draw_positive(sample, 5, epoch));
+        let place = sample.positives().position(|item| *item == drawn.positive).unwrap();
+        seen[place] += 1;
+        assert_eq!(drawn.teacher.as_ref().unwrap().positives[0], [0.9, 0.8, 0.7][place]);
+        let all = |sample: &Sample| sample.positives().cloned().collect::<HashSet<_>>();
+        assert_eq!(all(&drawn), all(sample));
+    }
+    assert!(seen.iter().all(|count| *count > 70), "{seen:?}");
+    let order =
+        |seed| (0..20).map(|epoch| draw_positive(sample, seed, epoch).positive.clone()).collect::<Vec<_>>();
+    assert_ne!(order(5), order(6));
+    assert_eq!(draw_positive(plain, 5, 1).as_ref(), plain);
+    let each: Vec<_> = each_positive(sample).map(|sample| sample.positive.clone()).collect();
+    assert_eq!(each, sample.positives().cloned().collect::<Vec<_>>());
+}
+
+#[test]
+fn mistakes_in_positives_labels_and_scores_are_named() {
+    let folder = Folder::new();
+    let check = |key: &str, value: &str, expected: &[&str]| {
+        let row = GOOD.replacen('{', &format!("{{\"{key}\": {value}, "), 1);
+        let error = train_rows(&folder.write("train.jsonl", row), Path::new("")).unwrap_err();
+        check_message(&error, &[&["train.jsonl:1"], expected].concat());
+    };
+    check("positives", r#"[[{"text": "a"}]]"#, &["`positive` and `positives`", "keep one"]);
+    check("positives", "[]", &["`positives`", "empty", "at least one positive"]);
+    let several =
+        GOOD.replace(r#""positive": [{"image": "p.png"}]"#, r#""positives": [[{"text": "a"}], []]"#);
+    let error = train_rows(&folder.write("train.jsonl", several), Path::new("")).unwrap_err();
+    check_message(&error, &["train.jsonl:1", "`positives`", "empty"]);
+    check("positive_scores", "[1, 2]", &["`positive_scores` has 2 entries for 1 positives"]);
+    check("negative_scores", "[1]", &["`positive_scores` has 0 entries for 1 positives"]);
+    check("label", "\"\"", &["`label`", "empty"]);
+    check("group", "3", &["`group`", "`3`", "a string"]);
+}
+
+#[test]
 fn missing_and_empty_manifests_are_named() {
     let folder = Folder::new();
     let error = train_rows(&folder.path().join("gone.jsonl"), Path::new("")).unwrap_err();
@@ -93,4 +157,42 @@ fn a_row_that_is_no_text_is_named() {
     let latin = [GOOD.as_bytes(), b"\r\n{\"dataset\": \"caf\xE9\"}\n"].concat();
     let error = train_rows(&folder.write("train.jsonl", latin), Path::new("")).unwrap_err();
     check_message(&error, &["train.jsonl:2", "not UTF-8", "after byte 16", "save"]);
+}
+
+#[test]
+fn a_parquet_manifest_has_the_same_columns() {
+    let folder = Folder::new();
+    let schema = "message rows {
+        required binary dataset (UTF8); required binary task (UTF8); required binary query (UTF8);
+        optional group positives (LIST) { repeated group list { optional group element (LIST) { repeated group list {
+            optional group element { optional binary text (UTF8);
+                optional group image { optional binary bytes; optional binary path (UTF8); } } } } } }
+        optional binary label (UTF8); }";
+    let row = |label: Value, bytes: Value| {
+        json!({
+            "dataset": "d", "task": "t", "query": "[{\"text\": \"q\"}]", "label": label,
+            "positives": [
+                [{ "text": "a", "image": null }],
+                [{ "text": null, "image": { "bytes": bytes, "path": "p.png" } }, { "text": "of it", "image": null }],
+            ],
+        })
+    };
+    let path = folder.path().join("train.parquet");
+    write_parquet(&path, schema, &[row(json!("x"), Value::Null), row(Value::Null, Value::Null)]);
+    let samples = train_rows(&train_manifest(folder.path()).unwrap(), Path::new("/data")).unwrap();
+    assert_eq!(samples.len(), 2);
+    assert_eq!(samples[0].query, Item::text("q"));
+    assert_eq!(samples[0].positive, Item::text("a"));
+    let parts = [Part::Image("/data/p.png".into()), Part::Text("of it".into())];
+    assert_eq!(samples[0].other_positives[0].content, parts);
+    assert_eq!((samples[0].label.as_deref(), samples[1].label.as_deref()), (Some("x"), None));
+    assert_eq!(samples[1].origin.to_string(), format!("{}:2", path.display()));
+
+    write_parquet(&path, schema, &[row(json!("x"), Value::Null), row(json!("y"), json!("PNG"))]);
+    let error = train_rows(&path, Path::new("")).unwrap_err();
+    check_message(&error, &["train.parquet:2", "`positives`", "bytes", "rzen data import parquet"]);
+    folder.write("train.jsonl", GOOD);
+    check_message(&train_manifest(folder.path()).unwrap_err(), &["train.jsonl", "train.parquet", "keep"]);
+    let error = train_rows(&folder.write("cut.parquet", "PAR1 and no more"), Path::new("")).unwrap_err();
+    check_message(&error, &["cut.parquet", "Parquet", "whole"]);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rzen_core::{Item, Origin, Sample, Task};
-use rzen_data::{DatasetSpec, PlanError, PlannedBatch, PlannedRow, epoch_plan, row_keys};
+use rzen_data::{DatasetSpec, PlanError, PlannedBatch, PlannedRow, RowKeys, epoch_plan, row_keys};
 
 fn spec(name: &str, len: usize) -> DatasetSpec {
     DatasetSpec { name: name.into(), len, cap: None, weight: 1.0, group: None }
@@ -11,6 +11,10 @@ fn spec(name: &str, len: usize) -> DatasetSpec {
 
 fn grouped(name: &str, len: usize, group: &str) -> DatasetSpec {
     DatasetSpec { group: Some(group.into()), ..spec(name, len) }
+}
+
+fn keys(query: u64, positive: u64) -> RowKeys {
+    RowKeys { query, positive, label: None, group: None }
 }
 
 fn visits(plan: &[PlannedBatch]) -> BTreeMap<PlannedRow, usize> {
@@ -105,11 +109,12 @@ fn copies_of_a_row_stay_apart() {
 fn rows_that_share_a_key_stay_apart_where_they_can() {
     // 40 queries with 5 positives each, and 40 positives with 5 queries each.
     for side in 0..2 {
-        let key = |row| if side == 0 { [row / 5, 1000 + row] } else { [row, 1000 + row / 5] };
+        let key = |row| if side == 0 { keys(row / 5, row) } else { keys(row, row / 5) };
         let keys = [(0..200).map(key).collect::<Vec<_>>()];
         let repeats = |plan: &[PlannedBatch]| {
             let distinct = |batch: &PlannedBatch| {
-                batch.rows.iter().map(|row| keys[0][row.row][side]).collect::<HashSet<_>>().len()
+                let shared = |row: &PlannedRow| [keys[0][row.row].query, keys[0][row.row].positive][side];
+                batch.rows.iter().map(shared).collect::<HashSet<_>>().len()
             };
             plan.iter().map(|batch| batch.rows.len() - distinct(batch)).sum::<usize>()
         };
@@ -120,26 +125,61 @@ fn rows_that_share_a_key_stay_apart_where_they_can() {
         assert!(repeats(&plan(Some(&keys))) <= 3, "{}", repeats(&plan(Some(&keys))));
     }
     // Two answers for all rows: the batches are full all the same.
-    let keys = [(0..64).map(|row| [row, 1000 + row % 2]).collect::<Vec<_>>()];
+    let keys = [(0..64).map(|row| keys(row, row % 2)).collect::<Vec<_>>()];
     let plan = epoch_plan(1, 0, &[spec("a", 64)], 16, Some(&keys)).unwrap();
     assert_eq!(visits(&plan).len(), 64);
 }
 
 #[test]
 fn keys_are_those_of_the_contents() {
-    let sample = |query: &str, positive: &str| Sample {
-        dataset: "d".into(),
-        name: "rows".into(),
-        task: Task("t".into()),
-        query: Item::text(query),
-        positive: Item::image(positive),
-        hard_negatives: Vec::new(),
-        origin: Origin { file: std::path::Path::new("train.jsonl").into(), line: 1 },
+    let sample = |query: &str, positive: &str| {
+        let origin = Origin { file: std::path::Path::new("train.jsonl").into(), line: 1 };
+        Sample::new("d", Task("t".into()), Item::text(query), Item::image(positive), origin)
     };
-    let [query, positive] = row_keys(&sample("q", "p.png"));
-    assert_eq!(row_keys(&sample("q", "r.png"))[0], query);
-    assert_eq!(row_keys(&sample("r", "p.png"))[1], positive);
-    assert_ne!(row_keys(&sample("r", "r.png")), [query, positive]);
+    let first = row_keys(&sample("q", "p.png"));
+    assert_eq!(row_keys(&sample("q", "r.png")).query, first.query);
+    assert_eq!(row_keys(&sample("r", "p.png")).positive, first.positive);
+    assert_ne!(row_keys(&sample("r", "r.png")), first);
+    assert_eq!((first.label, first.group), (None, None));
+    let of = |label: &str, group: &str| {
+        let keys = (Some(label.to_owned()), Some(group.to_owned()));
+        row_keys(&Sample { label: keys.0, group: keys.1, ..sample("q", "p.png") })
+    };
+    assert_eq!(of("a", "b").label, of("a", "c").label);
+    assert_ne!(of("a", "b").group, of("a", "c").group);
+}
+
+#[test]
+fn rows_of_one_group_come_together() {
+    // 60 films of 4 clips each; in company of a larger dataset, which must not come between them.
+    let clips: Vec<_> = (0..240).map(|row| RowKeys { group: Some(row % 60), ..keys(row, row) }).collect();
+    let others: Vec<_> = (1000..3000).map(|row| keys(row, row)).collect();
+    let pieces = |datasets: &[DatasetSpec], all: &[Vec<RowKeys>]| {
+        let plan = epoch_plan(1, 0, datasets, 16, Some(all)).unwrap();
+        let films = |batch: &PlannedBatch| {
+            let clips = batch.rows.iter().filter(|row| row.dataset == 0);
+            clips.map(|row| row.row % 60).collect::<BTreeSet<_>>().len()
+        };
+        plan.iter().map(films).sum::<usize>()
+    };
+    // No film is cut in two: 16 is four times 4.
+    assert_eq!(pieces(&[spec("a", 240)], std::slice::from_ref(&clips)), 60);
+    let mixed = pieces(&[grouped("a", 240, "g"), grouped("b", 2000, "g")], &[clips.clone(), others]);
+    // The end of a batch falls into a film at times.
+    assert!((60..=75).contains(&mixed), "{mixed} pieces of 60 films");
+    // A capped pass takes whole films.
+    let capped = DatasetSpec { cap: Some(80), ..spec("a", 240) };
+    assert_eq!(pieces(&[capped], &[clips]), 20);
+}
+
+#[test]
+fn rows_of_one_label_stay_apart_where_they_can() {
+    let keys = [(0..200).map(|row| RowKeys { label: Some(row % 40), ..keys(row, row) }).collect::<Vec<_>>()];
+    let plan = epoch_plan(1, 0, &[spec("a", 200)], 16, Some(&keys)).unwrap();
+    let labels =
+        |batch: &PlannedBatch| batch.rows.iter().map(|row| row.row % 40).collect::<HashSet<_>>().len();
+    let repeats: usize = plan.iter().map(|batch| 16 - labels(batch)).sum();
+    assert!(repeats <= 3, "{repeats}");
 }
 
 #[test]

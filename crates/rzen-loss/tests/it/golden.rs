@@ -122,7 +122,8 @@ fn golden_similarities_and_kept_negatives() {
         assert_near(&found, &case.values("similarity"), 1e-6, &format!("{}.similarity", case.name));
 
         let targets = case.targets(&device);
-        let possible = possible_negatives(targets.positive.clone(), targets.owner, candidates.dims()[0]);
+        let possible =
+            possible_negatives(targets.positive.clone(), targets.owner, None, candidates.dims()[0]);
         let too_near = false_negative_mask(candidates, targets.positive, case.row["delta"].as_f64().unwrap());
         let kept = host(possible.bool_and(too_near.bool_not()).float());
         assert_near(&kept, &case.values("kept"), 0.0, &format!("{}.kept", case.name));

@@ -19,7 +19,7 @@ fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 fn targets(positive: &[i32], task: &[i32], owner: Option<&[i32]>, device: &Device) -> Targets {
     let ints = |values: &[i32]| Tensor::<1, Int>::from_ints(values, device);
-    Targets { positive: ints(positive), task: ints(task), owner: owner.map(ints) }
+    Targets { positive: ints(positive), task: ints(task), owner: owner.map(ints), exempt: None }
 }
 
 /// Reproducible numbers between -1 and 1.

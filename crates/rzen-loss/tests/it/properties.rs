@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Bool, Device, Tensor};
 use rzen_core::{Loss, Objective, Targets};
 use rzen_loss::InfoNceConfig;
 
@@ -59,12 +59,26 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 /// InfoNCE as it stands in the textbooks: the mean of -log softmax at the positive.
 fn textbook(queries: &[f32], candidates: &[f32], positive: &[i32], temperature: f64) -> f64 {
+    textbook_without(&[], queries, candidates, positive, temperature)
+}
+
+/// The same, where the pairs of query and candidate in `exempt` are left out of the sum.
+fn textbook_without(
+    exempt: &[(usize, usize)],
+    queries: &[f32],
+    candidates: &[f32],
+    positive: &[i32],
+    temperature: f64,
+) -> f64 {
     let rows: Vec<f64> = queries
         .chunks(DIM)
         .zip(positive)
-        .map(|(query, positive)| {
+        .enumerate()
+        .map(|(row, (query, positive))| {
             let logits: Vec<f64> = candidates.chunks(DIM).map(|c| cosine(query, c) / temperature).collect();
-            logits.iter().map(|x| x.exp()).sum::<f64>().ln() - logits[*positive as usize]
+            let counts = |(column, _): &(usize, &f64)| !exempt.contains(&(row, *column));
+            let sum: f64 = logits.iter().enumerate().filter(counts).map(|(_, x)| x.exp()).sum();
+            sum.ln() - logits[*positive as usize]
         })
         .collect();
     rows.iter().sum::<f64>() / rows.len() as f64
@@ -72,6 +86,26 @@ fn textbook(queries: &[f32], candidates: &[f32], positive: &[i32], temperature: 
 
 fn transposed(candidates: &[f32], positive: &[i32]) -> Vec<f32> {
     positive.iter().flat_map(|p| candidates[*p as usize * DIM..][..DIM].to_vec()).collect()
+}
+
+#[test]
+fn exempt_candidates_are_no_negatives_in_either_direction() {
+    let (queries, candidates) = (noise(3, 4 * DIM), noise(4, 5 * DIM));
+    let positive = [0, 1, 2, 3];
+    let pairs = [(0, 1), (0, 4), (2, 3)];
+    let mask: [[bool; 5]; 4] =
+        std::array::from_fn(|row| std::array::from_fn(|column| pairs.contains(&(row, column))));
+    let exempt = Some(Tensor::<2, Bool>::from_data(mask, &Device::flex()));
+    let targets = Targets { exempt, ..targets(&positive, &[0; 4], None, &Device::flex()) };
+    let there = textbook_without(&pairs, &queries, &candidates, &positive, 0.1);
+    let one = loss(&InfoNceConfig { symmetric: false, ..plain() }, &queries, &candidates, &targets);
+    assert!((f64::from(value(one)) - there).abs() < 1e-5);
+    // Positive 1 no longer looks for query 0, nor positive 3 for query 2.
+    let back =
+        textbook_without(&[(1, 0), (3, 2)], &transposed(&candidates, &positive), &queries, &positive, 0.1);
+    let both = loss(&InfoNceConfig { symmetric: true, ..plain() }, &queries, &candidates, &targets);
+    assert!((f64::from(value(both)) - (there + back) / 2.0).abs() < 1e-5);
+    assert!(there < textbook(&queries, &candidates, &positive, 0.1));
 }
 
 #[test]

@@ -158,6 +158,7 @@ pub fn batch(step: usize) -> Batch<Tensor<2>> {
         positive: Tensor::from_ints([0, 1, 2, 3, 4, 5, 6], &device),
         task: Tensor::zeros([7], &device),
         owner: None,
+        exempt: None,
     };
     Batch { queries: inputs(100, [3, 3, 1]), candidates: inputs(200, [4, 4, 1]), targets }
 }

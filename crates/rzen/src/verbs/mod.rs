@@ -1,5 +1,6 @@
 //! What the program does, one module for each verb.
 
+pub mod data;
 pub mod doctor;
 pub mod embed;
 pub mod eval;

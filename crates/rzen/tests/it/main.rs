@@ -4,6 +4,7 @@
 #[allow(dead_code)]
 mod case;
 mod command;
+mod data;
 mod doctor;
 mod program;
 #[path = "../../../rzen-model/tests/encoder/reference.rs"]

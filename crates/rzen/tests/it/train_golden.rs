@@ -126,7 +126,7 @@ impl Golden {
         Batch {
             queries: cut(&self.queries),
             candidates: cut(&self.documents),
-            targets: Targets { task: positive.zeros_like(), positive, owner: None },
+            targets: Targets { task: positive.zeros_like(), positive, owner: None, exempt: None },
         }
     }
 

@@ -398,8 +398,9 @@ fn a_plan_needs_no_weights() {
 
 #[test]
 fn every_verb_explains_itself() {
-    for verb in ["train", "soup", "eval", "embed", "inspect", "init", "plan"] {
-        let help = succeed(Path::new("."), &[verb, "--help"]);
+    for verb in ["train", "soup", "eval", "embed", "inspect", "init", "plan", "data import"] {
+        let words: Vec<&str> = verb.split(' ').chain(["--help"]).collect();
+        let help = succeed(Path::new("."), &words);
         assert!(help.contains("Example") && help.contains(&format!("rzen {verb}")), "{help}");
     }
 }

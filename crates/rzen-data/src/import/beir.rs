@@ -1,0 +1,153 @@
+//! BEIR, and ViDoRe in its layout: a folder of `corpus`, `queries` and `qrels`.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::draft::Draft;
+use super::media::Media;
+use super::passages::{Passages, content, id_of};
+use super::record::{Record, records, text_of};
+use super::{ImportError, ImportReport, Layout, Refusal};
+
+/// Grades of passages, by query and in the order of the file.
+type Judgements = HashMap<String, Vec<(String, f64)>>;
+
+pub(super) fn layout<'a>(
+    inputs: &[PathBuf],
+    split: &str,
+    min_grade: f64,
+    media: &mut Media,
+    report: &mut ImportReport,
+) -> Result<Layout<'a>, ImportError> {
+    let [folder] = inputs else {
+        let path = inputs.first().cloned().unwrap_or_default();
+        let problem = format!("is one of {} inputs, expected one folder", inputs.len());
+        return Err(ImportError::Layout { path, problem });
+    };
+    let judgements = judgements(&files(folder, "qrels", Some(split))?)?;
+    let used = |grade: f64| grade >= min_grade || grade <= 0.0;
+    let all = || judgements.values().flatten();
+    report.note_many(
+        "judgements between a negative and a positive, not used",
+        all().filter(|(_, g)| !used(*g)).count(),
+    );
+    let wanted: HashSet<String> = all().filter(|(_, grade)| used(*grade)).map(|(id, _)| id.clone()).collect();
+    let passages = Passages::read(&files(folder, "corpus", None)?, &wanted, media)?;
+    let read = move |record: &mut Record, media: &mut Media, report: &mut ImportReport| {
+        read(record, media, report, (&judgements, min_grade), &passages)
+    };
+    Ok(Layout { files: files(folder, "queries", None)?, read: Box::new(read) })
+}
+
+fn read(
+    record: &mut Record,
+    media: &mut Media,
+    report: &mut ImportReport,
+    (judgements, min_grade): (&Judgements, f64),
+    passages: &Passages,
+) -> Result<Vec<Draft>, Refusal> {
+    let id = id_of(record)?;
+    let Some(judged) = judgements.get(&id) else {
+        report.note("queries without judgements in this split, left out");
+        return Ok(Vec::new());
+    };
+    let mut draft = Draft::default();
+    for (passage, grade) in judged {
+        if *grade >= min_grade {
+            draft.positives.push(passages.get(passage)?);
+        } else if *grade <= 0.0 {
+            draft.negatives.push(passages.get(passage)?);
+        }
+    }
+    if draft.positives.is_empty() {
+        report.note("queries without a passage of the least grade, left out");
+        return Ok(Vec::new());
+    }
+    // ViDoRe calls a query's text `query`.
+    draft.query = content(record, media)?;
+    if let Some(text) = record.text("query")? {
+        draft.query.extend(super::draft::words(&text));
+    }
+    Ok(vec![draft])
+}
+
+/// The files of a part of the folder: `corpus.jsonl`, or all tables in `corpus/`; of `split` alone where there are splits.
+fn files(folder: &Path, name: &str, split: Option<&str>) -> Result<Vec<PathBuf>, ImportError> {
+    const ENDINGS: [&str; 4] = ["jsonl", "parquet", "json", "tsv"];
+    let single = ENDINGS.map(|ending| folder.join(format!("{name}.{ending}"))).into_iter();
+    let single: Vec<PathBuf> = single.filter(|path| path.is_file()).collect();
+    if !single.is_empty() {
+        return Ok(single);
+    }
+    let inner = folder.join(name);
+    let mut files: Vec<PathBuf> = match fs::read_dir(&inner) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => Vec::new(),
+    };
+    files.retain(|path| {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let of_split = split.is_none_or(|split| stem == split || stem.starts_with(&format!("{split}-")));
+        of_split && path.extension().and_then(|e| e.to_str()).is_some_and(|ending| ENDINGS.contains(&ending))
+    });
+    files.sort();
+    if files.is_empty() {
+        let of_split = split.map_or(String::new(), |split| format!(" of split `{split}`"));
+        let problem =
+            format!("has no {name}.jsonl, and no tables{of_split} in {name}/; expected BEIR's layout");
+        return Err(ImportError::Layout { path: folder.to_owned(), problem });
+    }
+    Ok(files)
+}
+
+fn judgements(files: &[PathBuf]) -> Result<Judgements, ImportError> {
+    let mut judgements = Judgements::new();
+    for file in files {
+        let wrong = |row: usize, problem: String| ImportError::Layout {
+            path: file.clone(),
+            problem: format!("is wrong in row {row}: {problem}"),
+        };
+        if file.extension().is_some_and(|ending| ending == "tsv") {
+            let text = fs::read_to_string(file)
+                .map_err(|source| crate::ManifestError::Read { path: file.clone(), source })?;
+            for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+                let fields: Vec<&str> = line.split('\t').map(str::trim).collect();
+                let row = match fields.as_slice() {
+                    // A line of column names.
+                    [_, _, grade] if index == 0 && grade.parse::<f64>().is_err() => continue,
+                    // As TREC writes them, with a number of the run that nobody needs.
+                    [query, passage, grade] | [query, _, passage, grade] => {
+                        grade.parse().map(|grade| (query.to_string(), passage.to_string(), grade)).ok()
+                    }
+                    _ => None,
+                };
+                let expected = || format!("`{line}`, expected query, passage and grade with tabs between");
+                let (query, passage, grade) = row.ok_or_else(|| wrong(index + 1, expected()))?;
+                judgements.entry(query).or_default().push((passage, grade));
+            }
+            continue;
+        }
+        for (index, record) in records(file)?.enumerate() {
+            let judgement = record.and_then(|mut record| Ok(judgement(&mut record)?));
+            match judgement {
+                Ok((query, passage, grade)) => judgements.entry(query).or_default().push((passage, grade)),
+                Err(Refusal::Failed(error)) => return Err(error),
+                Err(Refusal::Row(problem)) => return Err(wrong(index + 1, problem)),
+            }
+        }
+    }
+    Ok(judgements)
+}
+
+fn judgement(record: &mut Record) -> Result<(String, String, f64), String> {
+    let mut text = |columns: &[&str]| {
+        let cell = record.take_any(columns);
+        let text = cell.map_or(Ok(None), |cell| text_of(cell, columns[0]))?;
+        text.ok_or_else(|| format!("column `{}` is missing or empty", columns[0]))
+    };
+    let query = text(&["query-id", "query_id"])?;
+    let passage = text(&["corpus-id", "corpus_id"])?;
+    let grade = text(&["score", "relevance"])?;
+    let number = grade.parse().map_err(|_| format!("the grade is `{grade}`, expected a number"))?;
+    Ok((query, passage, number))
+}

@@ -1,0 +1,138 @@
+//! Rows on their way into a manifest.
+
+use rzen_core::Part;
+use serde::Serialize;
+
+use super::{ImportOptions, ImportReport};
+
+/// A training row as a kind reads it.
+#[derive(Default)]
+pub(super) struct Draft {
+    /// Where the row has one of its own.
+    pub name: Option<String>,
+    /// Where the row has one of its own.
+    pub task: Option<String>,
+    pub instruction: Option<String>,
+    pub query: Vec<Part>,
+    pub positives: Vec<Vec<Part>>,
+    pub negatives: Vec<Vec<Part>>,
+    pub label: Option<String>,
+    pub group: Option<String>,
+    /// A teacher's scores, one for each positive and negative.
+    pub positive_scores: Vec<f64>,
+    pub negative_scores: Vec<f64>,
+}
+
+/// A line of the manifest.
+#[derive(Serialize)]
+struct Line<'a> {
+    dataset: &'a str,
+    task: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instruction: Option<&'a str>,
+    query: &'a [Part],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    positive: Option<&'a [Part]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    positives: Option<&'a [Vec<Part>]>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    negatives: &'a [Vec<Part>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    positive_scores: &'a [f64],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    negative_scores: &'a [f64],
+}
+
+impl Draft {
+    /// A row of one positive.
+    pub fn pair(query: Vec<Part>, positive: Vec<Part>) -> Self {
+        Draft { query, positives: vec![positive], ..Draft::default() }
+    }
+
+    /// The line of the manifest. Negatives that are answers, or the query where that is asked for, are left out.
+    pub fn into_line(mut self, options: &ImportOptions, report: &mut ImportReport) -> Result<String, String> {
+        if self.query.is_empty() {
+            return Err("the query is empty".to_owned());
+        }
+        if self.positives.is_empty() || self.positives.iter().any(Vec::is_empty) {
+            return Err("the positive is empty".to_owned());
+        }
+        if self.negatives.iter().any(Vec::is_empty) {
+            return Err("a negative is empty".to_owned());
+        }
+        self.drop_negatives(report, "negatives left out that equal a positive", |draft, negative| {
+            draft.positives.contains(negative)
+        });
+        if options.drop_query {
+            self.drop_negatives(report, "negatives left out that equal the query", |draft, negative| {
+                is_query(&draft.query, negative)
+            });
+        }
+        self.check_scores()?;
+        let instruction = self.instruction.as_deref().filter(|text| !text.is_empty());
+        let (positive, positives) = match self.positives.as_slice() {
+            [positive] => (Some(positive.as_slice()), None),
+            positives => (None, Some(positives)),
+        };
+        let line = Line {
+            dataset: &options.dataset,
+            task: self.task.as_deref().unwrap_or(&options.task),
+            name: self.name.as_deref().or(options.name.as_deref()),
+            instruction,
+            query: &self.query,
+            positive,
+            positives,
+            negatives: &self.negatives,
+            label: self.label.as_deref(),
+            group: self.group.as_deref(),
+            positive_scores: &self.positive_scores,
+            negative_scores: &self.negative_scores,
+        };
+        serde_json::to_string(&line).map_err(|error| error.to_string())
+    }
+
+    fn drop_negatives(
+        &mut self,
+        report: &mut ImportReport,
+        note: &str,
+        drops: impl Fn(&Draft, &Vec<Part>) -> bool,
+    ) {
+        let keep: Vec<bool> = self.negatives.iter().map(|negative| !drops(&*self, negative)).collect();
+        report.note_many(note, keep.iter().filter(|keep| !**keep).count());
+        let mut kept = keep.iter();
+        self.negatives.retain(|_| kept.next().is_some_and(|keep| *keep));
+        let mut kept = keep.iter();
+        self.negative_scores.retain(|_| kept.next().is_none_or(|keep| *keep));
+    }
+
+    fn check_scores(&self) -> Result<(), String> {
+        let [positives, negatives] = [self.positive_scores.len(), self.negative_scores.len()];
+        let fits = positives == self.positives.len() && negatives == self.negatives.len();
+        match positives + negatives == 0 || fits {
+            true => Ok(()),
+            false => Err(format!(
+                "has scores of {positives} positives and {negatives} negatives, expected one for each of {} and {}",
+                self.positives.len(),
+                self.negatives.len()
+            )),
+        }
+    }
+}
+
+/// Whether a negative is the query, or what the query shows.
+fn is_query(query: &[Part], negative: &[Part]) -> bool {
+    let shown = || query.iter().filter(|part| !matches!(part, Part::Text(_)));
+    query == negative || (shown().next().is_some() && shown().eq(negative))
+}
+
+/// A part of words, where there are any.
+pub(super) fn words(text: &str) -> Option<Part> {
+    let text = text.trim();
+    (!text.is_empty()).then(|| Part::Text(text.to_owned()))
+}

@@ -1,0 +1,57 @@
+//! Rows of Parquet files.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use parquet::errors::ParquetError;
+use parquet::file::reader::SerializedFileReader;
+use rzen_core::Origin;
+use serde_json::{Map, Value};
+
+use crate::ManifestError;
+use crate::cell::{Cell, columns};
+use crate::row::Row;
+
+/// Opens a Parquet file; its rows are read as they are asked for.
+pub(crate) fn table(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<Vec<(String, Cell)>, ParquetError>> + use<>, ManifestError> {
+    let file = File::open(path).map_err(|source| ManifestError::Read { path: path.to_owned(), source })?;
+    let unreadable = |source| ManifestError::Parquet { path: path.to_owned(), source };
+    let rows = SerializedFileReader::new(file).map_err(unreadable)?.into_iter();
+    Ok(rows.map(|row| row.map(columns)))
+}
+
+/// Reads the rows of a manifest. `allowed` are the columns that there may be; those in `json` may hold JSON in text.
+pub(crate) fn rows(
+    path: &Path,
+    allowed: &'static [&'static str],
+    json: &[&str],
+) -> Result<Vec<Row>, ManifestError> {
+    let file: Arc<Path> = path.into();
+    let mut rows = Vec::new();
+    for (index, cells) in table(path)?.enumerate() {
+        let origin = Origin { file: file.clone(), line: index + 1 };
+        let cells = cells.map_err(|source| ManifestError::Parquet { path: path.to_owned(), source })?;
+        let mut map = Map::new();
+        for (column, cell) in cells {
+            let value = match cell {
+                Cell::Text(text) if json.contains(&column.as_str()) => {
+                    let json = serde_json::from_str::<Value>(&text);
+                    json.map_err(|source| ManifestError::Json { origin: origin.clone(), source })?
+                }
+                cell => match cell.into_json() {
+                    Some(value) => value,
+                    None => return Err(ManifestError::Bytes { origin, column }),
+                },
+            };
+            map.insert(column, value);
+        }
+        rows.push(Row::new(origin, map, allowed));
+    }
+    match rows.is_empty() {
+        true => Err(ManifestError::NoRows { path: path.to_owned() }),
+        false => Ok(rows),
+    }
+}

@@ -1,0 +1,40 @@
+//! The key `datasets` of a stage.
+
+use rzen_data::TeacherFilter;
+use serde::{Deserialize, Serialize};
+
+use crate::augment::Augment;
+
+/// A dataset of a stage.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetRow {
+    /// The folder below the corpus that holds `train.jsonl` or `train.parquet`.
+    pub dataset: String,
+    /// The rows' `name`s that are taken; each is a dataset of its own to the sampler. Default all.
+    pub rows: Option<Vec<String>>,
+    /// How many times a pass draws the dataset.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// Rows taken at most, of each name.
+    pub cap: Option<usize>,
+    /// Datasets of one group are merged before batches are cut (merged classification, paper §3.4.2).
+    pub group: Option<String>,
+    /// Random changes of its items.
+    #[serde(default)]
+    pub augment: Augment,
+    /// Leaves hard negatives out that score near the positive by a teacher's scores. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<TeacherFilter>,
+}
+
+impl DatasetRow {
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.augment.check()?;
+        self.teacher.as_ref().map_or(Ok(()), TeacherFilter::check)
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}

@@ -1,0 +1,240 @@
+//! `rzen data`: training data of other tools.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Subcommand;
+use rzen_data::{ImportKind, ImportOptions, ImportReport, import};
+use serde_json::json;
+
+use crate::files::whole_folder;
+use crate::verbs::output::check_folder;
+
+/// Bring training data into the form that rzen trains on
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Write a dataset from files that were made for another tool
+    ///
+    /// The dataset is a folder of the corpus with `train.jsonl`, `import.json` (what became of the rows) and, where the
+    /// input holds pictures, `media`. Other media stay where they are. docs/data.md says what each kind reads.
+    #[command(
+        after_help = "Example:\n  rzen data import mmeb --input MMEB-train/DocVQA/*.parquet --media MMEB-train \
+                      --output corpus --dataset docvqa --task image_qa --cap 40000"
+    )]
+    Import {
+        #[command(subcommand)]
+        kind: Kind,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum Kind {
+    /// MMEB-train, mmE5 and MMEB with mined negatives: qry, qry_image_path, pos_text, …
+    Mmeb(Common),
+    /// MegaPairs: q_img, q_text, t_img, hns
+    Megapairs(Common),
+    /// Columns as sentence-transformers takes them: query, positive, negatives
+    SentenceTransformers {
+        /// Columns of the query, the positive and the negatives, separated by commas; default their order in the file
+        #[arg(long, value_delimiter = ',', value_name = "COLUMN,…")]
+        columns: Option<Vec<String>>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// ms-swift: messages, positive_messages, negative_messages
+    Swift(Common),
+    /// Tevatron: query, positive_passages, negative_passages, or ids of a corpus
+    Tevatron {
+        /// Files of the corpus that ids name
+        #[arg(long, num_args = 1.., value_name = "FILE")]
+        corpus: Vec<PathBuf>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// BEIR, and ViDoRe in its layout: a folder of corpus, queries and qrels
+    Beir {
+        /// Which judgements
+        #[arg(long, default_value = "train", value_name = "NAME")]
+        split: String,
+        /// The least grade of a positive; 0 and less are hard negatives, what lies between is neither
+        #[arg(long, default_value_t = 1.0, value_name = "GRADE")]
+        min_grade: f64,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// ViDoRe's training set, VisRAG's: a query and the image of the page that answers it
+    Vidore(Common),
+    /// Conversations about pictures and clips
+    Llava {
+        /// The answer looks for the picture or clip; what the human said is left out
+        #[arg(long)]
+        reverse: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Columns of train.jsonl in Parquet, with pictures inside
+    Parquet(Common),
+}
+
+#[derive(clap::Args, Debug)]
+struct Common {
+    /// Files of rows (.jsonl, .ndjson, .json, .parquet); for `beir` a folder
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    input: Vec<PathBuf>,
+    /// The corpus folder that the dataset's folder goes into
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// The dataset's name, and its folder's
+    #[arg(long, value_name = "NAME")]
+    dataset: String,
+    /// The rows' task; decides the temperature
+    #[arg(long, value_name = "TASK")]
+    task: String,
+    /// The rows' `name`; default none
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The queries' instruction; for `mmeb`, split off the queries that begin with it
+    #[arg(long, value_name = "TEXT")]
+    instruction: Option<String>,
+    /// Folder that paths of media count from; default the folder of the file that names them
+    #[arg(long, value_name = "DIR")]
+    media: Option<PathBuf>,
+    /// Column that says which rows are no negatives of each other, such as a class
+    #[arg(long, value_name = "COLUMN")]
+    label: Option<String>,
+    /// Column that says which rows come into one batch as hard negatives, such as a film
+    #[arg(long, value_name = "COLUMN")]
+    group: Option<String>,
+    /// Frames taken of a clip that is a folder of pictures
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    num_frames: usize,
+    /// Leave hard negatives out that equal the query (MegaPairs' first one does)
+    #[arg(long)]
+    drop_query: bool,
+    /// Rows written at most: the first ones
+    #[arg(long, value_name = "N")]
+    cap: Option<usize>,
+    /// Rows that may be refused before the import stops
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    bad_row_limit: usize,
+    /// Replace what is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl Kind {
+    fn parts(&self) -> (ImportKind, &Common) {
+        match self {
+            Kind::Mmeb(common) => (ImportKind::Mmeb, common),
+            Kind::Megapairs(common) => (ImportKind::MegaPairs, common),
+            Kind::SentenceTransformers { columns, common } => {
+                (ImportKind::SentenceTransformers { columns: columns.clone() }, common)
+            }
+            Kind::Swift(common) => (ImportKind::Swift, common),
+            Kind::Tevatron { corpus, common } => (ImportKind::Tevatron { corpus: corpus.clone() }, common),
+            Kind::Beir { split, min_grade, common } => {
+                (ImportKind::Beir { split: split.clone(), min_grade: *min_grade }, common)
+            }
+            Kind::Vidore(common) => (ImportKind::Vidore, common),
+            Kind::Llava { reverse, common } => (ImportKind::Llava { reverse: *reverse }, common),
+            Kind::Parquet(common) => (ImportKind::Parquet, common),
+        }
+    }
+}
+
+impl Common {
+    fn options(&self) -> Result<ImportOptions> {
+        let plain =
+            matches!(Path::new(&self.dataset).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
+        ensure!(
+            plain && !self.dataset.starts_with('.'),
+            "--dataset `{}` becomes a folder; give it a plain name",
+            self.dataset
+        );
+        ensure!(!self.task.is_empty(), "--task is empty; name a task, such as image_retrieval");
+        ensure!(self.num_frames >= 1, "--num-frames is 0, expected 1 or more");
+        ensure!(self.cap != Some(0), "--cap is 0, expected 1 or more");
+        Ok(ImportOptions {
+            corpus: self.output.clone(),
+            dataset: self.dataset.clone(),
+            task: self.task.clone(),
+            name: self.name.clone(),
+            instruction: self.instruction.clone(),
+            media: self.media.clone(),
+            label: self.label.clone(),
+            group: self.group.clone(),
+            num_frames: self.num_frames,
+            drop_query: self.drop_query,
+            cap: self.cap,
+            bad_row_limit: self.bad_row_limit,
+        })
+    }
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Names the option, file or row that is wrong. No output is left then.
+pub fn run(args: &Args) -> Result<()> {
+    let Verb::Import { kind } = &args.verb;
+    let (kind, common) = kind.parts();
+    let options = common.options()?;
+    let folder = common.output.join(&common.dataset);
+    check_folder(&folder, common.overwrite)?;
+    let mut refused = None;
+    let mut report = None;
+    let written = whole_folder(&folder, |part| {
+        let taken = match import(&kind, &common.input, &options, part) {
+            Ok(taken) => taken,
+            Err(error) => {
+                refused = Some(error);
+                bail!("refused")
+            }
+        };
+        let record = json!({ "kind": format!("{kind:?}"), "input": common.input, "report": taken });
+        fs::write(part.join("import.json"), format!("{record:#}\n"))?;
+        report = Some(taken);
+        if common.overwrite && folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        Ok(())
+    });
+    // What was wrong with the input, not that the folder could therefore not be written.
+    if let Some(error) = refused {
+        return Err(error.into());
+    }
+    written?;
+    tell(&report.context("an import that ends well has a report")?, &folder);
+    Ok(())
+}
+
+fn tell(report: &ImportReport, folder: &Path) {
+    for row in &report.bad_rows {
+        eprintln!("left out: {row}");
+    }
+    let ImportReport { read, rows, bad_rows, media_files, .. } = report;
+    println!(
+        "{}: {rows} rows of {read} read, {} refused",
+        folder.join("train.jsonl").display(),
+        bad_rows.len()
+    );
+    if report.capped {
+        println!("the cap ended the import; the input goes on");
+    }
+    if *media_files > 0 {
+        println!("{media_files} pictures written to {}", folder.join("media").display());
+    }
+    for (note, count) in &report.notes {
+        println!("{count} {note}");
+    }
+    if !report.unused.is_empty() {
+        println!("columns not used: {}", report.unused.iter().cloned().collect::<Vec<_>>().join(", "));
+    }
+}

@@ -1,0 +1,152 @@
+//! Imports on the command line, and trainings on what was imported.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::command::{refuse, succeed};
+
+fn write_lines(path: &Path, rows: &[Value]) {
+    fs::write(path, rows.iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+}
+
+const IMPORT: [&str; 9] = [
+    "data",
+    "import",
+    "sentence-transformers",
+    "--output",
+    "corpus",
+    "--task",
+    "text_retrieval",
+    "--input",
+    "rows.jsonl",
+];
+
+#[test]
+fn an_import_tells_what_it_took_and_leaves_nothing_where_it_fails() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let row =
+        |number: usize| json!({ "query": format!("q{number}"), "answer": format!("a{number}"), "note": "x" });
+    let mut rows: Vec<Value> = (0..4).map(row).collect();
+    rows[2]["answer"] = Value::Null;
+    write_lines(&folder.join("rows.jsonl"), &rows);
+    let with = |more: &[&'static str]| [&IMPORT[..], more].concat();
+
+    let error = refuse(folder, &with(&["--dataset", "d"]));
+    assert!(error.contains("rows.jsonl, row 3") && error.contains("`answer`"), "{error}");
+    assert!(!error.contains("room on the disk"), "{error}");
+    assert_eq!(fs::read_dir(folder.join("corpus")).unwrap().count(), 0);
+
+    let told = succeed(folder, &with(&["--dataset", "d", "--bad-row-limit", "1"]));
+    for words in ["3 rows of 4 read, 1 refused", "columns not used: note", "the query in `query`"] {
+        assert!(told.contains(words), "{told}");
+    }
+    let report: Value =
+        serde_json::from_slice(&fs::read(folder.join("corpus/d/import.json")).unwrap()).unwrap();
+    assert_eq!((&report["report"]["rows"], &report["report"]["bad_rows"][0]["row"]), (&json!(3), &json!(3)));
+    let lines = || fs::read_to_string(folder.join("corpus/d/train.jsonl")).unwrap().lines().count();
+    assert_eq!(lines(), 3);
+
+    let taken = refuse(folder, &with(&["--dataset", "d", "--cap", "2"]));
+    assert!(taken.contains("--overwrite"), "{taken}");
+    let told = succeed(folder, &with(&["--dataset", "d", "--cap", "2", "--overwrite"]));
+    assert!(told.contains("the cap ended the import"), "{told}");
+    assert_eq!(lines(), 2);
+
+    for (more, named) in [
+        (["--dataset", "../d"], "plain name"),
+        (["--dataset", ".d"], "plain name"),
+        (["--reverse", "--dataset=e"], "--reverse"),
+    ] {
+        let error = refuse(folder, &with(&more));
+        assert!(error.contains(named), "{error}");
+    }
+}
+
+const RECIPE: &str = r#"
+seed = 5
+[model]
+kind = "scratch"
+vocab_size = 400
+text = { hidden_size = 32, intermediate_size = 48, num_hidden_layers = 2, num_attention_heads = 2, num_key_value_heads = 1 }
+vision = { depth = 1, embed_dim = 32, num_heads = 2, mlp_ratio = 2 }
+[processor]
+system_prompt = "Embed."
+[[stage]]
+name = "one"
+batch_size = 6
+micro_batch_size = 6
+epochs = 3
+hard_negatives = 2
+datasets = [{ dataset = "d", teacher = { margin = 0.05 } }]
+objective = { symmetric = true }
+training = { learning_rate = 1e-3 }
+"#;
+
+#[test]
+fn imported_rows_with_answers_labels_groups_and_scores_train() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let passage = |text: String| json!({ "docid": "0", "title": "", "text": text });
+    let row = |number: usize| {
+        json!({
+            "query_id": number.to_string(), "query": format!("the question of number {number}"),
+            "kind": format!("kind {}", number % 3), "film": format!("film {}", number / 2),
+            "positive_passages": [passage(format!("an answer of {number}")), passage("the answer of all".into())],
+            "negative_passages": [passage(format!("no answer of {number}")), passage("an answer of 0".into())],
+        })
+    };
+    write_lines(&folder.join("rows.jsonl"), &(1..19).map(row).collect::<Vec<_>>());
+    succeed(
+        folder,
+        &[
+            "data",
+            "import",
+            "tevatron",
+            "--input",
+            "rows.jsonl",
+            "--output",
+            "corpus",
+            "--dataset",
+            "d",
+            "--task",
+            "text_retrieval",
+            "--instruction",
+            "Find it: ",
+            "--label",
+            "kind",
+            "--group",
+            "film",
+        ],
+    );
+    let manifest = folder.join("corpus/d/train.jsonl");
+    let scored = |line: &str| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        row["positive_scores"] = json!([0.9, 0.8]);
+        row["negative_scores"] = json!([0.5, 0.78]);
+        row
+    };
+    let rows: Vec<Value> = fs::read_to_string(&manifest).unwrap().lines().map(scored).collect();
+    write_lines(&manifest, &rows);
+
+    let corpus = folder.join("corpus");
+    let pool: Vec<Value> = (0..9)
+        .map(|n| json!({ "id": n.to_string(), "content": [{ "text": format!("an answer of {n}") }] }))
+        .collect();
+    write_lines(&corpus.join("d/pool_all.jsonl"), &pool);
+    let query = json!({ "id": "q", "query": [{ "text": "the question of number 1" }], "pool": "all", "relevant": { "1": 1 } });
+    write_lines(&corpus.join("d/queries.jsonl"), &[query]);
+    let task = json!({
+        "name": "d", "dataset": "d", "task": "text_retrieval", "metric": "hit_rate@1", "queries": "d/queries.jsonl",
+        "pool": "d/pool_all.jsonl",
+    });
+    write_lines(&corpus.join("tasks.jsonl"), &[task]);
+    fs::write(folder.join("tiny.toml"), RECIPE).unwrap();
+    let output = crate::command::rzen(folder, &["train", "--config", "tiny.toml", "--data", "corpus"]);
+    let told = crate::command::text(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("18 hard negatives left out"), "{told}");
+    assert!(told.contains("18 rows, 9 steps"), "{told}");
+}
