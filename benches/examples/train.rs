@@ -102,7 +102,7 @@ fn batch(
     Batch {
         queries: vec![collate(&queries.iter().collect::<Vec<_>>())],
         candidates: items.iter().map(|item| collate(&[item])).collect(),
-        targets: Targets { task: positive.zeros_like(), positive, owner: None },
+        targets: Targets { task: positive.zeros_like(), positive, owner: None, exempt: None },
     }
 }
 

@@ -45,17 +45,19 @@ fn escape(chars: &mut std::str::CharIndices, item: &mut String) -> Result<(), St
     let cut = || "a text ends in the middle of an escape".to_owned();
     let (_, c) = chars.next().ok_or_else(cut)?;
     let digits = match c {
-        'n' => return Ok(item.push('\n')),
-        't' => return Ok(item.push('\t')),
-        'r' => return Ok(item.push('\r')),
-        '\\' | '\'' | '"' => return Ok(item.push(c)),
         'x' => 2,
         'u' => 4,
         'U' => 8,
-        // Python keeps the backslash where nothing is escaped.
         c => {
-            item.push('\\');
-            return Ok(item.push(c));
+            match c {
+                'n' => item.push('\n'),
+                't' => item.push('\t'),
+                'r' => item.push('\r'),
+                '\\' | '\'' | '"' => item.push(c),
+                // Python keeps the backslash where nothing is escaped.
+                c => item.extend(['\\', c]),
+            }
+            return Ok(());
         }
     };
     let code: String = chars.by_ref().take(digits).map(|(_, c)| c).collect();

@@ -54,7 +54,7 @@ fn mmeb_train() {
         mmeb("<|image_1|>\nSay what this is: x\n", a, "y", "", ["[MASK] as it stands", ""]),
     ];
     write_parquet(&input, MMEB, &rows);
-    let (samples, report) = shop.import(&ImportKind::Mmeb, &[input.clone()]).unwrap();
+    let (samples, report) = shop.import(&ImportKind::Mmeb, std::slice::from_ref(&input)).unwrap();
     let query =
         |content: Vec<Part>, instruction: &str| Item { content, instruction: Some(instruction.into()) };
     assert_eq!(
@@ -198,7 +198,7 @@ fn vidore_pages_are_written_out_once() {
     let pages = [3, 5].map(|size| encode(&gradient(size, 4).into(), ImageFormat::Png));
     let row = |query: &str, page: &Vec<u8>| json!({ "image": { "bytes": page, "path": null }, "image_filename": "p.png", "query": query, "answer": "x" });
     write_parquet(&input, schema, &[row("q", &pages[0]), row("r", &pages[1]), row("s", &pages[0])]);
-    let (samples, report) = shop.import(&ImportKind::Vidore, &[input.clone()]).unwrap();
+    let (samples, report) = shop.import(&ImportKind::Vidore, std::slice::from_ref(&input)).unwrap();
     assert_eq!(
         samples.iter().map(|sample| &sample.query).collect::<Vec<_>>(),
         [&Item::text("q"), &Item::text("r"), &Item::text("s")]
@@ -214,7 +214,7 @@ fn vidore_pages_are_written_out_once() {
     Loader::default().load(&Item::image(loaded)).unwrap();
 
     write_parquet(&input, schema, &[row("q", &b"no picture".to_vec())]);
-    let error = shop.import(&ImportKind::Vidore, &[input.clone()]).unwrap_err();
+    let error = shop.import(&ImportKind::Vidore, std::slice::from_ref(&input)).unwrap_err();
     check_message(&error, &["row 1", "10 bytes in no known format"]);
     write_parquet(&input, schema, &[json!({ "image": { "bytes": pages[0], "path": null }, "query": null })]);
     check_message(&shop.import(&ImportKind::Vidore, &[input]).unwrap_err(), &["`query`", "missing or empty"]);
@@ -242,7 +242,7 @@ fn our_own_columns_with_pictures_inside() {
         "negatives": [[{ "text": "n" }], [{ "image": { "bytes": null, "path": "a.png" } }]],
     });
     write_parquet(&input, &schema, std::slice::from_ref(&row));
-    let (samples, report) = shop.import(&ImportKind::Parquet, &[input.clone()]).unwrap();
+    let (samples, report) = shop.import(&ImportKind::Parquet, std::slice::from_ref(&input)).unwrap();
     let sample = &samples[0];
     assert_eq!((sample.name.as_str(), sample.group.as_deref()), ("d_one", Some("film")));
     assert_eq!(sample.query.instruction.as_deref(), Some("Find: "));
@@ -264,7 +264,7 @@ fn our_own_columns_with_pictures_inside() {
         odd["positive"] = part;
         write_parquet(&input, &schema, &[odd]);
         check_message(
-            &shop.import(&ImportKind::Parquet, &[input.clone()]).unwrap_err(),
+            &shop.import(&ImportKind::Parquet, std::slice::from_ref(&input)).unwrap_err(),
             &["row 1", "`positive`", named],
         );
     }

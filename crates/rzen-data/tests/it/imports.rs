@@ -117,13 +117,13 @@ fn bad_rows_are_named_and_counted() {
     rows[2] = json!({ "positive": "p", "film": "f" });
     let text: String = rows.iter().map(|row| format!("{row}\n\n")).collect();
     let input = shop.folder.write("rows.jsonl", text + "{\"anchor\": \"q");
-    let refused = shop.import(&COLUMNS, &[input.clone()]).unwrap_err();
+    let refused = shop.import(&COLUMNS, std::slice::from_ref(&input)).unwrap_err();
     check_message(
         &refused,
         &["1 rows", "0 allowed", "rows.jsonl, row 2", "the positive is empty", "bad-row limit"],
     );
     shop.options.bad_row_limit = 2;
-    let refused = shop.import(&COLUMNS, &[input.clone()]).unwrap_err();
+    let refused = shop.import(&COLUMNS, std::slice::from_ref(&input)).unwrap_err();
     check_message(
         &refused,
         &["3 rows", "row 2:", "row 3: begins with other columns", "row 5: not a JSON object"],

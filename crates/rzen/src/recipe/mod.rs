@@ -73,7 +73,8 @@ impl Recipe {
     /// What must not change between stop and resume; the other keys are at their defaults.
     ///
     /// Free are how data is read (`bad_row_limit`, `prefetch`, `load`), what is made and measured after the
-    /// stages (`soup`, `evaluation`), and what [`StageConfig::identity`] leaves out.
+    /// stages (`soup`, `evaluation`), and what [`identity`](rzen_train::StageConfig::identity) of its
+    /// settings leaves out.
     pub fn identity(&self) -> Recipe {
         let data =
             Data { folder: self.data.folder.clone(), world: self.data.world.clone(), ..Data::default() };
