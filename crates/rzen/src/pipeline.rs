@@ -60,7 +60,8 @@ pub struct Column {
 pub fn train(job: &Job, name: &str) -> Result<()> {
     let started = Instant::now();
     let corpus = corpus(job)?;
-    let benchmark = Benchmark::load(&corpus, job.recipe.evaluation.tasks.as_deref())?;
+    let benchmark = Benchmark::load(&corpus, job.recipe.evaluation.tasks.as_deref())
+        .context("tasks to measure; without any, set `tasks = []` under [evaluation] of the recipe")?;
     // All of them before the first trains: a mistake in the last stage's rows shows now.
     let rows = job.recipe.stages.iter().map(|stage| Rows::load(stage, &corpus, job.recipe.seed));
     let rows: Vec<Rows> = rows.collect::<Result<_>>()?;
@@ -72,6 +73,10 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
         Some(soup) => Some(soup_adapters(job, soup, &start)?),
         None => None,
     };
+    if benchmark.tasks.is_empty() {
+        println!("trained: {}; the recipe measures no tasks", job.run.join("").display());
+        return Ok(());
+    }
     let columns = measure(job, &benchmark, &start, soup.as_deref())?;
     println!("{}", summary::table(&columns));
     let report = summary::write_report(job, name, &benchmark, &columns, &start.processor, started.elapsed())?;

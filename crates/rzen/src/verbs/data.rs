@@ -124,7 +124,7 @@ struct Common {
     /// Rows that may be refused before the import stops
     #[arg(long, default_value_t = 0, value_name = "N")]
     bad_row_limit: usize,
-    /// Replace what is there
+    /// Replace what an earlier import wrote there
     #[arg(long)]
     overwrite: bool,
 }
@@ -188,6 +188,7 @@ pub fn run(args: &Args) -> Result<()> {
     let options = common.options()?;
     let folder = common.output.join(&common.dataset);
     check_folder(&folder, common.overwrite)?;
+    check_replaceable(&folder, common)?;
     let mut refused = None;
     let mut report = None;
     let written = whole_folder(&folder, |part| {
@@ -199,7 +200,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
         };
         let record = json!({ "kind": format!("{kind:?}"), "input": common.input, "report": taken });
-        fs::write(part.join("import.json"), format!("{record:#}\n"))?;
+        fs::write(part.join(WRITTEN[0]), format!("{record:#}\n"))?;
         report = Some(taken);
         if common.overwrite && folder.exists() {
             fs::remove_dir_all(&folder)?;
@@ -214,6 +215,35 @@ pub fn run(args: &Args) -> Result<()> {
     tell(&report.context("an import that ends well has a report")?, &folder);
     Ok(())
 }
+
+/// Refuses to replace a folder that holds more than an import wrote, or what this one reads.
+fn check_replaceable(folder: &Path, common: &Common) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    let whole = folder.canonicalize().with_context(|| folder.display().to_string())?;
+    for source in common.input.iter().chain(&common.media) {
+        // What isn't there is refused where it is read.
+        ensure!(
+            !source.canonicalize().is_ok_and(|source| source.starts_with(&whole)),
+            "--overwrite would remove `{}`, which this import reads; move it out of {} first",
+            source.display(),
+            folder.display()
+        );
+    }
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let name = entry?.file_name();
+        ensure!(
+            WRITTEN.iter().any(|written| name == *written) && folder.join(WRITTEN[0]).is_file(),
+            "--overwrite replaces what an import wrote, and `{}` is not of one; move it away, or name another --dataset",
+            folder.join(&name).display()
+        );
+    }
+    Ok(())
+}
+
+/// What an import writes; the first shows that it did.
+const WRITTEN: [&str; 3] = ["import.json", "train.jsonl", "media"];
 
 fn tell(report: &ImportReport, folder: &Path) {
     for row in &report.bad_rows {

@@ -55,6 +55,15 @@ fn an_import_tells_what_it_took_and_leaves_nothing_where_it_fails() {
     assert!(told.contains("the cap ended the import"), "{told}");
     assert_eq!(lines(), 2);
 
+    // Nothing of the user's goes.
+    fs::write(folder.join("corpus/d/notes.txt"), "mine").unwrap();
+    let mine = refuse(folder, &with(&["--dataset", "d", "--overwrite"]));
+    assert!(mine.contains("notes.txt"), "{mine}");
+    fs::remove_file(folder.join("corpus/d/notes.txt")).unwrap();
+    let read = refuse(folder, &with(&["--dataset", "d", "--overwrite", "--media", "corpus/d"]));
+    assert!(read.contains("would remove `corpus/d`"), "{read}");
+    assert_eq!(lines(), 2);
+
     for (more, named) in [
         (["--dataset", "../d"], "plain name"),
         (["--dataset", ".d"], "plain name"),
@@ -149,4 +158,12 @@ fn imported_rows_with_answers_labels_groups_and_scores_train() {
     assert!(output.status.success(), "{told}");
     assert!(told.contains("18 hard negatives left out"), "{told}");
     assert!(told.contains("18 rows, 9 steps"), "{told}");
+
+    // Without tasks to measure there need be no list of them.
+    fs::remove_file(corpus.join("tasks.jsonl")).unwrap();
+    let again = ["train", "--config", "tiny.toml", "--data", "corpus", "--output", "unmeasured"];
+    assert!(refuse(folder, &again).contains("`tasks = []`"));
+    let told = succeed(folder, &[&again[..], &["--set", "evaluation.tasks=[]"]].concat());
+    assert!(told.contains("measures no tasks"), "{told}");
+    assert!(folder.join("unmeasured/one/model/config.json").is_file());
 }
