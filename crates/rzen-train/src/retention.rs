@@ -88,9 +88,8 @@ mod tests {
     fn a_smoothed_loss_is_a_mean_whose_past_fades() {
         let mean = (1..=4).fold(None, |before, step| Some(smoothed(before, step, step as f32)));
         assert_eq!(mean, Some(2.5));
-        let faded = (1..=2000).fold(None, |before, step| {
-            Some(smoothed(before, step, if step <= 1000 { 8.0 } else { 1.0 }))
-        });
+        let faded = (1..=2000)
+            .fold(None, |before, step| Some(smoothed(before, step, if step <= 1000 { 8.0 } else { 1.0 })));
         assert!((faded.unwrap() - 1.0).abs() < 1e-3, "{faded:?}");
     }
 }
