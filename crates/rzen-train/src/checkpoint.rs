@@ -14,12 +14,12 @@ use rzen_core::SaveWeights;
 use serde_json::Value;
 
 use crate::optimizer::Optimizer;
+use crate::retention::{TEMPORARY, clear_temporary, drop_old, list, remove, with_suffix};
 use crate::state::FORMAT;
 use crate::{CheckpointError, Contrastive, State};
 
 const STATE: &str = "state.json";
 const OPTIMIZER: &str = "optimizer.bpk";
-const TEMPORARY: &str = ".tmp";
 
 /// A complete checkpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,7 +121,8 @@ pub fn latest(run: &Path) -> Result<Latest, CheckpointError> {
     Ok(Latest { checkpoint: None, skipped })
 }
 
-/// Writes a checkpoint into `checkpoints` and then drops all but the newest `keep_last` (0 keeps all).
+/// Writes a checkpoint into `checkpoints`, which lies in the run's folder, and then drops those that `state.config`
+/// does not keep.
 ///
 /// `state` comes without its files and tensors; the model is on the plain device.
 pub(crate) fn save<E, O>(
@@ -129,13 +130,14 @@ pub(crate) fn save<E, O>(
     model: &Contrastive<E, O>,
     optimizer: &Optimizer,
     mut state: State,
-    keep_last: usize,
 ) -> Result<PathBuf, CheckpointError>
 where
     E: Module + SaveWeights,
     O: Module + SaveWeights,
 {
     fs::create_dir_all(checkpoints).map_err(io("make the folder", checkpoints))?;
+    // The folders may be new, and so may `metrics.jsonl`.
+    checkpoints.ancestors().skip(1).take(2).try_for_each(sync_folder)?;
     clear_temporary(checkpoints)?;
     let folder = checkpoints.join(format!("step_{:06}", state.step));
     let temporary = Temporary::create(&folder)?;
@@ -151,7 +153,7 @@ where
     write_state(&temporary.path.join(STATE), &state)?;
     sync_folder(&temporary.path)?;
     temporary.rename(&folder)?;
-    drop_old(checkpoints, state.step, keep_last)?;
+    drop_old(checkpoints, state.step, &state.config)?;
     Ok(folder)
 }
 
@@ -201,45 +203,7 @@ impl Drop for Temporary {
     }
 }
 
-/// Removes a checkpoint such that a half-removed one never stands under its name.
-fn remove(folder: &Path) -> Result<(), CheckpointError> {
-    let doomed = with_suffix(folder, &format!(".old{TEMPORARY}"));
-    fs::rename(folder, &doomed).map_err(io("rename to", &doomed))?;
-    fs::remove_dir_all(&doomed).map_err(io("remove", &doomed))
-}
-
-/// Drops all but the newest `keep_last` complete checkpoints up to `step` (0 keeps all). Later ones may
-/// be there when a run was taken up from an earlier checkpoint; the run will come to them again.
-fn drop_old(checkpoints: &Path, step: usize, keep_last: usize) -> Result<(), CheckpointError> {
-    let mut complete = list(checkpoints)?;
-    complete.retain(|(other, folder)| *other <= step && Checkpoint::open(folder).is_ok());
-    let surplus = if keep_last == 0 { 0 } else { complete.len().saturating_sub(keep_last) };
-    complete.iter().take(surplus).try_for_each(|(_, folder)| remove(folder))
-}
-
-/// Removes what a killed run left behind.
-fn clear_temporary(checkpoints: &Path) -> Result<(), CheckpointError> {
-    for (name, path) in entries(checkpoints)? {
-        if name.starts_with("step_") && name.ends_with(TEMPORARY) {
-            fs::remove_dir_all(&path).map_err(io("remove", &path))?;
-        }
-    }
-    Ok(())
-}
-
-/// The folders named `step_N`, by rising step; none if `checkpoints` isn't there.
-fn list(checkpoints: &Path) -> Result<Vec<(usize, PathBuf)>, CheckpointError> {
-    if !checkpoints.exists() {
-        return Ok(Vec::new());
-    }
-    let step = |name: &str| name.strip_prefix("step_")?.parse::<usize>().ok();
-    let mut folders: Vec<_> =
-        entries(checkpoints)?.into_iter().filter_map(|(name, path)| Some((step(&name)?, path))).collect();
-    folders.sort();
-    Ok(folders)
-}
-
-fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, CheckpointError> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, CheckpointError> {
     let read = || {
         fs::read_dir(folder)?
             .map(|entry| entry.map(|e| (e.file_name().to_string_lossy().into_owned(), e.path())))
@@ -274,7 +238,8 @@ fn sync_file(path: &Path) -> io::Result<u64> {
 /// Makes new names in `folder` last.
 #[cfg(unix)]
 fn sync_folder(folder: &Path) -> Result<(), CheckpointError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync", folder))
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(here).and_then(|folder| folder.sync_all()).map_err(io("sync", folder))
 }
 
 /// Folders can't be synced here; names last as long as the file system says.
@@ -283,13 +248,7 @@ fn sync_folder(_folder: &Path) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
+pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     let path = path.to_path_buf();
     move |source| CheckpointError::Io { action, path, source }
 }

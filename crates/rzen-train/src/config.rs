@@ -51,6 +51,10 @@ pub struct StageConfig {
     pub checkpoint_minutes: f64,
     /// Checkpoints kept, the newest; 0 keeps all.
     pub keep_last: usize,
+    /// Keep the checkpoint of the lowest training loss too (over the last 100 steps or so, see
+    /// [`State::smoothed_loss`](crate::State::smoothed_loss)). It is there for the run that went astray and saved its
+    /// newest checkpoints after that; it says nothing of unseen data.
+    pub keep_best: bool,
     /// Steps between two lines of `metrics.jsonl`.
     pub log_every: usize,
 }
@@ -74,6 +78,7 @@ impl Default for StageConfig {
             checkpoint_every: 200,
             checkpoint_minutes: 30.0,
             keep_last: 2,
+            keep_best: true,
             log_every: 1,
         }
     }
@@ -125,6 +130,7 @@ impl StageConfig {
             checkpoint_every,
             checkpoint_minutes,
             keep_last,
+            keep_best,
             log_every,
             ..
         } = StageConfig::default();
@@ -136,6 +142,7 @@ impl StageConfig {
             checkpoint_every,
             checkpoint_minutes,
             keep_last,
+            keep_best,
             log_every,
             ..own
         }

@@ -98,7 +98,7 @@ pub enum TrainError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// `metrics.jsonl` could not be written.
-    #[error("can't {action} `{}`; is the disk full, or the folder not writable?", path.display())]
+    #[error("can't {action} `{}`; is the disk full, or the folder not writable? {GO_ON}", path.display())]
     Metrics {
         /// What was tried.
         action: &'static str,
@@ -128,12 +128,22 @@ fn describe_not_finite(parameters: &[String]) -> String {
     }
 }
 
+/// What to do where a file could not be written.
+const GO_ON: &str = "When that is mended, start again: the run goes on from its newest checkpoint";
+
+fn optimizer_advice(action: &str) -> &'static str {
+    match action {
+        "read" => "Delete the checkpoint to go on from the one before",
+        _ => GO_ON,
+    }
+}
+
 /// Why a checkpoint was not written, or can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The file system refused.
-    #[error("can't {action} `{}`; is the disk full, or the folder not writable?", path.display())]
+    #[error("can't {action} `{}`; is the disk full, or the folder not writable? {GO_ON}", path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -144,7 +154,10 @@ pub enum CheckpointError {
         source: io::Error,
     },
     /// The encoder or the objective did not save its weights.
-    #[error("the {part} could not save its weights to `{}`; earlier checkpoints are untouched", folder.display())]
+    #[error(
+        "the {part} could not save its weights to `{}`; earlier checkpoints are untouched. {GO_ON}",
+        folder.display()
+    )]
     Weights {
         /// `encoder` or `objective`.
         part: &'static str,
@@ -155,7 +168,7 @@ pub enum CheckpointError {
         source: BoxError,
     },
     /// The optimizer's state could not be written or read.
-    #[error("can't {action} the optimizer's state `{}`", path.display())]
+    #[error("can't {action} the optimizer's state `{}`. {}", path.display(), optimizer_advice(.action))]
     Optimizer {
         /// What was tried.
         action: &'static str,

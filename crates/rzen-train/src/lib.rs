@@ -30,6 +30,7 @@ mod gradients;
 mod in_order;
 mod metrics;
 mod optimizer;
+mod retention;
 mod run;
 mod schedule;
 mod stage;

@@ -12,6 +12,7 @@ use rzen_core::{Batch, Encode, Objective, SaveWeights};
 use crate::checkpoint::{self, Checkpoint, latest};
 use crate::gradients::{norm_of, read, squared_norms};
 use crate::metrics::Metrics;
+use crate::retention::{smoothed, tidy};
 use crate::state::{FORMAT, parameter_keys};
 use crate::{
     BoxError, Contrastive, LearningRates, Observer, Optimizer, RunFolder, StageConfig, State, StepOptions,
@@ -91,6 +92,8 @@ struct Stage<'a, E, O> {
     run: &'a RunFolder,
     /// Steps finished.
     step: usize,
+    /// See [`State::smoothed_loss`].
+    smoothed_loss: Option<f32>,
     /// The checkpoint of this very step.
     saved: Option<PathBuf>,
     /// Since the last checkpoint, or the start.
@@ -135,16 +138,18 @@ where
         let mut optimizer = Optimizer::new(&model, config);
         let Some(checkpoint) = resume else {
             refuse_checkpoints(run)?;
-            let since_saved = Instant::now();
-            return Ok(Stage { model, optimizer, config, run, step: 0, saved: None, since_saved });
+            let (smoothed_loss, saved, since_saved) = (None, None, Instant::now());
+            return Ok(Stage { model, optimizer, config, run, step: 0, smoothed_loss, saved, since_saved });
         };
         let differences = checkpoint.state.differences(run, config, &parameter_keys(trained));
         if !differences.is_empty() {
             return Err(TrainError::OtherRun { checkpoint: checkpoint.folder, differences });
         }
         optimizer = checkpoint.restore(optimizer)?;
-        let (step, saved) = (checkpoint.state.step, Some(checkpoint.folder));
-        Ok(Stage { model, optimizer, config, run, step, saved, since_saved: Instant::now() })
+        let State { step, smoothed_loss, .. } = checkpoint.state;
+        tidy(&run.checkpoints(), step, config)?;
+        let (saved, since_saved) = (Some(checkpoint.folder), Instant::now());
+        Ok(Stage { model, optimizer, config, run, step, smoothed_loss, saved, since_saved })
     }
 
     /// Computes the gradients of the next step, or refuses it; nothing changes yet.
@@ -174,6 +179,7 @@ where
         let rates = self.config.learning_rates(self.step);
         self.model = self.optimizer.step(self.model, gradients, rates);
         self.step += 1;
+        self.smoothed_loss = Some(smoothed(self.smoothed_loss, self.step, loss));
         self.saved = None;
         (self, Outcome { stats, loss, grad_norm, rates }, label)
     }
@@ -225,6 +231,7 @@ where
             format: FORMAT,
             stage: self.run.stage.clone(),
             step: self.step,
+            smoothed_loss: self.smoothed_loss,
             seed: self.run.seed,
             config: self.config.clone(),
             settings: self.run.settings.clone(),
@@ -234,7 +241,7 @@ where
         };
         let model = self.model.without_gradients();
         let checkpoints = self.run.checkpoints();
-        let folder = checkpoint::save(&checkpoints, &model, &self.optimizer, state, self.config.keep_last)?;
+        let folder = checkpoint::save(&checkpoints, &model, &self.optimizer, state)?;
         observer.checkpoint(self.step, &folder);
         (self.saved, self.since_saved) = (Some(folder.clone()), Instant::now());
         Ok(folder)

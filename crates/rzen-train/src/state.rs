@@ -21,6 +21,9 @@ pub struct State {
     pub stage: String,
     /// Steps finished.
     pub step: usize,
+    /// The loss of the last 100 steps or so, by which `keep_best` judges; none before the first.
+    #[serde(default)]
+    pub smoothed_loss: Option<f32>,
     /// The seed of the data order.
     pub seed: u64,
     /// How the stage trains.

@@ -263,7 +263,7 @@ mod tests {
             ("seed = 1", "seed = 1\nevaluation = { tasks = [\"x\"], batch_size = 3 }"),
             ("epochs = 1\n", "epochs = 1\ntraining = { threads = 3, recompute = false, keep_last = 9 }\n"),
             ("epochs = 1\n", "epochs = 1\ntraining = { checkpointing = \"blocks\" }\n"),
-            ("epochs = 1\n", "epochs = 1\ntraining = { checkpoint_every = 3, log_every = 2 }\n"),
+            ("epochs = 1\n", "epochs = 1\ntraining = { checkpoint_every = 3, keep_best = false }\n"),
         ];
         for (from, to) in changed {
             Run::open(place.path(), &recipe(from, to), false).unwrap();

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use burn::tensor::{Device, Tensor};
 use rzen_train::{Checkpoint, Observer, RunFolder, StageConfig, StepRecord, TrainError, latest, train_stage};
 
 use crate::toy::{Toy, bytes, config, model, model_of, run, source, stopping, train};
@@ -172,6 +173,45 @@ fn the_newest_checkpoints_are_kept_and_the_observer_told() {
         .collect();
     kept.sort();
     assert_eq!(kept, ["step_000009", "step_000012"]);
+}
+
+#[test]
+fn the_best_checkpoint_outlasts_a_run_gone_astray() {
+    // After six steps on one batch, its positives are others.
+    let mut astray = |step: usize| {
+        let mut batch = source(0)?;
+        if step >= 6 {
+            batch.batch.targets.positive = Tensor::from_ints([1, 2, 3, 4, 5, 6, 0], &Device::flex());
+        }
+        Ok(batch)
+    };
+    let mut kept = |keep_best: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        let config = StageConfig { checkpoint_every: 1, keep_last: 2, keep_best, ..config() };
+        let (mut losses, never) = (Losses::default(), AtomicBool::new(false));
+        train_stage(model(), &config, &mut astray, &run(folder.path()), None, &mut losses, &never).unwrap();
+        let entries = fs::read_dir(folder.path().join("checkpoints")).unwrap();
+        let state = |path: &Path| Checkpoint::open(path).unwrap().state;
+        let mut steps: Vec<_> = entries.map(|entry| state(&entry.unwrap().path()).step).collect();
+        steps.sort();
+        (steps, losses.0)
+    };
+    let (steps, losses) = kept(true);
+    let mean = |step: &usize| losses[..*step].iter().sum::<f32>() / *step as f32;
+    let best = (1..=12).min_by(|a, b| mean(a).total_cmp(&mean(b))).unwrap();
+    assert!((2..11).contains(&best), "it did not go astray: {losses:?}");
+    assert_eq!(steps, [best, 11, 12]);
+    assert_eq!(kept(false).0, [11, 12]);
+}
+
+/// The loss of each step.
+#[derive(Default)]
+struct Losses(Vec<f32>);
+
+impl Observer for Losses {
+    fn step(&mut self, record: &StepRecord) {
+        self.0.push(record.loss);
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use rzen_train::{BoxError, Contrastive, RunFolder, Schedule, StageConfig, TrainB
 pub type Toy = Contrastive<Perceptron, InfoNce>;
 
 const INPUT: usize = 6;
-const HIDDEN: usize = 16;
+const HIDDEN: usize = 512;
 const DIM: usize = 8;
 
 #[derive(Module, Debug)]
