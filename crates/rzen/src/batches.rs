@@ -232,7 +232,9 @@ impl BatchSource {
         let (read_step, batch) = self.steps.recv().map_err(|_| "the thread that reads batches has ended")?;
         assert_eq!(read_step, step, "batches are asked for in order");
         let batch = batch.map_err(|error| BoxError::from(format!("{error:#}")))?;
-        Ok(TrainBatch { label: batch.label.clone(), batch: self.upload(&batch) })
+        let items = batch.queries.iter().chain(&batch.candidates);
+        let tokens = items.map(|item| item.input_ids.len()).sum();
+        Ok(TrainBatch { label: batch.label.clone(), batch: self.upload(&batch), tokens })
     }
 
     fn upload(&self, batch: &HostBatch) -> Batch<EncoderInput> {
