@@ -580,3 +580,28 @@ fn soups_and_scores_from_the_command_line() {
             .contains("pictures")
     );
 }
+
+#[test]
+fn reports_are_written_again_and_compare_runs() {
+    let place = tempfile::tempdir().unwrap();
+    let one = run().join("runs/tiny");
+    let two = place.path().join("other");
+    copy_folder(&one, &two);
+    let text = String::from_utf8(bytes(&two.join("recipe.toml"))).unwrap();
+    std::fs::write(two.join("recipe.toml"), text.replace("seed = 3", "seed = 4")).unwrap();
+    let (one, two) = (one.to_str().unwrap(), two.to_str().unwrap());
+    succeed(place.path(), &["report", one, "--output", "again.html"]);
+    assert_eq!(bytes(&place.path().join("again.html")), bytes(&run().join("runs/tiny/report.html")));
+    succeed(place.path(), &["report", one, two]);
+    let page = String::from_utf8(bytes(&place.path().join("comparison.html"))).unwrap();
+    assert!(page.contains("other − tiny") && page.contains("+0.000 <small>(+0.000 to +0.000)"), "{page}");
+    let keys: Vec<&str> = page.split("<code>").skip(1).map(|rest| rest.split('<').next().unwrap()).collect();
+    assert_eq!(keys, ["seed", "3", "4"]);
+    // Before it is measured, a run has curves alone.
+    remove(&place.path().join("other/results"));
+    succeed(place.path(), &["report", two, one]);
+    let page = String::from_utf8(bytes(&place.path().join("comparison.html"))).unwrap();
+    assert!(page.contains("Not scored yet: other.") && page.contains("<polyline"), "{page}");
+    assert!(refuse(place.path(), &["report", "nowhere"]).contains("nowhere is no run"));
+    assert!(refuse(place.path(), &["report", one, one]).contains("given twice"));
+}
