@@ -23,5 +23,6 @@ pub mod report;
 pub mod run_folder;
 pub mod scratch;
 pub mod summary;
+pub mod tensorboard;
 pub mod verbs;
 pub mod world;

@@ -27,6 +27,7 @@ use crate::reader::Reader;
 use crate::recipe::{Recipe, Stage, Start, Train};
 use crate::run_folder::Run;
 use crate::scratch::Scratch;
+use crate::tensorboard::EventFile;
 use crate::verbs::soup::{SoupOptions, make_soup};
 use crate::{summary, world};
 
@@ -287,7 +288,9 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows) -> Result<()> {
         job.device,
         settings,
     )?;
-    let mut progress = StageProgress::new(&stage.name, first_step, config.steps);
+    let events = EventFile::create(&run.path, first_step)
+        .with_context(|| format!("a TensorBoard file in {}", run.path.display()))?;
+    let mut progress = StageProgress::new(&stage.name, first_step, config.steps, events);
     let trained = train_stage(
         model,
         &config,

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use rzen_train::{Observer, StepRecord};
 
+use crate::tensorboard::EventFile;
+
 /// Time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(15);
 
@@ -91,21 +93,22 @@ fn bar(label: &str, count: usize, template: &str) -> ProgressBar {
 /// Watches a stage of training.
 pub struct StageProgress {
     bar: Option<ProgressBar>,
+    events: EventFile,
     started: Instant,
     last_line: Option<Instant>,
     first_step: usize,
 }
 
 impl StageProgress {
-    /// Watches from `first_step` to `steps`.
-    pub fn new(stage: &str, first_step: usize, steps: usize) -> Self {
+    /// Watches from `first_step` to `steps`; `events` gets every step too.
+    pub fn new(stage: &str, first_step: usize, steps: usize, events: EventFile) -> Self {
         let bar = terminal().then(|| {
             let bar = bar(stage, steps, "{prefix} {bar:16} {pos}/{len} eta {eta} {wide_msg}");
             bar.set_position(first_step as u64);
             bar.reset_eta();
             bar
         });
-        StageProgress { bar, started: Instant::now(), last_line: None, first_step }
+        StageProgress { bar, events, started: Instant::now(), last_line: None, first_step }
     }
 
     /// The stage is over.
@@ -118,6 +121,7 @@ impl StageProgress {
 
 impl Observer for StageProgress {
     fn step(&mut self, record: &StepRecord) {
+        self.events.step(record);
         if let Some(bar) = &self.bar {
             bar.set_position(record.step as u64);
             bar.set_message(numbers(record));

@@ -16,7 +16,8 @@ use crate::report::Measurements;
 /// RUN/recipe.toml          the recipe as it was resolved
 /// RUN/world/               the drawn corpus, where the recipe asks for one
 /// RUN/start/               the model that training starts from (random weights, own tokenizer)
-/// RUN/STAGE/               metrics.jsonl, bad_rows.jsonl, checkpoints/, model/ or adapter/ (the result)
+/// RUN/STAGE/               metrics.jsonl, events.out.tfevents.*, bad_rows.jsonl, checkpoints/, and the result,
+///                          model/ or adapter/
 /// RUN/soup/                adapter/ and model/ (adapter merged into its base)
 /// RUN/results/NAME.json    scores of start, each stage and the soup
 /// RUN/results/report.json  the same by query, and the examples: what `rzen report` shows

@@ -109,38 +109,39 @@ fn scores(runs: &[ComparedRun]) -> String {
         }));
         rows.push(row);
     }
-    rows.push(means(base, &scored, others));
+    rows.extend(means(base, &scored, others));
     let lead = format!(
         "The last model of each run. Differences are to <b>{}</b>, with the 95&nbsp;% interval of a paired bootstrap where \
          both runs answered the same queries; bold ones don't reach 0. Single tasks are many: one of twenty reaches past \
-         its interval by chance. The interval below is that of all common queries.{waiting}",
+         its interval by chance.{waiting}",
         escape(&first.name)
     );
     section("Scores by task", &lead, &table(&heads, &rows))
 }
 
-/// The means over each run's own tasks, and the differences over those that a run shares with the first.
+/// The means over each run's own tasks, and the differences over those that a run shares with the first,
+/// by task and by query.
 fn means(
     base: &ModelScores,
     scored: &[(&ComparedRun, &ModelScores)],
     others: &[(&ComparedRun, &ModelScores)],
-) -> Vec<String> {
+) -> Vec<Vec<String>> {
     let mut row = vec!["<b>Mean</b>".to_owned(), String::new(), String::new()];
     row.extend(scored.iter().map(|(_, model)| score(model.mean())));
-    row.extend(others.iter().map(|(_, model)| {
+    let mut pooled = vec!["All common queries".to_owned(), String::new(), String::new()];
+    pooled.extend(scored.iter().map(|_| String::new()));
+    for (_, model) in others {
         let pairs = model.tasks.iter().filter_map(|task| {
             let base = base.task(&task.task).filter(|base| base.metric == task.metric)?;
             Some((task, base))
         });
         let (here, there): (Vec<&ScoredTask>, Vec<&ScoredTask>) = pairs.unzip();
-        if here.is_empty() {
-            return "–".to_owned();
-        }
-        let mean =
-            |tasks: &[&ScoredTask]| tasks.iter().map(|task| task.value).sum::<f64>() / tasks.len() as f64;
-        gap(mean(&here) - mean(&there), &here, &there)
-    }));
-    row
+        let sum: f64 = here.iter().zip(&there).map(|(here, there)| here.value - there.value).sum();
+        row.push(if here.is_empty() { "–".to_owned() } else { format!("{:+.3}", sum / here.len() as f64) });
+        let found = difference(&here, &there);
+        pooled.push(found.map_or("–".to_owned(), |found| gap(found.mean_difference, &here, &there)));
+    }
+    vec![row, pooled]
 }
 
 fn gap(value: f64, here: &[&ScoredTask], there: &[&ScoredTask]) -> String {
