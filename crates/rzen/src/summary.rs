@@ -52,7 +52,8 @@ fn mean_row(
     row
 }
 
-fn model_scores(column: &Column) -> ModelScores {
+/// The scores of a column as they are kept.
+pub fn model_scores(column: &Column) -> ModelScores {
     let tasks = column.scores.scores.iter().map(ScoredTask::of).collect();
     ModelScores { name: column.name.clone(), tasks }
 }

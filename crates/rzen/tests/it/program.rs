@@ -133,6 +133,30 @@ fn a_run_leaves_models_scores_and_a_report() {
         assert!(scores["queries"].as_u64().unwrap() > 0, "{task}");
         assert!(scores["hit_rate@1"].as_f64().is_some(), "{task}");
     }
+    for (folder, parts) in [
+        (
+            "first/model",
+            &["library_name: transformers", "| stage1_captions | 40 |", "drawn by rzen itself"][..],
+        ),
+        (
+            "a/adapter",
+            &[
+                "library_name: peft",
+                "## Stage `first`",
+                "## Stage `a`",
+                "| pictures |",
+                "the model of stage `first`",
+            ],
+        ),
+        ("soup/adapter", &["library_name: peft", "| a | 0.5 |", "## Stage `b`"]),
+        ("soup/model", &["library_name: transformers", "| b | 0.5 |", "```toml\nseed = 3"]),
+    ] {
+        let card = String::from_utf8(bytes(&run.join(folder).join("README.md"))).unwrap();
+        let all =
+            [parts, &["| task | metric | score | chance | queries |", "temperature at the end", "| 0.05"]]
+                .concat();
+        all.iter().for_each(|part| assert!(card.contains(part), "{folder} lacks `{part}`: {card}"));
+    }
     let page = String::from_utf8(bytes(&run.join("report.html"))).unwrap();
     assert!(page.contains("</html>") && !page.contains("http://") && !page.contains("https://"));
 }
