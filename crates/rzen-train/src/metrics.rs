@@ -28,10 +28,23 @@ pub struct StepRecord {
     pub grad_norm: f64,
     /// Queries since the line before.
     pub samples: usize,
+    /// Tokens since the line before, without padding; 0 in lines of older versions.
+    #[serde(default)]
+    pub tokens: usize,
     /// Queries a second since the line before.
     pub samples_per_second: f64,
+    /// Tokens a second since the line before.
+    #[serde(default)]
+    pub tokens_per_second: f64,
     /// Seconds since the line before.
     pub seconds: f64,
+    /// Those of them in which a step waited for its batch: to be read, and to be put on the device.
+    #[serde(default)]
+    pub stall_seconds: f64,
+    /// The most main memory that the process has had so far, in bytes, pages of mapped files included; `None` where the
+    /// system does not say (Linux alone does).
+    #[serde(default)]
+    pub peak_memory_bytes: Option<u64>,
     /// The batch's label.
     pub label: String,
     /// What the objective reports, by name.
@@ -49,6 +62,13 @@ pub trait Observer {
 
 impl Observer for () {
     fn step(&mut self, _record: &StepRecord) {}
+}
+
+/// The process's `VmHWM`, in bytes.
+pub(crate) fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 /// `metrics.jsonl`, open at its end.
@@ -139,6 +159,24 @@ mod tests {
         cut_back(&path, 2).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"step\":1}\n");
     }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_peak_covers_what_was_allocated() {
+        let before = peak_memory().unwrap();
+        let block = vec![1_u8; before as usize + 8_000_000];
+        let peak = peak_memory().unwrap();
+        assert!(peak > block.len() as u64 && peak > before, "{before} and then {peak}");
+    }
+
+    #[test]
+    fn lines_of_older_versions_are_read() {
+        let line = r#"{"stage":"one","step":1,"steps":2,"loss":0.5,"learning_rate":0.1,"temperature_learning_rate":0.1,
+            "grad_norm":1.0,"samples":4,"samples_per_second":2.0,"seconds":2.0,"label":"set","stats":{}}"#;
+        let record: StepRecord = serde_json::from_str(line).unwrap();
+        assert_eq!((record.samples, record.tokens, record.stall_seconds), (4, 0, 0.0));
+    }
+
     /// `/dev/full` is a Linux device.
     #[cfg(target_os = "linux")]
     #[test]
@@ -154,8 +192,12 @@ mod tests {
             temperature_learning_rate: 0.1,
             grad_norm: 1.0,
             samples: 4,
+            tokens: 40,
             samples_per_second: 2.0,
+            tokens_per_second: 20.0,
             seconds: 2.0,
+            stall_seconds: 0.5,
+            peak_memory_bytes: None,
             label: "set".into(),
             stats: BTreeMap::new(),
         };

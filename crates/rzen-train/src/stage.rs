@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
@@ -11,7 +11,7 @@ use rzen_core::{Batch, Encode, Objective, SaveWeights};
 
 use crate::checkpoint::{self, Checkpoint, latest};
 use crate::gradients::{norm_of, read, squared_norms};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, peak_memory};
 use crate::retention::{smoothed, tidy};
 use crate::state::{FORMAT, parameter_keys};
 use crate::{
@@ -26,6 +26,8 @@ pub struct TrainBatch<I> {
     pub batch: Batch<I>,
     /// The dataset or group; stands in `metrics.jsonl` and in errors.
     pub label: String,
+    /// Tokens in the batch, without padding; for `metrics.jsonl` alone.
+    pub tokens: usize,
 }
 
 /// Trains `model` from where `resume` stands (or from the start) to the end of the stage.
@@ -70,9 +72,9 @@ where
             Ok(ready) => ready,
             Err(cause) => return Err(stage.keep(cause, &log, observer)),
         };
-        let (outcome, label);
-        (stage, outcome, label) = stage.advance(ready);
-        log.add(outcome, label, observer)?;
+        let outcome;
+        (stage, outcome) = stage.advance(ready);
+        log.add(outcome, observer)?;
         let done = index + 1;
         let by_steps = config.checkpoint_every > 0 && done.is_multiple_of(config.checkpoint_every);
         let waited = stage.since_saved.elapsed().as_secs_f64();
@@ -107,6 +109,9 @@ struct Ready {
     gradients: GradientsParams,
     grad_norm: f64,
     label: String,
+    tokens: usize,
+    /// How long the batch was waited for.
+    stall: Duration,
 }
 
 /// What a finished step leaves to be reported.
@@ -115,6 +120,9 @@ struct Outcome {
     loss: f32,
     grad_norm: f64,
     rates: LearningRates,
+    label: String,
+    tokens: usize,
+    stall: Duration,
 }
 
 impl<'a, E, O> Stage<'a, E, O>
@@ -157,8 +165,10 @@ where
         &self,
         source: &mut dyn FnMut(usize) -> Result<TrainBatch<E::Input>, BoxError>,
     ) -> Result<Ready, TrainError> {
-        let TrainBatch { batch, label } =
+        let asked = Instant::now();
+        let TrainBatch { batch, label, tokens } =
             source(self.step).map_err(|source| TrainError::Source { step: self.step + 1, source })?;
+        let stall = asked.elapsed();
         let options = StepOptions {
             recompute: self.config.recompute,
             checkpointing: self.config.checkpointing,
@@ -166,12 +176,12 @@ where
         };
         let (stats, gradients) = cached_gradients(&self.model, &batch, options);
         let (loss, grad_norm) = self.check(&stats, &gradients, &label)?;
-        Ok(Ready { stats, loss, gradients, grad_norm, label })
+        Ok(Ready { stats, loss, gradients, grad_norm, label, tokens, stall })
     }
 
     /// Takes a step.
-    fn advance(mut self, ready: Ready) -> (Self, Outcome, String) {
-        let Ready { stats, loss, gradients, grad_norm, label } = ready;
+    fn advance(mut self, ready: Ready) -> (Self, Outcome) {
+        let Ready { stats, loss, gradients, grad_norm, label, tokens, stall } = ready;
         let gradients = match self.config.max_grad_norm {
             max_norm if max_norm > 0.0 => clip_gradients(&self.model, gradients, grad_norm, max_norm),
             _ => gradients,
@@ -181,7 +191,7 @@ where
         self.step += 1;
         self.smoothed_loss = Some(smoothed(self.smoothed_loss, self.step, loss));
         self.saved = None;
-        (self, Outcome { stats, loss, grad_norm, rates }, label)
+        (self, Outcome { stats, loss, grad_norm, rates, label, tokens, stall })
     }
 
     /// Keeps the steps so far, since the stage has to end, and says why it has to.
@@ -264,6 +274,8 @@ struct Log<'a> {
     step: usize,
     /// Since the last line.
     samples: usize,
+    tokens: usize,
+    stall: Duration,
     since: Instant,
 }
 
@@ -275,17 +287,23 @@ impl<'a> Log<'a> {
             source,
         })?;
         let metrics = Metrics::open(run.metrics(), step)?;
-        Ok(Log { metrics, run, config, step, samples: 0, since: Instant::now() })
+        Ok(Log {
+            metrics,
+            run,
+            config,
+            step,
+            samples: 0,
+            tokens: 0,
+            stall: Duration::ZERO,
+            since: Instant::now(),
+        })
     }
 
-    fn add(
-        &mut self,
-        outcome: Outcome,
-        label: String,
-        observer: &mut dyn Observer,
-    ) -> Result<(), TrainError> {
+    fn add(&mut self, outcome: Outcome, observer: &mut dyn Observer) -> Result<(), TrainError> {
         self.step += 1;
         self.samples += outcome.stats.samples;
+        self.tokens += outcome.tokens;
+        self.stall += outcome.stall;
         if !self.step.is_multiple_of(self.config.log_every) && self.step != self.config.steps {
             return Ok(());
         }
@@ -300,15 +318,19 @@ impl<'a> Log<'a> {
             temperature_learning_rate: outcome.rates.temperature,
             grad_norm: outcome.grad_norm,
             samples: self.samples,
+            tokens: self.tokens,
             samples_per_second: self.samples as f64 / seconds.max(1e-9),
+            tokens_per_second: self.tokens as f64 / seconds.max(1e-9),
             seconds,
-            label,
+            stall_seconds: self.stall.as_secs_f64(),
+            peak_memory_bytes: peak_memory(),
+            label: outcome.label,
             // JSON has no NaN.
             stats: names.into_iter().zip(read(values)).filter(|(_, value)| value.is_finite()).collect(),
         };
         self.metrics.write(&record)?;
         observer.step(&record);
-        (self.samples, self.since) = (0, Instant::now());
+        (self.samples, self.tokens, self.stall, self.since) = (0, 0, Duration::ZERO, Instant::now());
         Ok(())
     }
 }

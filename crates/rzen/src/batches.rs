@@ -154,6 +154,21 @@ impl StageData {
         self.false_negatives
     }
 
+    /// Each manifest with its rows, and the different ones of them that some step draws.
+    pub fn manifests(&self) -> Vec<(&Path, usize, usize)> {
+        let drawn: HashSet<PlannedRow> = self.plan.iter().flat_map(|batch| &batch.rows).copied().collect();
+        let mut found: Vec<(&Path, usize, usize)> = Vec::new();
+        for (dataset, rows) in self.samples.iter().enumerate() {
+            let Some(first) = rows.first() else { continue };
+            let drawn = drawn.iter().filter(|row| row.dataset == dataset).count();
+            match found.iter_mut().find(|(manifest, _, _)| **manifest == *first.origin.file) {
+                Some(entry) => (entry.1, entry.2) = (entry.1 + rows.len(), entry.2 + drawn),
+                None => found.push((&first.origin.file, rows.len(), drawn)),
+            }
+        }
+        found
+    }
+
     /// Rows that the stage may draw from.
     pub fn num_rows(&self) -> usize {
         self.samples.iter().map(Vec::len).sum()
@@ -263,7 +278,9 @@ impl BatchSource {
         let (read_step, batch) = self.steps.recv().map_err(|_| "the thread that reads batches has ended")?;
         assert_eq!(read_step, step, "batches are asked for in order");
         let batch = batch.map_err(|error| BoxError::from(format!("{error:#}")))?;
-        Ok(TrainBatch { label: batch.label.clone(), batch: self.upload(&batch) })
+        let items = batch.queries.iter().chain(&batch.candidates);
+        let tokens = items.map(|item| item.input_ids.len()).sum();
+        Ok(TrainBatch { label: batch.label.clone(), batch: self.upload(&batch), tokens })
     }
 
     fn upload(&self, batch: &HostBatch) -> Batch<EncoderInput> {

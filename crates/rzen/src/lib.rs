@@ -5,6 +5,7 @@
 
 pub mod augment;
 pub mod batches;
+pub mod card;
 mod cut;
 pub mod device;
 pub mod doctor;
@@ -20,8 +21,10 @@ pub mod progress;
 pub mod reader;
 pub mod recipe;
 pub mod report;
+pub mod run_cards;
 pub mod run_folder;
 pub mod scratch;
 pub mod summary;
+pub mod tensorboard;
 pub mod verbs;
 pub mod world;

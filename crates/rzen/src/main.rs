@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rzen::verbs::{data, doctor, embed, eval, init, inspect, plan, soup, train};
+use rzen::verbs::{data, doctor, embed, eval, init, inspect, plan, report, soup, train};
 
 /// Train, soup, evaluate and use a multimodal embedder (RzenEmbed on Qwen2-VL).
 #[derive(Parser)]
@@ -23,6 +23,7 @@ enum Verb {
     Inspect(inspect::Args),
     Init(init::Args),
     Plan(plan::Args),
+    Report(report::Args),
     Doctor(doctor::Args),
 }
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Init(args) => init::run(&args),
         Verb::Plan(args) => plan::run(&args),
+        Verb::Report(args) => report::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
     };
     match outcome {

@@ -18,6 +18,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::batches::{BatchSource, SourceSettings, StageData};
+use crate::card::Card;
 use crate::embedder::EmbedSettings;
 use crate::evaluate::{Benchmark, Scores};
 use crate::files::{whole_file, whole_folder};
@@ -26,8 +27,10 @@ use crate::models::{self, Opened};
 use crate::progress::StageProgress;
 use crate::reader::Reader;
 use crate::recipe::{Recipe, Stage, Start, Train};
+use crate::run_cards::{RunCards, data_uses};
 use crate::run_folder::Run;
 use crate::scratch::Scratch;
+use crate::tensorboard::EventFile;
 use crate::verbs::soup::{SoupOptions, make_soup};
 use crate::{summary, world};
 
@@ -66,11 +69,15 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
     let rows = job.recipe.stages.iter().map(|stage| Rows::load(stage, &corpus, job.recipe.seed));
     let rows: Vec<Rows> = rows.collect::<Result<_>>()?;
     let start = start_model(job, &corpus, &rows)?;
+    let uses =
+        |(stage, rows): (&Stage, &Rows)| (stage.name.clone(), data_uses(&rows.data, &corpus, job.recipe));
+    let data = job.recipe.stages.iter().zip(&rows).map(uses).collect();
+    let cards = RunCards { recipe: job.recipe, run: job.run, name, data };
     for (stage, rows) in job.recipe.stages.iter().zip(rows) {
-        train_one(job, stage, &start, rows)?;
+        train_one(job, stage, &start, rows, &cards)?;
     }
     let soup = match &job.recipe.soup {
-        Some(soup) => Some(soup_adapters(job, soup, &start)?),
+        Some(soup) => Some(soup_adapters(job, soup, &start, &cards)?),
         None => None,
     };
     if benchmark.tasks.is_empty() {
@@ -78,6 +85,7 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
         return Ok(());
     }
     let columns = measure(job, &benchmark, &start, soup.as_deref())?;
+    write_cards(job, &cards, &columns)?;
     println!("{}", summary::table(&columns));
     let report = summary::write_report(job, name, &benchmark, &columns, &start.processor, started.elapsed())?;
     println!("report: {}", report.display());
@@ -191,7 +199,7 @@ fn draw_start(job: &Job, corpus: &Path, base: &Base, scratch: &Scratch, rows: &[
         })
     };
     let model = scratch.draw(job.recipe.seed, &base.processor, &texts, examples, job.device)?;
-    save(&model, &base.folder)
+    save(&model, &base.folder, None)
 }
 
 /// Rows of each dataset whose pictures and captions the first weights are fitted to, at most.
@@ -209,8 +217,26 @@ fn training_texts(recipe: &Recipe, system_prompt: &str, corpus: &Path) -> Result
     Ok(texts)
 }
 
-fn save(model: &Qwen2Vl, folder: &Path) -> Result<()> {
-    whole_folder(folder, |part| model.save_weights(part).map_err(anyhow::Error::from_boxed))
+fn save(model: &Qwen2Vl, folder: &Path, card: Option<&Card>) -> Result<()> {
+    whole_folder(folder, |part| {
+        model.save_weights(part).map_err(anyhow::Error::from_boxed)?;
+        card.map_or(Ok(()), |card| card.write(part))
+    })
+}
+
+/// Puts the scores into the cards of all that was measured.
+fn write_cards(job: &Job, cards: &RunCards, columns: &[Column]) -> Result<()> {
+    for column in columns {
+        let scores = summary::model_scores(column);
+        if let Some(stage) = job.recipe.stages.iter().find(|stage| stage.name == column.name) {
+            cards.stage(stage, Some(&scores))?.write(&result_folder(job.run, stage))?;
+        } else if let (Some(soup), "soup") = (&job.recipe.soup, column.name.as_str()) {
+            for (folder, adapter) in [("soup/adapter", true), ("soup/model", false)] {
+                cards.soup(soup, adapter, Some(&scores))?.write(&job.run.join(folder))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What a stage leaves: `model/`, or `adapter/` on what it started from.
@@ -248,7 +274,7 @@ fn open_base(job: &Job, stage: &Stage, start: &Base, open: Open) -> Result<Opene
     Ok(Opened { model: base.model.merge_adapter(), ..base })
 }
 
-fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows) -> Result<()> {
+fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows, cards: &RunCards) -> Result<()> {
     let result = result_folder(job.run, stage);
     if result.is_dir() {
         eprintln!("{}: done before", stage.name);
@@ -310,7 +336,9 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows) -> Result<()> {
         job.device,
         settings,
     )?;
-    let mut progress = StageProgress::new(&stage.name, first_step, config.steps);
+    let events = EventFile::create(&run.path, first_step)
+        .with_context(|| format!("a TensorBoard file in {}", run.path.display()))?;
+    let mut progress = StageProgress::new(&stage.name, first_step, config.steps, events);
     let trained = train_stage(
         model,
         &config,
@@ -323,7 +351,7 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows) -> Result<()> {
     progress.finish();
     let temperatures = trained.objective.temperatures_json()?;
     whole_file(&run.path.join(TEMPERATURES_FILE), |file| Ok(file.write_all(temperatures.as_bytes())?))?;
-    save(&trained.encoder, &result)?;
+    save(&trained.encoder, &result, Some(&cards.stage(stage, None)?))?;
     if job.stop.load(Ordering::SeqCst) {
         bail!("stopped after stage `{}`; give the same command again to go on", stage.name);
     }
@@ -363,7 +391,7 @@ fn trainable(
 }
 
 /// Makes `soup/adapter` and `soup/model`; returns the model's folder.
-fn soup_adapters(job: &Job, soup: &crate::recipe::Soup, start: &Base) -> Result<PathBuf> {
+fn soup_adapters(job: &Job, soup: &crate::recipe::Soup, start: &Base, cards: &RunCards) -> Result<PathBuf> {
     let model = job.run.join("soup/model");
     if model.is_dir() {
         return Ok(model);
@@ -380,9 +408,10 @@ fn soup_adapters(job: &Job, soup: &crate::recipe::Soup, start: &Base) -> Result<
     let report = make_soup(&adapters, soup.weights.as_deref(), &options, &folder)?;
     let settings = start.processor.to_json();
     whole_file(&folder.join(ProcessorConfig::FILE), |file| Ok(file.write_all(settings.as_bytes())?))?;
+    cards.soup(soup, true, None)?.write(&folder)?;
     eprintln!("soup: relative error {report:.2e}");
     let base = open_base(job, stages[0], start, models::open)?;
-    save(&base.model.with_adapter(&folder)?.merge_adapter(), &model)?;
+    save(&base.model.with_adapter(&folder)?.merge_adapter(), &model, Some(&cards.soup(soup, false, None)?))?;
     Ok(model)
 }
 

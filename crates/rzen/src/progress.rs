@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use rzen_train::{Observer, StepRecord};
 
+use crate::tensorboard::EventFile;
+
 /// Time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(15);
 
@@ -91,21 +93,22 @@ fn bar(label: &str, count: usize, template: &str) -> ProgressBar {
 /// Watches a stage of training.
 pub struct StageProgress {
     bar: Option<ProgressBar>,
+    events: EventFile,
     started: Instant,
     last_line: Option<Instant>,
     first_step: usize,
 }
 
 impl StageProgress {
-    /// Watches from `first_step` to `steps`.
-    pub fn new(stage: &str, first_step: usize, steps: usize) -> Self {
+    /// Watches from `first_step` to `steps`; `events` gets every step too.
+    pub fn new(stage: &str, first_step: usize, steps: usize, events: EventFile) -> Self {
         let bar = terminal().then(|| {
-            let bar = bar(stage, steps, "{prefix} {bar:30} {pos}/{len} {msg} eta {eta}");
+            let bar = bar(stage, steps, "{prefix} {bar:16} {pos}/{len} eta {eta} {wide_msg}");
             bar.set_position(first_step as u64);
             bar.reset_eta();
             bar
         });
-        StageProgress { bar, started: Instant::now(), last_line: None, first_step }
+        StageProgress { bar, events, started: Instant::now(), last_line: None, first_step }
     }
 
     /// The stage is over.
@@ -118,6 +121,7 @@ impl StageProgress {
 
 impl Observer for StageProgress {
     fn step(&mut self, record: &StepRecord) {
+        self.events.step(record);
         if let Some(bar) = &self.bar {
             bar.set_position(record.step as u64);
             bar.set_message(numbers(record));
@@ -139,14 +143,43 @@ impl Observer for StageProgress {
     }
 }
 
-/// `loss 2.079 accuracy 0.50 12.3 samples/s`.
+/// `loss 2.079 accuracy 0.50 tau image_qa 0.020 12.3 samples/s stall 4 % memory 1.2 GB`.
 fn numbers(record: &StepRecord) -> String {
     let accuracy =
         record.stats.get("accuracy").map_or(String::new(), |share| format!(" accuracy {share:.2}"));
-    format!("loss {:.3}{accuracy} {:.1} samples/s", record.loss, record.samples_per_second)
+    let stall = 100.0 * record.stall_seconds / record.seconds.max(1e-9);
+    let memory = record
+        .peak_memory_bytes
+        .map_or(String::new(), |bytes| format!(" memory {:.1} GB", bytes as f64 / 1e9));
+    format!(
+        "loss {:.3}{accuracy}{} {:.1} samples/s stall {stall:.0} %{memory}",
+        record.loss,
+        temperatures(record),
+        record.samples_per_second
+    )
 }
 
-/// `stage_1 40/200 loss 2.079 accuracy 0.50 12.3 samples/s eta 1:05`.
+/// The temperature of each task, or where they are many the lowest and the highest.
+fn temperatures(record: &StepRecord) -> String {
+    let taus = || record.stats.iter().filter_map(|(name, tau)| Some((name.strip_prefix("tau.")?, *tau)));
+    match taus().count() {
+        0 => String::new(),
+        1..=TASKS_IN_A_LINE => {
+            let each = taus().map(|(task, tau)| format!(" {task} {tau:.3}"));
+            format!(" tau{}", each.collect::<String>())
+        }
+        tasks => {
+            let low = taus().map(|(_, tau)| tau).fold(f32::INFINITY, f32::min);
+            let high = taus().map(|(_, tau)| tau).fold(f32::NEG_INFINITY, f32::max);
+            format!(" tau {low:.3} to {high:.3} ({tasks} tasks)")
+        }
+    }
+}
+
+/// More temperatures than these don't fit beside the rest.
+const TASKS_IN_A_LINE: usize = 3;
+
+/// `stage_1 40/200 loss 2.079 … eta 1:05`.
 fn step_line(record: &StepRecord, left: Duration) -> String {
     let numbers = numbers(record);
     format!("{} {}/{} {numbers} eta {}", record.stage, record.step, record.steps, clock(left))
@@ -181,19 +214,34 @@ mod tests {
             temperature_learning_rate: 1e-4,
             grad_norm: 1.0,
             samples: 16,
+            tokens: 160,
             samples_per_second: 12.34,
-            seconds: 1.3,
+            tokens_per_second: 123.4,
+            seconds: 1.25,
+            stall_seconds: 0.05,
+            peak_memory_bytes: Some(1_230_000_000),
             label: String::new(),
-            stats: [("accuracy".to_owned(), 0.5)].into(),
+            stats: [("accuracy".to_owned(), 0.5), ("tau.image_qa".to_owned(), 0.02)].into(),
         }
     }
 
     #[test]
     fn lines_of_a_stage_say_speed_and_time_left() {
         let line = step_line(&record(40), Duration::from_secs(65));
-        assert_eq!(line, "stage_1 40/200 loss 2.079 accuracy 0.50 12.3 samples/s eta 1:05");
-        let silent = StepRecord { stats: Default::default(), ..record(40) };
-        assert!(!step_line(&silent, Duration::ZERO).contains("accuracy"));
+        assert_eq!(
+            line,
+            "stage_1 40/200 loss 2.079 accuracy 0.50 tau image_qa 0.020 12.3 samples/s stall 4 % memory 1.2 GB eta 1:05"
+        );
+        let silent = StepRecord { stats: Default::default(), peak_memory_bytes: None, ..record(40) };
+        let line = step_line(&silent, Duration::ZERO);
+        assert_eq!(line, "stage_1 40/200 loss 2.079 12.3 samples/s stall 4 % eta 0:00");
+    }
+
+    #[test]
+    fn many_temperatures_are_told_as_a_range() {
+        let stats = (1..=5_u8).map(|i| (format!("tau.task_{i}"), f32::from(i) / 100.0));
+        let many = StepRecord { stats: stats.collect(), ..record(1) };
+        assert_eq!(temperatures(&many), " tau 0.010 to 0.050 (5 tasks)");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::files::{is_temporary, whole_file};
 use crate::recipe::Recipe;
+use crate::report::Measurements;
 
 /// A training run on disk.
 ///
@@ -15,9 +16,11 @@ use crate::recipe::Recipe;
 /// RUN/recipe.toml          the recipe as it was resolved
 /// RUN/world/               the drawn corpus, where the recipe asks for one
 /// RUN/start/               the model that training starts from (random weights, own tokenizer)
-/// RUN/STAGE/               metrics.jsonl, bad_rows.jsonl, checkpoints/, model/ or adapter/ (the result)
+/// RUN/STAGE/               metrics.jsonl, events.out.tfevents.*, bad_rows.jsonl, checkpoints/, and the result,
+///                          model/ or adapter/
 /// RUN/soup/                adapter/ and model/ (adapter merged into its base)
 /// RUN/results/NAME.json    scores of start, each stage and the soup
+/// RUN/results/report.json  the same by query, and the examples: what `rzen report` shows
 /// RUN/report.html
 /// ```
 #[derive(Clone, Debug)]
@@ -57,6 +60,19 @@ impl Run {
             whole_file(&run.join(RECIPE), |file| Ok(file.write_all(text.as_bytes())?))?;
         }
         Ok(run)
+    }
+
+    /// Looks at a run without changing it.
+    ///
+    /// # Errors
+    /// If no run is there, or one whose recipe this version can't read.
+    pub fn look_at(folder: &Path) -> Result<(Self, Recipe)> {
+        let run = Run { folder: folder.to_owned() };
+        let text = run.resolved()?.with_context(|| {
+            format!("{} is no run of rzen; give the --output of a `rzen train`", folder.display())
+        })?;
+        let recipe = Recipe::parse(&text).with_context(|| run.join(RECIPE).display().to_string())?;
+        Ok((run, recipe))
     }
 
     /// A path below the run.
@@ -101,7 +117,7 @@ impl Run {
             );
         }
         if there.soup != recipe.soup {
-            for name in ["soup", "results/soup.json"] {
+            for name in ["soup", "results/soup.json", Measurements::FILE] {
                 self.set_aside(name)?;
             }
             self.empty_removed()?;

@@ -1,21 +1,23 @@
 //! What a training came to: one table of all models, and the report.
 
 use std::io::Cursor;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use rzen_core::{Item, Media, Picture};
 use rzen_data::Loader;
-use rzen_eval::{Metric, RankTask, TaskScore, paired_bootstrap};
+use rzen_eval::{Metric, RankTask, TaskScore};
 use rzen_model::ProcessorConfig;
 
 use crate::evaluate::Benchmark;
 use crate::models;
 use crate::pipeline::{Column, Job};
+use crate::recipe::Recipe;
 use crate::report::{
-    Example, Found, ReportInput, ReportPart, TaskRow, read_curves, write_report as write_html,
+    Example, Found, Measurements, ModelScores, ReportInput, ReportPart, RunCurves, ScoredTask, TaskRow,
+    difference, read_curves, write_report as write_html,
 };
 
 /// The headline metric of each task, a column for each model, with the mean and the mean of hit@1; below it what
@@ -34,7 +36,8 @@ pub fn table(columns: &[Column]) -> String {
     rows.push(mean_row("mean", Some(chance), columns, |column| column.scores.results.mean()));
     let hit_chance = first.scores.results.mean_hit_chance();
     rows.push(mean_row("mean of hit_rate@1", hit_chance, columns, mean_hit));
-    let verdict = hit_verdict(columns).map_or(String::new(), |verdict| format!("\n\n{verdict}"));
+    let models: Vec<ModelScores> = columns.iter().map(model_scores).collect();
+    let verdict = hit_verdict(&models).map_or(String::new(), |verdict| format!("\n\n{verdict}"));
     aligned(&rows) + &verdict
 }
 
@@ -49,15 +52,21 @@ fn mean_row(
     row
 }
 
+/// The scores of a column as they are kept.
+pub fn model_scores(column: &Column) -> ModelScores {
+    let tasks = column.scores.scores.iter().map(ScoredTask::of).collect();
+    ModelScores { name: column.name.clone(), tasks }
+}
+
 fn mean_hit(column: &Column) -> Option<f64> {
     column.scores.results.mean_of(Metric::HIT_AT_1)
 }
 
 /// The mean hit_rate@1 of the last model against chance and against the models before it.
-fn hit_verdict(columns: &[Column]) -> Option<String> {
-    let chance = columns.last()?.scores.results.mean_hit_chance()?;
+fn hit_verdict(models: &[ModelScores]) -> Option<String> {
+    let (_, chance) = models.last()?.hits()?;
     let means: Option<Vec<(&str, f64)>> =
-        columns.iter().map(|column| Some((column.name.as_str(), mean_hit(column)?))).collect();
+        models.iter().map(|model| Some((model.name.as_str(), model.hits()?.0))).collect();
     Some(hit_sentence(&means?, chance))
 }
 
@@ -100,24 +109,47 @@ pub fn write_report(
     processor: &ProcessorConfig,
     duration: Duration,
 ) -> Result<PathBuf> {
-    let mut runs = Vec::new();
-    for stage in &job.recipe.stages {
-        runs.extend(read_curves(&job.run.join(&stage.name).join("metrics.jsonl"))?);
-    }
     let loader = models::loader(processor, PathBuf::new(), job.recipe.data.load.options());
-    let input = ReportInput {
+    let measured = Measurements {
         title: format!("rzen: {name}"),
         summary: facts(job, name, duration),
-        runs,
-        columns: columns.iter().map(|column| column.name.clone()).collect(),
-        table: task_rows(columns),
-        hits: hit_verdict(columns),
+        models: columns.iter().map(model_scores).collect(),
         examples: columns.last().map_or(Vec::new(), |column| examples(&loader, benchmark, column)),
-        notes: notes(columns),
     };
+    measured.save(&job.run.folder)?;
     let path = job.run.join("report.html");
-    write_html(&input, &path)?;
+    write_html(&report_input(stage_curves(job.recipe, &job.run.folder)?, measured), &path)?;
     Ok(path)
+}
+
+/// The curves of a run's stages as far as they have come.
+///
+/// # Errors
+/// If a `metrics.jsonl` can't be read.
+pub fn stage_curves(recipe: &Recipe, run: &Path) -> Result<Vec<RunCurves>> {
+    let mut curves = Vec::new();
+    for stage in &recipe.stages {
+        let path = run.join(&stage.name).join("metrics.jsonl");
+        if path.is_file() {
+            curves.extend(read_curves(&path)?);
+        }
+    }
+    Ok(curves)
+}
+
+/// What the report of one run shows.
+pub fn report_input(runs: Vec<RunCurves>, measured: Measurements) -> ReportInput {
+    let models = &measured.models;
+    ReportInput {
+        runs,
+        columns: models.iter().map(|model| model.name.clone()).collect(),
+        table: task_rows(models),
+        hits: hit_verdict(models),
+        notes: notes(models),
+        title: measured.title,
+        summary: measured.summary,
+        examples: measured.examples,
+    }
 }
 
 fn facts(job: &Job, name: &str, duration: Duration) -> Vec<(String, String)> {
@@ -142,26 +174,25 @@ fn spelled(duration: Duration) -> String {
     }
 }
 
-fn task_rows(columns: &[Column]) -> Vec<TaskRow> {
-    let Some(first) = columns.first() else { return Vec::new() };
-    let row = |(i, task): (usize, &TaskScore)| TaskRow {
+fn task_rows(models: &[ModelScores]) -> Vec<TaskRow> {
+    let Some(first) = models.first() else { return Vec::new() };
+    let value = |model: &ModelScores, name: &str| model.task(name).map_or(f64::NAN, |task| task.value);
+    let row = |task: &ScoredTask| TaskRow {
         task: task.task.clone(),
-        kind: task.kind.0.clone(),
-        metric: task.metric.to_string(),
-        values: columns.iter().map(|column| column.scores.scores[i].headline()).collect(),
+        kind: task.kind.clone(),
+        metric: task.metric.clone(),
+        values: models.iter().map(|model| value(model, &task.task)).collect(),
         chance: Some(task.chance),
     };
-    first.scores.scores.iter().enumerate().map(row).collect()
+    first.tasks.iter().map(row).collect()
 }
 
 /// Says for each earlier model whether the last one is better for sure, query by query.
-fn notes(columns: &[Column]) -> Vec<String> {
-    let Some((last, others)) = columns.split_last() else { return Vec::new() };
-    let values = |column: &Column| -> Vec<f64> {
-        column.scores.scores.iter().flat_map(TaskScore::per_query_values).collect()
-    };
-    let compare = |other: &Column| -> Option<String> {
-        let difference = paired_bootstrap(&values(last), &values(other), 2000, 1).ok()?;
+fn notes(models: &[ModelScores]) -> Vec<String> {
+    let Some((last, others)) = models.split_last() else { return Vec::new() };
+    let compare = |other: &ModelScores| -> Option<String> {
+        let difference =
+            difference(&last.tasks.iter().collect::<Vec<_>>(), &other.tasks.iter().collect::<Vec<_>>())?;
         Some(format!(
             "{} against {}: {:+.3} over all queries, 95 % interval {:+.3} to {:+.3} (paired bootstrap).",
             last.name, other.name, difference.mean_difference, difference.low, difference.high
@@ -244,7 +275,7 @@ fn thumbnail(picture: &Picture) -> ReportPart {
     };
     let mut bytes = Cursor::new(Vec::new());
     small.write_to(&mut bytes, ImageFormat::Jpeg).expect("an RGB picture becomes a JPEG in memory");
-    ReportPart::Image { bytes: bytes.into_inner(), media_type: "image/jpeg" }
+    ReportPart::Image { bytes: bytes.into_inner(), media_type: "image/jpeg".into() }
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ fn metrics(path: &Path) -> Vec<StepRecord> {
     let text = fs::read_to_string(path.join("metrics.jsonl")).unwrap();
     let timeless = |line: &str| StepRecord {
         samples_per_second: 0.0,
+        tokens_per_second: 0.0,
         seconds: 0.0,
+        stall_seconds: 0.0,
+        peak_memory_bytes: None,
         ..serde_json::from_str(line).unwrap()
     };
     text.lines().map(timeless).collect()

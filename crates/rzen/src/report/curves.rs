@@ -31,7 +31,7 @@ pub(super) fn section(runs: &[RunCurves]) -> String {
 }
 
 /// One line for each run.
-fn compare(
+pub(super) fn compare(
     runs: &[RunCurves],
     title: &str,
     unit: &'static str,
@@ -58,7 +58,7 @@ fn points(run: &RunCurves, value: impl Fn(&StepRecord) -> Option<f64>) -> Vec<(f
 }
 
 /// One chart for each run, all with the same axis and colours.
-fn temperatures(runs: &[RunCurves]) -> String {
+pub(super) fn temperatures(runs: &[RunCurves]) -> String {
     let mut tasks: Vec<&str> = Vec::new();
     for (task, _) in runs.iter().flat_map(|run| &run.steps).flat_map(|step| &step.temperatures) {
         if !tasks.contains(&task.as_str()) {

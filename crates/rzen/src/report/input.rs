@@ -1,5 +1,7 @@
 //! What a report is made from.
 
+use serde::{Deserialize, Serialize};
+
 /// Everything that a report shows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReportInput {
@@ -60,10 +62,20 @@ pub struct StepRecord {
     pub accuracy: Option<f64>,
     /// The norm of the gradient before clipping.
     pub grad_norm: Option<f64>,
+    /// Seconds since the record before.
+    pub seconds: Option<f64>,
+    /// Queries since the record before.
+    pub samples: Option<f64>,
+    /// Tokens since the record before.
+    pub tokens: Option<f64>,
+    /// Seconds that steps waited for their batches.
+    pub stall_seconds: Option<f64>,
+    /// The most main memory so far, in bytes.
+    pub peak_memory_bytes: Option<f64>,
 }
 
 /// A query and what was found for it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Example {
     /// The task that the query is from.
     pub task: String,
@@ -84,7 +96,7 @@ pub struct Example {
 }
 
 /// A candidate that was found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Found {
     /// Its content.
     pub parts: Vec<ReportPart>,
@@ -95,17 +107,35 @@ pub struct Found {
 }
 
 /// Something to show.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ReportPart {
     /// Words.
     Text(String),
     /// A picture, best made small before.
     Image {
         /// The file as it would lie on disk.
+        #[serde(with = "as_base64")]
         bytes: Vec<u8>,
         /// `image/png`, `image/jpeg` or another type that browsers show.
-        media_type: &'static str,
+        media_type: String,
     },
     /// The frames of a clip in order.
     Frames(Vec<ReportPart>),
+}
+
+/// Bytes as a string of JSON.
+mod as_base64 {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }

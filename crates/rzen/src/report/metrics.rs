@@ -55,6 +55,11 @@ fn record(step: u64, row: &Map<String, Value>) -> StepRecord {
             .collect(),
         accuracy: number("accuracy"),
         grad_norm: number("grad_norm"),
+        seconds: number("seconds"),
+        samples: number("samples"),
+        tokens: number("tokens"),
+        stall_seconds: number("stall_seconds"),
+        peak_memory_bytes: number("peak_memory_bytes"),
     }
 }
 
@@ -65,7 +70,7 @@ mod tests {
     #[test]
     fn lines_become_curves() {
         let text = concat!(
-            r#"{"stage":"one","step":1,"loss":2.5,"learning_rate":1e-4,"grad_norm":3.0,"tau.image_qa":0.05,"accuracy":0.25}"#,
+            r#"{"stage":"one","step":1,"loss":2.5,"learning_rate":1e-4,"grad_norm":3.0,"seconds":2.0,"tau.image_qa":0.05,"accuracy":0.25}"#,
             "\n\n",
             r#"{"stage":"one","step":2,"loss":null,"stats":{"tau.image_qa":0.04,"accuracy":0.5}}"#,
             "\n",
@@ -87,6 +92,8 @@ mod tests {
                 temperatures: vec![("image_qa".into(), 0.05)],
                 accuracy: Some(0.25),
                 grad_norm: Some(3.0),
+                seconds: Some(2.0),
+                ..StepRecord::default()
             }
         );
         let second = &runs[0].steps[1];

@@ -5,10 +5,12 @@
 
 mod bars;
 mod chart;
+mod compare;
 mod curves;
 mod examples;
 mod html;
 mod input;
+mod measured;
 mod metrics;
 mod story;
 mod table;
@@ -19,7 +21,9 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
+pub use compare::{ComparedRun, write_comparison};
 pub use input::{Example, Found, ReportInput, ReportPart, RunCurves, StepRecord, TaskRow};
+pub use measured::{Measurements, ModelScores, ScoredTask, difference};
 pub use metrics::read_curves;
 
 use html::escape;
@@ -29,7 +33,10 @@ use html::escape;
 /// # Errors
 /// A row of the table with another number of values than there are columns, or a file that can't be written.
 pub fn write_report(input: &ReportInput, path: &Path) -> Result<()> {
-    let page = render(input)?;
+    write_page(&render(input)?, path)
+}
+
+fn write_page(page: &str, path: &Path) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
     fs::write(&temporary, page).and_then(|()| fs::rename(&temporary, path)).map_err(|error| {

@@ -5,7 +5,7 @@ fn png(red: u8) -> ReportPart {
     let picture = image::RgbImage::from_pixel(6, 4, image::Rgb([red, 90, 160]));
     let mut bytes = std::io::Cursor::new(Vec::new());
     picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
-    ReportPart::Image { bytes: bytes.into_inner(), media_type: "image/png" }
+    ReportPart::Image { bytes: bytes.into_inner(), media_type: "image/png".into() }
 }
 
 const NASTY: &str = "</p><script>alert(\"1\")</script> & 'https://example.org/x.png' \u{7}";
@@ -36,6 +36,11 @@ fn run(name: &str, steps: u64) -> RunCurves {
         temperatures: (0..10).map(|task| (format!("task_{task}"), 0.02 + f64::from(task) * 0.01)).collect(),
         accuracy: (step > 1).then_some(0.5),
         grad_norm: Some(f64::from(step as u32 % 5)),
+        seconds: Some(2.0),
+        samples: Some(16.0),
+        tokens: Some(100.0),
+        stall_seconds: Some(0.5),
+        peak_memory_bytes: Some(3e9),
     };
     RunCurves { name: name.into(), steps: (1..=steps).map(step).collect() }
 }

@@ -9,5 +9,6 @@ pub mod inspect;
 pub mod model_options;
 pub mod output;
 pub mod plan;
+pub mod report;
 pub mod soup;
 pub mod train;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 use rzen_merge::{Existing, Ingredient, Method, Soup, merge_into_base, soup_adapters};
 
+use crate::card::{Card, Origin, SoupCard};
 use crate::verbs::output::check_folder;
 
 /// Combine adapters of one base model into one adapter or one model
@@ -123,12 +124,33 @@ pub fn run(args: &Args) -> Result<()> {
         Some(base) => merge_into_base(base, &soup.adapter, &args.output, options.existing())?,
         None => soup.adapter.save(&args.output, options.existing())?,
     }
+    card(args).write(&args.output)?;
     for (module, error) in worst(&soup, 3) {
         println!("{module:<40} relative error {error:.2e}");
     }
     println!("all modules {:<28} relative error {:.2e}", "", soup.report.relative_error);
     println!("{}", args.output.display());
     Ok(())
+}
+
+/// What is known of a soup of adapters from anywhere.
+fn card(args: &Args) -> Card {
+    let share = 1.0 / args.adapters.len() as f64;
+    let weight = |i: usize| args.weights.as_ref().map_or(share, |weights| weights[i]);
+    let ingredients =
+        args.adapters.iter().enumerate().map(|(i, path)| (path.display().to_string(), weight(i)));
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Card {
+        name: name(&args.output),
+        adapter: args.base.is_none(),
+        base: match &args.base {
+            Some(base) => format!("the checkpoint `{}`", name(base)),
+            None => "that of the adapters below".to_owned(),
+        },
+        origin: args.base.as_deref().map(Origin::of).unwrap_or_default(),
+        soup: Some(SoupCard { method: args.method.clone(), ingredients: ingredients.collect() }),
+        ..Card::default()
+    }
 }
 
 /// Combines adapters into the adapter folder `output`; returns the relative error against the exact sum.

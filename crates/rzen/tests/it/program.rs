@@ -133,6 +133,30 @@ fn a_run_leaves_models_scores_and_a_report() {
         assert!(scores["queries"].as_u64().unwrap() > 0, "{task}");
         assert!(scores["hit_rate@1"].as_f64().is_some(), "{task}");
     }
+    for (folder, parts) in [
+        (
+            "first/model",
+            &["library_name: transformers", "| stage1_captions | 40 |", "drawn by rzen itself"][..],
+        ),
+        (
+            "a/adapter",
+            &[
+                "library_name: peft",
+                "## Stage `first`",
+                "## Stage `a`",
+                "| pictures |",
+                "the model of stage `first`",
+            ],
+        ),
+        ("soup/adapter", &["library_name: peft", "| a | 0.5 |", "## Stage `b`"]),
+        ("soup/model", &["library_name: transformers", "| b | 0.5 |", "```toml\nseed = 3"]),
+    ] {
+        let card = String::from_utf8(bytes(&run.join(folder).join("README.md"))).unwrap();
+        let all =
+            [parts, &["| task | metric | score | chance | queries |", "temperature at the end", "| 0.05"]]
+                .concat();
+        all.iter().for_each(|part| assert!(card.contains(part), "{folder} lacks `{part}`: {card}"));
+    }
     let page = String::from_utf8(bytes(&run.join("report.html"))).unwrap();
     assert!(page.contains("</html>") && !page.contains("http://") && !page.contains("https://"));
 }
@@ -579,4 +603,29 @@ fn soups_and_scores_from_the_command_line() {
         refuse(place.path(), &["eval", "--model", &soup, "--data", &world, "--tasks", "nothing"])
             .contains("pictures")
     );
+}
+
+#[test]
+fn reports_are_written_again_and_compare_runs() {
+    let place = tempfile::tempdir().unwrap();
+    let one = run().join("runs/tiny");
+    let two = place.path().join("other");
+    copy_folder(&one, &two);
+    let text = String::from_utf8(bytes(&two.join("recipe.toml"))).unwrap();
+    std::fs::write(two.join("recipe.toml"), text.replace("seed = 3", "seed = 4")).unwrap();
+    let (one, two) = (one.to_str().unwrap(), two.to_str().unwrap());
+    succeed(place.path(), &["report", one, "--output", "again.html"]);
+    assert_eq!(bytes(&place.path().join("again.html")), bytes(&run().join("runs/tiny/report.html")));
+    succeed(place.path(), &["report", one, two]);
+    let page = String::from_utf8(bytes(&place.path().join("comparison.html"))).unwrap();
+    assert!(page.contains("other − tiny") && page.contains("+0.000 <small>(+0.000 to +0.000)"), "{page}");
+    let keys: Vec<&str> = page.split("<code>").skip(1).map(|rest| rest.split('<').next().unwrap()).collect();
+    assert_eq!(keys, ["seed", "3", "4"]);
+    // Before it is measured, a run has curves alone.
+    remove(&place.path().join("other/results"));
+    succeed(place.path(), &["report", two, one]);
+    let page = String::from_utf8(bytes(&place.path().join("comparison.html"))).unwrap();
+    assert!(page.contains("Not scored yet: other.") && page.contains("<polyline"), "{page}");
+    assert!(refuse(place.path(), &["report", "nowhere"]).contains("nowhere is no run"));
+    assert!(refuse(place.path(), &["report", one, one]).contains("given twice"));
 }
