@@ -112,8 +112,7 @@ fn scores(runs: &[ComparedRun]) -> String {
     rows.extend(means(base, &scored, others));
     let lead = format!(
         "The last model of each run. Differences are to <b>{}</b>, with the 95&nbsp;% interval of a paired bootstrap where \
-         both runs answered the same queries; bold ones don't reach 0. Single tasks are many: one of twenty reaches past \
-         its interval by chance.{waiting}",
+         both runs answered the same queries; bold ones don't reach 0. Of twenty tasks that are equal, one is bold by chance.{waiting}",
         escape(&first.name)
     );
     section("Scores by task", &lead, &table(&heads, &rows))

@@ -415,7 +415,7 @@ fn a_training_says_what_came_of_it() {
     }
     let page = std::fs::read_to_string(trained.run.join("report.html")).unwrap();
     assert!(page.contains(verdict) && !page.contains("NaN"), "{verdict}");
-    for words in ["samples/s eta 0:0", "checkpoint ", "measure soup: done"] {
+    for words in ["samples/s stall ", " eta 0:0", "checkpoint ", "measure soup: done"] {
         assert!(trained.lines.contains(words), "{words}: {}", trained.lines);
     }
 }
