@@ -9,9 +9,9 @@ use std::process::{Command, Output, exit};
 use std::sync::atomic::AtomicBool;
 
 use burn_pack::Reader;
-use rzen_train::{StageConfig, StepRecord, latest, train_stage};
+use rzen_train::{StageConfig, latest, train_stage};
 
-use crate::toy::{config, model, model_of, run, source};
+use crate::toy::{self, config, model, model_of, run, source};
 
 const FOLDER: &str = "RZEN_TRAIN_CHILD_FOLDER";
 
@@ -78,12 +78,7 @@ pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn timeless(metrics: &str) -> String {
-    let line = |line: &str| {
-        let record: StepRecord = serde_json::from_str(line).unwrap();
-        let record = StepRecord { seconds: 0.0, samples_per_second: 0.0, ..record };
-        serde_json::to_string(&record).unwrap() + "\n"
-    };
-    metrics.lines().map(line).collect()
+    toy::timeless(metrics).map(|record| serde_json::to_string(&record).unwrap() + "\n").collect()
 }
 
 fn in_order(optimizer: &Path) -> Vec<u8> {

@@ -9,19 +9,11 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::{Device, Tensor};
 use rzen_train::{Checkpoint, Observer, RunFolder, StageConfig, StepRecord, TrainError, latest, train_stage};
 
-use crate::toy::{Toy, bytes, config, model, model_of, run, source, stopping, train};
+use crate::toy::{Toy, bytes, config, model, model_of, run, source, stopping, timeless, train};
 
 fn metrics(path: &Path) -> Vec<StepRecord> {
     let text = fs::read_to_string(path.join("metrics.jsonl")).unwrap();
-    let timeless = |line: &str| StepRecord {
-        samples_per_second: 0.0,
-        tokens_per_second: 0.0,
-        seconds: 0.0,
-        stall_seconds: 0.0,
-        peak_memory_bytes: None,
-        ..serde_json::from_str(line).unwrap()
-    };
-    text.lines().map(timeless).collect()
+    timeless(&text).collect()
 }
 
 fn resume(run: &RunFolder, config: &StageConfig) -> Result<Toy, TrainError> {

@@ -11,7 +11,9 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use rzen_core::{Batch, Encode, Loss, Objective, SaveWeights, Targets};
-use rzen_train::{BoxError, Contrastive, RunFolder, Schedule, StageConfig, TrainBatch, Warmup, train_stage};
+use rzen_train::{
+    BoxError, Contrastive, RunFolder, Schedule, StageConfig, StepRecord, TrainBatch, Warmup, train_stage,
+};
 
 pub type Toy = Contrastive<Perceptron, InfoNce>;
 
@@ -206,4 +208,16 @@ pub fn stopping<'a>(
         stop.store(step == at, Ordering::SeqCst);
         source(step)
     }
+}
+
+/// The lines of `metrics.jsonl` without what no two runs have in common.
+pub fn timeless(metrics: &str) -> impl Iterator<Item = StepRecord> {
+    metrics.lines().map(|line| StepRecord {
+        samples_per_second: 0.0,
+        tokens_per_second: 0.0,
+        seconds: 0.0,
+        stall_seconds: 0.0,
+        peak_memory_bytes: None,
+        ..serde_json::from_str(line).unwrap()
+    })
 }
