@@ -123,28 +123,17 @@ impl StageConfig {
     /// Those don't change what is computed (`recompute` and `checkpointing` do in the last bits; a run that no
     /// longer fits in memory needs them).
     pub fn identity(&self) -> StageConfig {
-        let StageConfig {
-            recompute,
-            checkpointing,
-            threads,
-            checkpoint_every,
-            checkpoint_minutes,
-            keep_last,
-            keep_best,
-            log_every,
-            ..
-        } = StageConfig::default();
-        let own = self.clone();
+        let free = StageConfig::default();
         StageConfig {
-            recompute,
-            checkpointing,
-            threads,
-            checkpoint_every,
-            checkpoint_minutes,
-            keep_last,
-            keep_best,
-            log_every,
-            ..own
+            recompute: free.recompute,
+            checkpointing: free.checkpointing,
+            threads: free.threads,
+            checkpoint_every: free.checkpoint_every,
+            checkpoint_minutes: free.checkpoint_minutes,
+            keep_last: free.keep_last,
+            keep_best: free.keep_best,
+            log_every: free.log_every,
+            ..self.clone()
         }
     }
 

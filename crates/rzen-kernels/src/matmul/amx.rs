@@ -120,9 +120,30 @@ unsafe fn rest(rows: usize, t: &Tile) {
     }
 }
 
+/// Loads sixteen words of 32 lanes.
+macro_rules! lanes {
+    ($x:literal) => {
+        concat!("tileloadd tmm6, [{", $x, "} + {l}]\n", "tileloadd tmm7, [{", $x, "} + {l} + 64]")
+    };
+}
+
+/// Adds up the products of 16 loaded rows and the loaded lanes.
+macro_rules! multiply_half {
+    () => {
+        "tdpbf16ps tmm0, tmm4, tmm6\n tdpbf16ps tmm1, tmm4, tmm7"
+    };
+}
+
+/// The same for 32 rows.
+macro_rules! multiply {
+    () => {
+        concat!(multiply_half!(), "\n tdpbf16ps tmm2, tmm5, tmm6\n tdpbf16ps tmm3, tmm5, tmm7")
+    };
+}
+
 /// A loop over words for 32 rows and 32 lanes: takes up the sums, runs the steps, puts the sums back.
 macro_rules! full_tile {
-    ($t:ident, $count:ident, [$($step:literal,)*], $($inputs:tt)*) => {
+    ($t:ident, $count:ident, [$($step:expr,)*], $($inputs:tt)*) => {
         asm!(
             "test {add:e}, {add:e}",
             "jz 2f",
@@ -158,7 +179,7 @@ macro_rules! full_tile {
 
 /// As `full_tile` for 16 rows.
 macro_rules! half_tile {
-    ($t:ident, $count:ident, [$($step:literal,)*], $($inputs:tt)*) => {
+    ($t:ident, $count:ident, [$($step:expr,)*], $($inputs:tt)*) => {
         asm!(
             "test {add:e}, {add:e}",
             "jz 2f",
@@ -224,24 +245,12 @@ unsafe fn split_steps(t: &Tile, count: usize) {
             [
                 "tileloadd tmm4, [{w} + {ldw}]",
                 "tileloadd tmm5, [{below} + {ldw}]",
-                "tileloadd tmm6, [{x0} + {l}]",
-                "tileloadd tmm7, [{x0} + {l} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm6, [{x1} + {l}]",
-                "tileloadd tmm7, [{x1} + {l} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm6, [{x2} + {l}]",
-                "tileloadd tmm7, [{x2} + {l} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
+                lanes!("x0"),
+                multiply!(),
+                lanes!("x1"),
+                multiply!(),
+                lanes!("x2"),
+                multiply!(),
                 "add {w}, 64",
                 "add {below}, 64",
                 "add {x0}, 2048",
@@ -303,26 +312,14 @@ unsafe fn split_by_split_steps(t: &SplitTile, x: [*const u32; 3], count: usize) 
             [
                 "tileloadd tmm4, [{w0} + {k}]",
                 "tileloadd tmm5, [{w0} + {k} + 1024]",
-                "tileloadd tmm6, [{x0} + {l}]",
-                "tileloadd tmm7, [{x0} + {l} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm6, [{x1} + {l}]",
-                "tileloadd tmm7, [{x1} + {l} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
+                lanes!("x0"),
+                multiply!(),
+                lanes!("x1"),
+                multiply!(),
                 "tileloadd tmm4, [{w1} + {k}]",
                 "tileloadd tmm5, [{w1} + {k} + 1024]",
-                "tileloadd tmm6, [{x2} + {l}]",
-                "tileloadd tmm7, [{x2} + {l} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
+                lanes!("x2"),
+                multiply!(),
                 "add {w0}, 2048",
                 "add {w1}, 2048",
                 "add {x0}, 2048",
@@ -348,19 +345,13 @@ unsafe fn split_by_split_half_steps(t: &SplitTile, x: [*const u32; 3], count: us
             count,
             [
                 "tileloadd tmm4, [{w0} + {k}]",
-                "tileloadd tmm6, [{x0} + {l}]",
-                "tileloadd tmm7, [{x0} + {l} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm6, [{x1} + {l}]",
-                "tileloadd tmm7, [{x1} + {l} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
+                lanes!("x0"),
+                multiply_half!(),
+                lanes!("x1"),
+                multiply_half!(),
                 "tileloadd tmm4, [{w1} + {k}]",
-                "tileloadd tmm6, [{x2} + {l}]",
-                "tileloadd tmm7, [{x2} + {l} + 64]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
+                lanes!("x2"),
+                multiply_half!(),
                 "add {w0}, 1024",
                 "add {w1}, 1024",
                 "add {x0}, 2048",
