@@ -24,6 +24,7 @@ pub mod report;
 pub mod run_cards;
 pub mod run_folder;
 pub mod scratch;
+pub mod stage_data;
 pub mod summary;
 pub mod tensorboard;
 pub mod verbs;

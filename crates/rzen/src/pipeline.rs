@@ -17,7 +17,7 @@ use rzen_train::{Checkpoint, Checkpointing, Contrastive, RunFolder, StageConfig,
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::batches::{BatchSource, SourceSettings, StageData};
+use crate::batches::{BatchSource, SourceSettings};
 use crate::card::Card;
 use crate::embedder::EmbedSettings;
 use crate::evaluate::{Benchmark, Scores};
@@ -30,6 +30,7 @@ use crate::recipe::{Recipe, Stage, Start, Train};
 use crate::run_cards::{RunCards, data_uses};
 use crate::run_folder::Run;
 use crate::scratch::Scratch;
+use crate::stage_data::StageData;
 use crate::tensorboard::EventFile;
 use crate::verbs::soup::{SoupOptions, make_soup};
 use crate::{summary, world};
@@ -81,7 +82,8 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
         None => None,
     };
     if benchmark.tasks.is_empty() {
-        println!("trained: {}; the recipe measures no tasks", job.run.join("").display());
+        let run = job.run.join("");
+        println!("trained: {}; the recipe measures no tasks, `rzen report` shows its curves", run.display());
         return Ok(());
     }
     let columns = measure(job, &benchmark, &start, soup.as_deref())?;
@@ -211,7 +213,7 @@ fn training_texts(recipe: &Recipe, system_prompt: &str, corpus: &Path) -> Result
     let mut seen = std::collections::BTreeSet::new();
     for row in recipe.stages.iter().flat_map(|stage| &stage.datasets) {
         if seen.insert(&row.dataset) {
-            texts.extend(crate::batches::texts(&train_manifest(&corpus.join(&row.dataset))?, corpus)?);
+            texts.extend(crate::stage_data::texts(&train_manifest(&corpus.join(&row.dataset))?, corpus)?);
         }
     }
     Ok(texts)
@@ -228,7 +230,7 @@ fn save(model: &Qwen2Vl, folder: &Path, card: Option<&Card>) -> Result<()> {
 fn write_cards(job: &Job, cards: &RunCards, columns: &[Column]) -> Result<()> {
     for column in columns {
         let scores = summary::model_scores(column);
-        if let Some(stage) = job.recipe.stages.iter().find(|stage| stage.name == column.name) {
+        if let Some(stage) = job.recipe.stage(&column.name) {
             cards.stage(stage, Some(&scores))?.write(&result_folder(job.run, stage))?;
         } else if let (Some(soup), "soup") = (&job.recipe.soup, column.name.as_str()) {
             for (folder, adapter) in [("soup/adapter", true), ("soup/model", false)] {
@@ -396,11 +398,7 @@ fn soup_adapters(job: &Job, soup: &crate::recipe::Soup, start: &Base, cards: &Ru
     if model.is_dir() {
         return Ok(model);
     }
-    let stages: Vec<&Stage> = soup
-        .ingredients
-        .iter()
-        .filter_map(|name| job.recipe.stages.iter().find(|stage| stage.name == *name))
-        .collect();
+    let stages = job.recipe.ingredients(soup);
     let adapters: Vec<PathBuf> = stages.iter().map(|stage| result_folder(job.run, stage)).collect();
     let method = soup.method.name().to_owned();
     let options = SoupOptions { method, rank: soup.rank, density: 0.5, overwrite: true };

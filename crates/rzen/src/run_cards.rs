@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use rzen_loss::TEMPERATURES_FILE;
 use serde_json::Value;
 
-use crate::batches::StageData;
 use crate::card::{Card, DataUse, Origin, SoupCard, StageCard, licence_of};
 use crate::recipe::{Recipe, Soup, Stage, Start, Train};
 use crate::report::ModelScores;
 use crate::run_folder::Run;
+use crate::stage_data::StageData;
 
 /// What the cards of a run are made from.
 pub struct RunCards<'a> {
@@ -52,8 +52,7 @@ impl RunCards<'_> {
     /// # Errors
     /// If the temperatures of a stage can't be read.
     pub fn soup(&self, soup: &Soup, adapter: bool, scores: Option<&ModelScores>) -> Result<Card> {
-        let named = |name: &String| self.recipe.stages.iter().find(|stage| stage.name == *name);
-        let stages: Vec<&Stage> = soup.ingredients.iter().filter_map(named).collect();
+        let stages = self.recipe.ingredients(soup);
         let share = 1.0 / soup.ingredients.len() as f64;
         let weight = |i: usize| soup.weights.as_ref().map_or(share, |weights| weights[i]);
         let ingredients = soup.ingredients.iter().enumerate().map(|(i, name)| (name.clone(), weight(i)));

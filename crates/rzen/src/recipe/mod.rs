@@ -106,7 +106,7 @@ impl Recipe {
 
     fn check_ingredients(&self, soup: &Soup) -> Result<()> {
         for name in &soup.ingredients {
-            let Some(stage) = self.stages.iter().find(|stage| stage.name == *name) else {
+            let Some(stage) = self.stage(name) else {
                 bail!("ingredient `{name}` is no stage; the stages are {}", self.stage_names().join(", "));
             };
             ensure!(matches!(stage.train, Train::Lora(_)), "stage `{name}` trains no adapter");
@@ -122,6 +122,16 @@ impl Recipe {
 
     fn index(&self, name: &str) -> usize {
         self.stages.iter().position(|stage| stage.name == *name).unwrap_or(0)
+    }
+
+    /// The stage of this name.
+    pub fn stage(&self, name: &str) -> Option<&Stage> {
+        self.stages.iter().find(|stage| stage.name == name)
+    }
+
+    /// The stages whose adapters go into the soup, in its order.
+    pub fn ingredients(&self, soup: &Soup) -> Vec<&Stage> {
+        soup.ingredients.iter().filter_map(|name| self.stage(name)).collect()
     }
 
     /// The stage that `stage` starts from; `None` is the recipe's `model`.

@@ -27,3 +27,23 @@ pub fn refuse(folder: &Path, args: &[&str]) -> String {
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
+
+/// The tables of a model and a processor that train in a second: a part of recipes.
+macro_rules! tiny_model {
+    () => {
+        r#"
+[model]
+kind = "scratch"
+vocab_size = 400
+text = { hidden_size = 32, intermediate_size = 48, num_hidden_layers = 2, num_attention_heads = 2, num_key_value_heads = 1 }
+vision = { depth = 1, embed_dim = 32, num_heads = 2, mlp_ratio = 2 }
+[processor]
+system_prompt = "Embed."
+image_tokens = [4, 12]
+frame_tokens = [4, 4]
+num_frames = 2
+pdf_dpi = 36.0
+"#
+    };
+}
+pub(crate) use tiny_model;

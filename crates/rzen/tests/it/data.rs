@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::command::{refuse, succeed};
+use crate::command::{refuse, succeed, tiny_model};
 
 fn write_lines(path: &Path, rows: &[Value]) {
     fs::write(path, rows.iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
@@ -74,15 +74,10 @@ fn an_import_tells_what_it_took_and_leaves_nothing_where_it_fails() {
     }
 }
 
-const RECIPE: &str = r#"
-seed = 5
-[model]
-kind = "scratch"
-vocab_size = 400
-text = { hidden_size = 32, intermediate_size = 48, num_hidden_layers = 2, num_attention_heads = 2, num_key_value_heads = 1 }
-vision = { depth = 1, embed_dim = 32, num_heads = 2, mlp_ratio = 2 }
-[processor]
-system_prompt = "Embed."
+const RECIPE: &str = concat!(
+    "seed = 5\n",
+    tiny_model!(),
+    r#"
 [[stage]]
 name = "one"
 batch_size = 6
@@ -92,7 +87,8 @@ hard_negatives = 2
 datasets = [{ dataset = "d", teacher = { margin = 0.05 } }]
 objective = { symmetric = true }
 training = { learning_rate = 1e-3 }
-"#;
+"#
+);
 
 #[test]
 fn imported_rows_with_answers_labels_groups_and_scores_train() {

@@ -7,10 +7,12 @@ use std::sync::OnceLock;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::command::{refuse, rzen, succeed};
+use crate::command::{refuse, rzen, succeed, tiny_model};
 
-const RECIPE: &str = r#"
-seed = 3
+const RECIPE: &str = concat!(
+    "seed = 3\n",
+    tiny_model!(),
+    r#"
 [data.world]
 captions = 40
 edits = 8
@@ -20,17 +22,6 @@ texts = 12
 instructed = 12
 labels = 8
 queries = 4
-[model]
-kind = "scratch"
-vocab_size = 400
-text = { hidden_size = 32, intermediate_size = 48, num_hidden_layers = 2, num_attention_heads = 2, num_key_value_heads = 1 }
-vision = { depth = 1, embed_dim = 32, num_heads = 2, mlp_ratio = 2 }
-[processor]
-system_prompt = "Embed."
-image_tokens = [4, 12]
-frame_tokens = [4, 4]
-num_frames = 2
-pdf_dpi = 36.0
 [[stage]]
 name = "first"
 batch_size = 8
@@ -60,7 +51,8 @@ epochs = 1
 datasets = [{ dataset = "page_lists" }, { dataset = "clips" }]
 [soup]
 ingredients = ["a", "b"]
-"#;
+"#
+);
 
 /// A run of the tiny recipe, made once for all tests.
 fn run() -> &'static Path {

@@ -6,10 +6,12 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::command::{refuse, rzen, succeed, text};
+use crate::command::{refuse, rzen, succeed, text, tiny_model};
 
-const RECIPE: &str = r#"
-seed = 5
+const RECIPE: &str = concat!(
+    "seed = 5\n",
+    tiny_model!(),
+    r#"
 [data.world]
 captions = 24
 edits = 4
@@ -19,17 +21,6 @@ texts = 8
 instructed = 8
 labels = 8
 queries = 4
-[model]
-kind = "scratch"
-vocab_size = 400
-text = { hidden_size = 32, intermediate_size = 48, num_hidden_layers = 2, num_attention_heads = 2, num_key_value_heads = 1 }
-vision = { depth = 1, embed_dim = 32, num_heads = 2, mlp_ratio = 2 }
-[processor]
-system_prompt = "Embed."
-image_tokens = [4, 12]
-frame_tokens = [4, 4]
-num_frames = 2
-pdf_dpi = 36.0
 [[stage]]
 name = "first"
 batch_size = 8
@@ -61,7 +52,8 @@ objective = { alpha = 0.0, delta = 2.0 }
 training = { learning_rate = 1e-2, checkpointing = "blocks" }
 [soup]
 ingredients = ["a", "b"]
-"#;
+"#
+);
 
 /// The folder of a run of the tiny recipe, and what the training printed.
 struct Trained {

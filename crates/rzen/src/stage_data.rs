@@ -1,0 +1,247 @@
+//! What a stage draws from: the rows of its datasets, and which of them make the batch of each step.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rzen_core::{Origin, Part, Sample};
+use rzen_data::{
+    BadRows, DatasetSpec, LoadedSample, PlannedBatch, PlannedRow, RowKeys, TeacherFilter, draw_positive,
+    each_positive, epoch_plan, row_keys, train_manifest, train_rows,
+};
+
+use crate::augment::Augment;
+use crate::reader::{Reader, read_samples};
+use crate::recipe::Stage;
+
+/// The rows of a stage's datasets, and which of them make the batch of each step.
+pub struct StageData {
+    pub(crate) samples: Vec<Vec<Sample>>,
+    weights: Vec<f64>,
+    augments: Vec<Augment>,
+    seed: u64,
+    tasks: Vec<String>,
+    pub(crate) plan: Vec<PlannedBatch>,
+    /// The first step of each epoch.
+    pub(crate) epochs: Vec<usize>,
+    pub(crate) share_hard_negatives: bool,
+    false_negatives: usize,
+}
+
+impl StageData {
+    /// Reads the manifests that `stage` names under `corpus` and plans every step of it.
+    ///
+    /// # Errors
+    /// Names the manifest and the row, or the dataset that is too small.
+    pub fn load(stage: &Stage, corpus: &Path, seed: u64) -> Result<Self> {
+        let (mut samples, mut specs, mut augments) = (Vec::new(), Vec::new(), Vec::new());
+        for row in &stage.datasets {
+            let manifest = train_manifest(&corpus.join(&row.dataset))?;
+            let by_name = rows_by_name(&manifest, corpus, stage, row.teacher.as_ref())?;
+            let wanted: Vec<String> = match &row.rows {
+                Some(names) => names.clone(),
+                None => by_name.iter().map(|(name, _)| name.clone()).collect(),
+            };
+            for name in wanted {
+                let Some((_, rows)) = by_name.iter().find(|(other, _)| *other == name) else {
+                    let names: Vec<&str> = by_name.iter().map(|(name, _)| name.as_str()).collect();
+                    bail!(
+                        "{}: no row has the name `{name}`; there are {}",
+                        manifest.display(),
+                        names.join(", ")
+                    );
+                };
+                specs.push(DatasetSpec {
+                    name: name.clone(),
+                    len: rows.len(),
+                    cap: row.cap,
+                    weight: row.weight,
+                    group: row.group.clone(),
+                });
+                samples.push(rows.clone());
+                augments.push(row.augment);
+            }
+        }
+        let mut tasks: Vec<String> = samples.iter().flatten().map(|sample| sample.task.0.clone()).collect();
+        tasks.sort();
+        tasks.dedup();
+        let (plan, epochs) = plan(stage, &specs, &samples, seed)?;
+        let weights = specs.iter().map(|spec| spec.weight).collect();
+        let false_negatives = samples.iter().flatten().map(|sample| sample.false_negatives.len()).sum();
+        Ok(StageData {
+            samples,
+            weights,
+            augments,
+            seed,
+            tasks,
+            plan,
+            epochs,
+            share_hard_negatives: stage.share_hard_negatives,
+            false_negatives,
+        })
+    }
+
+    /// Optimizer steps in the stage.
+    pub fn steps(&self) -> usize {
+        self.plan.len()
+    }
+
+    /// The tasks that occur, sorted; each gets a temperature.
+    pub fn tasks(&self) -> &[String] {
+        &self.tasks
+    }
+
+    /// Changes the items of a sample as its dataset wants it: a function of seed, step and place.
+    pub(crate) fn augment(&self, sample: &mut LoadedSample, dataset: usize, step: usize, place: usize) {
+        let augment = self.augments[dataset];
+        let seed = self.seed ^ ((step as u64) << 32 | (place as u64) << 8);
+        let items = [&mut sample.query, &mut sample.positive].into_iter().chain(&mut sample.hard_negatives);
+        for (item, seed) in items.zip(seed..) {
+            augment.apply(item, seed);
+        }
+    }
+
+    /// A row with the positive that the epoch of `step` uses.
+    pub(crate) fn sample(&self, row: PlannedRow, step: usize) -> Cow<'_, Sample> {
+        let epoch = self.epochs.partition_point(|first| *first <= step) - 1;
+        draw_positive(&self.samples[row.dataset][row.row], self.seed, epoch as u64)
+    }
+
+    /// Rows of the same source as the batch of `step` that are not in it, in the order of the steps to
+    /// come; after the last step comes the first.
+    pub(crate) fn fillers(&self, step: usize) -> impl Iterator<Item = PlannedRow> {
+        let planned = &self.plan[step];
+        let others = self.plan.iter().cycle().skip(step + 1).take(self.plan.len() - 1);
+        let rows = others.filter(|other| other.source == planned.source).flat_map(|other| &other.rows);
+        let mut seen: HashSet<PlannedRow> = planned.rows.iter().copied().collect();
+        rows.copied().filter(move |row| seen.insert(*row))
+    }
+
+    /// Strikes the rows off the list that are gone from the manifests or can be read by now.
+    pub(crate) fn forget_mended(&self, reader: &Reader, bad_rows: &mut BadRows) -> Result<()> {
+        if bad_rows.count() == 0 {
+            return Ok(());
+        }
+        let key = |origin: &Origin| (origin.file.display().to_string(), origin.line);
+        let known: HashMap<_, _> =
+            self.samples.iter().flatten().map(|sample| (key(&sample.origin), sample)).collect();
+        let is_bad = |manifest: &str, line: usize| match known.get(&(manifest.to_owned(), line)) {
+            Some(sample) => {
+                each_positive(sample).any(|sample| !read_samples(reader, &[&sample], |_| {}).1.is_empty())
+            }
+            None => false,
+        };
+        Ok(bad_rows.keep(is_bad)?)
+    }
+
+    /// The rows of each dataset that takes part.
+    pub fn drawn(&self) -> impl Iterator<Item = &[Sample]> {
+        let drawn = self.samples.iter().zip(&self.weights).filter(|(_, weight)| **weight > 0.0);
+        drawn.map(|(rows, _)| rows.as_slice())
+    }
+
+    /// Hard negatives that a teacher takes for answers and that are therefore none.
+    pub fn false_negatives(&self) -> usize {
+        self.false_negatives
+    }
+
+    /// Each manifest with its rows, and the different ones of them that some step draws.
+    pub fn manifests(&self) -> Vec<(&Path, usize, usize)> {
+        let different: HashSet<PlannedRow> =
+            self.plan.iter().flat_map(|batch| &batch.rows).copied().collect();
+        let mut drawn = vec![0; self.samples.len()];
+        different.iter().for_each(|row| drawn[row.dataset] += 1);
+        let mut found: Vec<(&Path, usize, usize)> = Vec::new();
+        for (rows, drawn) in self.samples.iter().zip(drawn) {
+            let Some(first) = rows.first() else { continue };
+            match found.iter_mut().find(|(manifest, _, _)| **manifest == *first.origin.file) {
+                Some(entry) => (entry.1, entry.2) = (entry.1 + rows.len(), entry.2 + drawn),
+                None => found.push((&first.origin.file, rows.len(), drawn)),
+            }
+        }
+        found
+    }
+
+    /// Rows that the stage may draw from.
+    pub fn num_rows(&self) -> usize {
+        self.samples.iter().map(Vec::len).sum()
+    }
+}
+
+/// The rows of a manifest, by their `name`, in the order of the file.
+pub(crate) fn rows_by_name(
+    manifest: &Path,
+    corpus: &Path,
+    stage: &Stage,
+    teacher: Option<&TeacherFilter>,
+) -> Result<Vec<(String, Vec<Sample>)>> {
+    let mut by_name: Vec<(String, Vec<Sample>)> = Vec::new();
+    for mut sample in train_rows(manifest, corpus)? {
+        if !stage.instructions {
+            sample.query.instruction = None;
+        }
+        if let Some(teacher) = teacher {
+            teacher.apply(&mut sample)?;
+        }
+        sample.hard_negatives.truncate(stage.hard_negatives);
+        match by_name.iter_mut().find(|(other, _)| *other == sample.name) {
+            Some((_, rows)) => rows.push(sample),
+            None => by_name.push((sample.name.clone(), vec![sample])),
+        }
+    }
+    Ok(by_name)
+}
+
+/// Epoch after epoch until `epochs` are full, and the first step of each.
+fn plan(
+    stage: &Stage,
+    specs: &[DatasetSpec],
+    samples: &[Vec<Sample>],
+    seed: u64,
+) -> Result<(Vec<PlannedBatch>, Vec<usize>)> {
+    let keys_of = |e: u64| -> Vec<Vec<RowKeys>> {
+        let key = |sample: &Sample| row_keys(&draw_positive(sample, seed, e));
+        samples.iter().map(|rows| rows.iter().map(key).collect()).collect()
+    };
+    let epoch = |e: u64, keys: &[Vec<RowKeys>]| {
+        epoch_plan(seed, e, specs, stage.batch_size, Some(keys))
+            .with_context(|| format!("stage `{}`", stage.name))
+    };
+    // Every epoch has the same where each row has one positive.
+    let vary = samples.iter().flatten().any(|sample| !sample.other_positives.is_empty());
+    let mut keys = keys_of(0);
+    let mut batches = epoch(0, &keys)?;
+    let mut firsts = vec![0];
+    let steps = ((batches.len() as f64 * stage.epochs).round() as usize).max(1);
+    for e in 1.. {
+        if batches.len() >= steps {
+            break;
+        }
+        firsts.push(batches.len());
+        if vary {
+            keys = keys_of(e);
+        }
+        batches.extend(epoch(e, &keys)?);
+    }
+    batches.truncate(steps);
+    Ok((batches, firsts))
+}
+
+/// Every text of a manifest's rows, with the instructions.
+///
+/// # Errors
+/// Names the manifest and the row.
+pub fn texts(manifest: &Path, corpus: &Path) -> Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for sample in train_rows(manifest, corpus)? {
+        for item in std::iter::once(&sample.query).chain(sample.positives()).chain(&sample.hard_negatives) {
+            texts.extend(item.instruction.clone());
+            texts.extend(item.content.iter().filter_map(|part| match part {
+                Part::Text(text) => Some(text.clone()),
+                _ => None,
+            }));
+        }
+    }
+    Ok(texts)
+}
