@@ -1,4 +1,4 @@
-//! Memory and time of training: one pass over a micro-batch, or a whole cached step; prints one line of JSON.
+//! Memory and time of training: passes over a micro-batch, or whole cached steps; prints one line of JSON.
 
 use std::path::Path;
 use std::time::Instant;
@@ -6,11 +6,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, FloatDType, GradientCheckpointingStrategy, Int, Tensor};
+use cpu_time::ProcessTime;
 use rzen_core::{Batch, Encode, Picture, Targets, encode_with_graph};
-use rzen_loss::InfoNceConfig;
+use rzen_loss::{InfoNce, InfoNceConfig};
 use rzen_model::{
-    AdapterConfig, Collator, Encoded, EncoderInput, PositionMode, Processor, ProcessorConfig, Qwen2Vl,
-    all_linear, picture_patches,
+    AdapterConfig, Collator, Encoded, EncoderInput, ItemShape, PositionMode, Processor, ProcessorConfig,
+    Qwen2Vl, TrainingShape, all_linear, picture_patches,
 };
 use rzen_train::{
     Checkpointing, Contrastive, Optimizer, StageConfig, StepOptions, cached_gradients, clip_gradients,
@@ -18,16 +19,18 @@ use rzen_train::{
 };
 use serde_json::json;
 
-const USAGE: &str = "train pass|step none|burn|blocks MODEL RANK WORK...
+const USAGE: &str = "train pass|step none|burn|blocks MODEL RANK REPEAT WORK...
 pass: forwards and backwards through one micro-batch of all works
-step: a cached step of rows whose query is a text and whose positive is a work, one work in a micro-batch
+step: a cached step of rows whose query is a text and whose positive is of a work, each work a micro-batch
 none: one graph; burn: the same with burn's own checkpointing (a pass only); blocks: block by block
-WORK: text:128 (tokens) or picture:224x224 (pixels); RANK of an adapter of every layer";
+WORK: text:8x128 (items, tokens) or picture:2x224x224 (items, pixels); RANK of an adapter of every layer
+REPEAT: runs that are measured; several follow one that is not";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [what, way, folder, rank, works @ ..] = &args[..] else { bail!("{USAGE}") };
+    let [what, way, folder, rank, repeat, works @ ..] = &args[..] else { bail!("{USAGE}") };
     let (folder, rank) = (Path::new(folder), rank.parse().context("RANK is a number")?);
+    let repeat: usize = repeat.parse().context("REPEAT is a number")?;
     let device = Device::flex();
     let blocks = way == "blocks";
     let model = match blocks {
@@ -37,71 +40,111 @@ fn main() -> Result<()> {
     let adapter = AdapterConfig { rank, alpha: rank as f64, rank_stabilized: false, targets: all_linear() };
     let model = model.with_new_adapter(&adapter, 1)?;
     let processor = Processor::load(folder)?;
-    let items: Vec<Encoded> = works.iter().map(|work| prepare(work, &processor)).collect::<Result<_>>()?;
-    let collator = Collator::new(model.config(), processor.special(), PositionMode::Mrope, &device);
+    let parts: Vec<Vec<Encoded>> =
+        works.iter().map(|work| prepare(work, &processor)).collect::<Result<_>>()?;
+    let items: Vec<&Encoded> = parts.iter().flatten().collect();
+    let config = model.config().clone();
+    let collator = Collator::new(&config, processor.special(), PositionMode::Mrope, &device);
     let collate = |items: &[&Encoded]| collator.collate(items);
     // The peak counts from here.
     std::fs::write("/proc/self/clear_refs", "5").context("memory is measured on Linux alone")?;
     let loaded = resident("VmRSS");
-    let started = Instant::now();
-    let loss = match (what.as_str(), way.as_str()) {
+    let mut run: Box<dyn FnMut() -> f32> = match (what.as_str(), way.as_str()) {
         ("pass", "none" | "burn" | "blocks") => {
-            let input = collate(&items.iter().collect::<Vec<_>>());
-            pass(if way == "burn" { by_burn(model) } else { model }, input, blocks)
+            let (input, model) = (collate(&items), if way == "burn" { by_burn(model) } else { model });
+            Box::new(move || pass(&model, input.clone(), blocks))
         }
         ("step", "none" | "blocks") => {
-            let batch = batch(&items, &collate, &device);
-            step(model, &batch, if blocks { Checkpointing::Blocks } else { Checkpointing::None })?
+            let batch = batch(&parts, &collate, &device);
+            let checkpointing = if blocks { Checkpointing::Blocks } else { Checkpointing::None };
+            let mut trainer = Trainer::new(model, checkpointing)?;
+            Box::new(move || trainer.step(&batch))
         }
         _ => bail!("{USAGE}"),
     };
-    let seconds = started.elapsed().as_secs_f64();
+    let mut loss = if repeat > 1 { run() } else { f32::NAN };
+    let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+    for _ in 0..repeat {
+        let (started, used) = (Instant::now(), ProcessTime::now());
+        loss = run();
+        wall.push(started.elapsed().as_secs_f64());
+        cpu.push(used.elapsed().as_secs_f64());
+    }
     let tokens: usize = items.iter().map(|item| item.input_ids.len()).sum();
     let patches: usize = items.iter().flat_map(|item| &item.pictures).map(|x| x.rows.len() / 1176).sum();
     let peak = resident("VmHWM");
+    // As `rzen plan` has it, where all items are alike.
+    let training = TrainingShape {
+        adapter: Some(adapter),
+        embed_twice: what == "step",
+        by_blocks: blocks,
+        side_by_side: 1,
+    };
+    let (merged, item) = (config.vision.merge_unit(), items[0]);
+    let pictures: Vec<usize> =
+        item.pictures.iter().map(|picture| picture.grid_thw.iter().product::<usize>() / merged).collect();
+    let like = ItemShape { words: item.input_ids.len() - pictures.iter().sum::<usize>(), pictures };
+    let predicted = config.training_memory(&training, 4, (&like, parts[0].len())).activations / 1e6;
     println!(
         "{}",
         json!({
-            "way": way, "tokens": tokens, "patches": patches, "seconds": seconds, "loss": loss,
-            "loaded_mb": loaded, "peak_mb": peak, "more_mb": peak - loaded,
+            "way": way, "samples": items.len(), "tokens": tokens, "patches": patches, "wall_s": wall, "cpu_s": cpu,
+            "loss": loss, "loaded_mb": loaded, "peak_mb": peak, "more_mb": peak - loaded,
+            "predicted_more_mb": predicted.round(),
         })
     );
     Ok(())
 }
 
 /// The sum of all numbers, pulled back.
-fn pass(model: Qwen2Vl, input: EncoderInput, blocks: bool) -> f32 {
+fn pass(model: &Qwen2Vl, input: EncoderInput, blocks: bool) -> f32 {
     let (embedding, pullback) =
-        if blocks { model.encode_by_blocks(input) } else { encode_with_graph(&model, input) };
+        if blocks { model.encode_by_blocks(input) } else { encode_with_graph(model, input) };
     let gradients = pullback(embedding.ones_like());
     assert!(!gradients.is_empty());
     embedding.sum().into_scalar()
 }
 
-fn step(model: Qwen2Vl, batch: &Batch<EncoderInput>, checkpointing: Checkpointing) -> Result<f32> {
-    let config = StageConfig::default();
-    let objective = InfoNceConfig::default().init(&model.device())?;
-    let model = Contrastive { encoder: model, objective };
-    let mut optimizer = Optimizer::new(&model, &config);
-    let options = StepOptions { checkpointing, ..StepOptions::default() };
-    let (stats, gradients) = cached_gradients(&model, batch, options);
-    let norm = gradient_norm(&model, &gradients).total;
-    let gradients = clip_gradients(&model, gradients, norm, config.max_grad_norm);
-    optimizer.step(model, gradients, config.learning_rates(config.steps / 2));
-    Ok(stats.loss.into_scalar())
+/// Steps of a stage.
+struct Trainer {
+    model: Option<Contrastive<Qwen2Vl, InfoNce>>,
+    optimizer: Optimizer,
+    config: StageConfig,
+    options: StepOptions,
+}
+
+impl Trainer {
+    fn new(model: Qwen2Vl, checkpointing: Checkpointing) -> Result<Self> {
+        let config = StageConfig::default();
+        let objective = InfoNceConfig::default().init(&model.device())?;
+        let model = Contrastive { encoder: model, objective };
+        let optimizer = Optimizer::new(&model, &config);
+        let options = StepOptions { checkpointing, ..StepOptions::default() };
+        Ok(Trainer { model: Some(model), optimizer, config, options })
+    }
+
+    fn step(&mut self, batch: &Batch<EncoderInput>) -> f32 {
+        let (config, model) = (&self.config, self.model.take().expect("each step gives it back"));
+        let (stats, gradients) = cached_gradients(&model, batch, self.options);
+        let norm = gradient_norm(&model, &gradients).total;
+        let gradients = clip_gradients(&model, gradients, norm, config.max_grad_norm);
+        self.model = Some(self.optimizer.step(model, gradients, config.learning_rates(config.steps / 2)));
+        stats.loss.into_scalar()
+    }
 }
 
 /// A row for each item: a text of a few words asks for it.
 fn batch(
-    items: &[Encoded],
+    parts: &[Vec<Encoded>],
     collate: &dyn Fn(&[&Encoded]) -> EncoderInput,
     device: &Device,
 ) -> Batch<EncoderInput> {
-    let queries: Vec<Encoded> = (0..items.len() as u32).map(|i| words(i + 1, 16)).collect();
-    let positive = Tensor::<1, Int>::arange(0..items.len() as i64, device);
+    let rows = parts.iter().map(Vec::len).sum::<usize>() as u32;
+    let queries: Vec<Encoded> = (0..rows).map(|i| words(i + 1, 16)).collect();
+    let positive = Tensor::<1, Int>::arange(0..i64::from(rows), device);
     Batch {
         queries: vec![collate(&queries.iter().collect::<Vec<_>>())],
-        candidates: items.iter().map(|item| collate(&[item])).collect(),
+        candidates: parts.iter().map(|part| collate(&part.iter().collect::<Vec<_>>())).collect(),
         targets: Targets { task: positive.zeros_like(), positive, owner: None, exempt: None },
     }
 }
@@ -123,13 +166,13 @@ fn by_burn(model: Qwen2Vl) -> Qwen2Vl {
     model.train().map(&mut Balanced)
 }
 
-fn prepare(work: &str, processor: &Processor) -> Result<Encoded> {
+fn prepare(work: &str, processor: &Processor) -> Result<Vec<Encoded>> {
     let (kind, sizes) = work.split_once(':').context("a work is a kind, a colon and sizes")?;
     let sizes: Vec<u32> = sizes.split('x').map(str::parse).collect::<Result<_, _>>()?;
-    match (kind, &sizes[..]) {
-        ("text", &[length]) => Ok(words(length, length)),
+    let one = |item: u32| match (kind, &sizes[1..]) {
+        ("text", &[length]) => Ok(words(100 + item, length)),
         ("picture", &[height, width]) => {
-            let byte = |i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8;
+            let byte = |i: u32| (i.wrapping_mul(2_654_435_761).wrapping_add(item << 20) >> 24) as u8;
             let picture = Picture::new(width, height, (0..width * height * 3).map(byte).collect());
             // As large as it is.
             let patches = picture_patches(&ProcessorConfig::default(), &picture, [1, usize::MAX / 4096]);
@@ -141,7 +184,8 @@ fn prepare(work: &str, processor: &Processor) -> Result<Encoded> {
             Ok(Encoded { input_ids, pictures: vec![patches] })
         }
         _ => bail!("`{work}` is no work"),
-    }
+    };
+    (0..sizes[0]).map(one).collect()
 }
 
 /// Other tokens for each seed.

@@ -18,6 +18,56 @@ pub struct PairedDifference {
     pub p: f64,
 }
 
+/// Draws runs and queries anew `samples` times, with replacement, and looks at the mean over tasks of the differences.
+///
+/// `differences` of a task hold a row for each run (of one seed in both), and in it the difference for each query. A
+/// resample draws as many runs as there are, the same ones in every task, and for each of them and each task as many of its
+/// queries as it has; tasks count alike, however many queries they have. So the interval holds what seeds and queries do,
+/// as far as the few runs tell.
+///
+/// The result depends on `seed` but on no thread.
+///
+/// # Errors
+/// No task, a task without runs or queries, or tasks of which not all have the same runs and queries.
+///
+/// # Panics
+/// If `samples` is 0.
+pub fn bootstrap_of_tasks(
+    differences: &[Vec<Vec<f64>>],
+    samples: usize,
+    seed: u64,
+) -> Result<PairedDifference, EvalError> {
+    let runs = differences.first().map_or(0, Vec::len);
+    for task in differences {
+        let queries = task.first().map_or(0, Vec::len);
+        if task.len() != runs || queries == 0 {
+            return Err(EvalError::Unpaired { first: runs, second: task.len() });
+        }
+        if let Some(other) = task.iter().find(|run| run.len() != queries) {
+            return Err(EvalError::Unpaired { first: queries, second: other.len() });
+        }
+    }
+    if runs == 0 {
+        return Err(EvalError::Unpaired { first: 0, second: 0 });
+    }
+    let over_tasks = |one: &mut dyn FnMut(&[Vec<f64>]) -> f64| {
+        differences.iter().map(|task| one(task)).sum::<f64>() / differences.len() as f64
+    };
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let resampled = |sample: u64| {
+        let mut draw = Draw::new(seed, sample);
+        let chosen: Vec<usize> = (0..runs).map(|_| draw.below(runs)).collect();
+        over_tasks(&mut |task| {
+            let of_run = |draw: &mut Draw, run: &[f64]| {
+                (0..run.len()).map(|_| run[draw.below(run.len())]).sum::<f64>() / run.len() as f64
+            };
+            chosen.iter().map(|run| of_run(&mut draw, &task[*run])).sum::<f64>() / runs as f64
+        })
+    };
+    let found = over_tasks(&mut |task| task.iter().map(|run| mean(run)).sum::<f64>() / runs as f64);
+    Ok(PairedDifference::of(found, samples, resampled))
+}
+
 /// Draws the queries anew `samples` times, with replacement, and looks at the mean of `a − b`.
 ///
 /// The result depends on `seed` but on no thread.
@@ -36,36 +86,46 @@ pub fn paired_bootstrap(
     if a.len() != b.len() || a.is_empty() {
         return Err(EvalError::Unpaired { first: a.len(), second: b.len() });
     }
-    assert!(samples > 0, "a bootstrap needs samples");
     let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
-    let mut means: Vec<f64> = (0..samples)
-        .into_par_iter()
-        .map(|sample| resampled_mean(&differences, seed, sample as u64))
-        .collect();
-    means.sort_by(f64::total_cmp);
-    let below = means.iter().filter(|mean| **mean <= 0.0).count();
-    let above = means.iter().filter(|mean| **mean >= 0.0).count();
-    // One is added on both sides of the fraction: p can't be 0 after finitely many samples.
-    let p = 2.0 * (below.min(above) + 1) as f64 / (samples + 1) as f64;
-    let outside = samples * 25 / 1000;
-    Ok(PairedDifference {
-        mean_difference: differences.iter().sum::<f64>() / differences.len() as f64,
-        low: means[outside],
-        high: means[samples - 1 - outside],
-        p: p.min(1.0),
-    })
+    let count = differences.len();
+    let resampled = |sample: u64| {
+        let mut draw = Draw::new(seed, sample);
+        (0..count).map(|_| differences[draw.below(count)]).sum::<f64>() / count as f64
+    };
+    Ok(PairedDifference::of(differences.iter().sum::<f64>() / count as f64, samples, resampled))
 }
 
-fn resampled_mean(differences: &[f64], seed: u64, sample: u64) -> f64 {
-    let mut state = mix(seed).wrapping_add(mix(!sample));
-    let sum: f64 = (0..differences.len())
-        .map(|_| {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let at = (u128::from(mix(state)) * differences.len() as u128) >> 64;
-            differences[at as usize]
-        })
-        .sum();
-    sum / differences.len() as f64
+impl PairedDifference {
+    fn of(mean_difference: f64, samples: usize, resampled: impl Fn(u64) -> f64 + Sync + Send) -> Self {
+        assert!(samples > 0, "a bootstrap needs samples");
+        let mut means: Vec<f64> = (0..samples as u64).into_par_iter().map(resampled).collect();
+        means.sort_by(f64::total_cmp);
+        let below = means.iter().filter(|mean| **mean <= 0.0).count();
+        let above = means.iter().filter(|mean| **mean >= 0.0).count();
+        // One is added on both sides of the fraction: p can't be 0 after finitely many samples.
+        let p = 2.0 * (below.min(above) + 1) as f64 / (samples + 1) as f64;
+        let outside = samples * 25 / 1000;
+        PairedDifference {
+            mean_difference,
+            low: means[outside],
+            high: means[samples - 1 - outside],
+            p: p.min(1.0),
+        }
+    }
+}
+
+/// Numbers of one resample.
+struct Draw(u64);
+
+impl Draw {
+    fn new(seed: u64, sample: u64) -> Self {
+        Draw(mix(seed).wrapping_add(mix(!sample)))
+    }
+
+    fn below(&mut self, count: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        ((u128::from(mix(self.0)) * count as u128) >> 64) as usize
+    }
 }
 
 /// The output function of SplitMix64 (Steele, Lea and Flood 2014).
@@ -103,6 +163,30 @@ mod tests {
         assert_eq!(forth, paired_bootstrap(&a, &b, 501, 1).unwrap());
         assert_ne!(forth, paired_bootstrap(&a, &b, 501, 2).unwrap());
         assert!(forth.low < forth.mean_difference && forth.mean_difference < forth.high);
+    }
+
+    #[test]
+    fn tasks_count_alike_and_runs_are_drawn_too() {
+        // Two runs that differ by 0.1 and 0.3 on every query of two tasks of unequal size.
+        let task = |queries: usize| vec![vec![0.1; queries], vec![0.3; queries]];
+        let found = bootstrap_of_tasks(&[task(3), task(50)], 2000, 1).unwrap();
+        assert!((found.mean_difference - 0.2).abs() < 1e-12);
+        // A quarter of the resamples draws the first run twice, a quarter the second.
+        assert!((found.low - 0.1).abs() < 1e-12 && (found.high - 0.3).abs() < 1e-12, "{found:?}");
+        // One run: as the bootstrap of its queries.
+        let a: Vec<f64> = (0..400).map(|i| if i % 20 < 11 { 1.0 } else { -1.0 }).collect();
+        let one = bootstrap_of_tasks(&[vec![a.clone()]], 4000, 7).unwrap();
+        let plain = paired_bootstrap(&a, &[0.0; 400], 4000, 7).unwrap();
+        assert!(
+            (one.low - plain.low).abs() < 0.01 && (one.high - plain.high).abs() < 0.01,
+            "{one:?} {plain:?}"
+        );
+        // The small task weighs as much as the large one.
+        let uneven = [vec![vec![1.0, 0.0]], vec![vec![0.0; 98]]];
+        assert!((bootstrap_of_tasks(&uneven, 10, 1).unwrap().mean_difference - 0.25).abs() < 1e-12);
+        for wrong in [vec![], vec![vec![]], vec![vec![vec![]]], vec![vec![vec![1.0], vec![1.0, 2.0]]]] {
+            assert!(bootstrap_of_tasks(&wrong, 10, 1).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

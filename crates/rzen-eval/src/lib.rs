@@ -26,7 +26,7 @@ mod similarity;
 mod table;
 mod task;
 
-pub use bootstrap::{PairedDifference, paired_bootstrap};
+pub use bootstrap::{PairedDifference, bootstrap_of_tasks, paired_bootstrap};
 pub use cache::EmbeddingCache;
 pub use error::{EmbedProblem, EvalError, QueryProblem};
 pub use metric::{Metric, UnknownMetric};

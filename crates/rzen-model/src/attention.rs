@@ -60,7 +60,7 @@ fn repeat(x: Tensor<4>, heads: usize) -> Tensor<4> {
 }
 
 /// Scores that are computed at once, unless a single row has more.
-const SCORES: usize = 1 << 22;
+pub(crate) const SCORES: usize = 1 << 22;
 
 /// The gradients of queries, keys and values, given that of `y`, which [`attend`] made of them; all on the plain device.
 ///

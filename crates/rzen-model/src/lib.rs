@@ -35,6 +35,7 @@ mod rotary;
 mod save;
 mod structured;
 mod trace;
+mod training_plan;
 mod vision;
 mod weights;
 
@@ -56,4 +57,5 @@ pub use rate::Rates;
 pub use save::Companions;
 pub use structured::{FitExample, WordStatistics};
 pub use trace::Trace;
+pub use training_plan::{TrainingMemory, TrainingOperations, TrainingShape};
 pub use weights::{TensorInfo, tensor_table};

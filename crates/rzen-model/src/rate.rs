@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use burn::module::Module;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
 
 use crate::ModelConfig;
+use crate::attention::{Windows, attend, attend_backward};
 use crate::linear::Linear;
 use crate::plan::Operations;
 use crate::weights::Weights;
@@ -37,6 +39,12 @@ impl Rates {
     /// [`Qwen2Vl::load_to_embed`](crate::Qwen2Vl::load_to_embed) leaves them so.
     pub fn measure(config: &ModelConfig, dtype: FloatDType, stored: FloatDType, device: &Device) -> Self {
         Rates { linear: linear(config, dtype, stored, device), attention: squares(config, dtype, device) }
+    }
+
+    /// The rates of training in f32: the same with a graph, forwards and backwards, through two frozen layers and
+    /// through attention by [`attend_backward`].
+    pub fn measure_training(config: &ModelConfig, device: &Device) -> Self {
+        Rates { linear: linear_backward(config, device), attention: squares_backward(config, device) }
     }
 
     /// Seconds that these operations take.
@@ -70,6 +78,37 @@ fn linear(config: &ModelConfig, dtype: FloatDType, stored: FloatDType, device: &
     }
     let (x, [into, out]) = (states([ROWS, size], dtype, device), layers(dtype));
     rate(operations, || wait(out.forward(into.forward(x.clone()))))
+}
+
+/// A forward and a backward pass, which multiplies as often.
+fn linear_backward(config: &ModelConfig, device: &Device) -> f64 {
+    let (wide, size) = (config.text.intermediate_size, config.text.hidden_size);
+    let mut weights = Weights::from_seed(1, FloatDType::F32, device);
+    let layers = [[wide, size], [size, wide]].map(|shape| {
+        let layer = Linear::load(&mut weights, "measured", shape, false).expect("a seed has every tensor");
+        layer.no_grad().train()
+    });
+    let x = states([ROWS, size], FloatDType::F32, device);
+    rate(2.0 * (4 * ROWS * wide * size) as f64, || {
+        let x = x.clone().autodiff().require_grad();
+        let [into, out] = &layers;
+        let mut gradients = out.forward(into.forward(x.clone())).sum().backward();
+        wait(x.grad_remove(&mut gradients).expect("it had a part in the sum"));
+    })
+}
+
+/// Attention of a picture and its gradient, which takes five products where attention takes two.
+fn squares_backward(config: &ModelConfig, device: &Device) -> f64 {
+    let (heads, size) = (config.vision.num_heads, config.vision.head_dim());
+    let rows = 2 * ROWS;
+    let x = || states([rows, heads, size], FloatDType::F32, device);
+    let windows = [Windows { count: 1, queries: rows, keys: rows, causal: false, hidden: None }];
+    let parts = [x(), x(), x()];
+    rate(3.5 * (4 * rows * rows * heads * size) as f64, || {
+        let y = attend(parts.clone(), &windows);
+        let gradients = attend_backward(parts.clone(), y.clone(), y, &windows);
+        gradients.into_iter().for_each(wait);
+    })
 }
 
 fn squares(config: &ModelConfig, dtype: FloatDType, device: &Device) -> f64 {

@@ -208,7 +208,7 @@ fn draw_start(job: &Job, corpus: &Path, base: &Base, scratch: &Scratch, rows: &[
 const EXAMPLES_OF_A_SET: usize = 1024;
 
 /// Every text of the training rows, instructions and system prompt included.
-fn training_texts(recipe: &Recipe, system_prompt: &str, corpus: &Path) -> Result<Vec<String>> {
+pub(crate) fn training_texts(recipe: &Recipe, system_prompt: &str, corpus: &Path) -> Result<Vec<String>> {
     let mut texts = vec![system_prompt.to_owned()];
     let mut seen = std::collections::BTreeSet::new();
     for row in recipe.stages.iter().flat_map(|stage| &stage.datasets) {

@@ -106,6 +106,22 @@ impl Scratch {
             .map_err(|problem| anyhow::anyhow!("the recipe's `model`: {problem}"))
     }
 
+    /// The model's configuration, a processor whose tokenizer is made of `texts`, and that tokenizer as its file.
+    ///
+    /// # Errors
+    /// If the shape or the texts can't make a model.
+    pub fn shape(
+        &self,
+        processor: &ProcessorConfig,
+        texts: &[String],
+    ) -> Result<(ModelConfig, Processor, Vec<u8>)> {
+        let tokenizer = train_tokenizer(texts.iter().cloned(), self.vocab_size)?;
+        let processor = Processor::new(processor.clone(), &tokenizer)?;
+        let config = self.config(processor.config(), token_ids(processor.special()))?;
+        let file = tokenizer.to_string(true).map_err(anyhow::Error::from_boxed)?;
+        Ok((config, processor, file.into_bytes()))
+    }
+
     /// Makes the model and a tokenizer of its own.
     ///
     /// `texts`: every text of the training rows; `examples`: encodes items of them that have pictures, with the
@@ -121,16 +137,10 @@ impl Scratch {
         examples: impl FnOnce(Processor) -> I,
         device: &Device,
     ) -> Result<Qwen2Vl> {
-        let tokenizer = train_tokenizer(texts.iter().cloned(), self.vocab_size)?;
-        let processor = Processor::new(processor.clone(), &tokenizer)?;
+        let (config, processor, tokenizer) = self.shape(processor, texts)?;
         let special = processor.special().clone();
-        let ids = token_ids(&special);
-        let config = self.config(processor.config(), ids)?;
         let companions = Companions::default()
-            .with(
-                "tokenizer.json",
-                tokenizer.to_string(true).map_err(anyhow::Error::from_boxed)?.into_bytes(),
-            )
+            .with("tokenizer.json", tokenizer)
             .with(ProcessorConfig::FILE, processor.config().to_json().into_bytes());
         let model = match self.weights {
             FirstWeights::Random => Qwen2Vl::random(&config, seed, FloatDType::F32, device),

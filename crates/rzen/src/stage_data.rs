@@ -141,6 +141,17 @@ impl StageData {
         drawn.map(|(rows, _)| rows.as_slice())
     }
 
+    /// The rows of each dataset that some step draws, with how often: a place for each time.
+    pub fn planned_rows(&self) -> Vec<(&[Sample], Vec<usize>)> {
+        let mut planned: Vec<(&[Sample], Vec<usize>)> =
+            self.samples.iter().map(|rows| (rows.as_slice(), Vec::new())).collect();
+        for row in self.plan.iter().flat_map(|batch| &batch.rows) {
+            planned[row.dataset].1.push(row.row);
+        }
+        planned.retain(|(_, rows)| !rows.is_empty());
+        planned
+    }
+
     /// Hard negatives that a teacher takes for answers and that are therefore none.
     pub fn false_negatives(&self) -> usize {
         self.false_negatives

@@ -1,5 +1,6 @@
 //! The recipe: what is trained on what, in which stages, and what becomes of it.
 
+mod changes;
 mod data;
 mod dataset;
 mod evaluation;
@@ -10,8 +11,6 @@ mod start;
 #[cfg(test)]
 mod tests;
 mod train;
-
-use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use rzen_model::ProcessorConfig;
@@ -51,15 +50,6 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Reads and checks a recipe.
-    ///
-    /// # Errors
-    /// Names the file and the key.
-    pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("recipe {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("recipe {}", path.display()))
-    }
-
     /// Reads and checks the text of a recipe.
     ///
     /// # Errors

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use anyhow::Result;
+use rzen_eval::PairedDifference;
 
 use super::chart::Chart;
 use super::html::{escape, score, words};
 use super::measured::{ModelScores, ScoredTask, difference};
+use super::seeds::SeedGroup;
 use super::{Measurements, RunCurves, StepRecord, curves, head, write_page};
 
 /// A run to be compared.
@@ -24,7 +26,7 @@ pub struct ComparedRun {
 
 impl ComparedRun {
     /// The model that the run was for.
-    fn model(&self) -> Option<&ModelScores> {
+    pub(super) fn model(&self) -> Option<&ModelScores> {
         self.measured.as_ref()?.models.last()
     }
 }
@@ -41,6 +43,7 @@ fn render(runs: &[ComparedRun]) -> String {
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     [
         head(&format!("rzen: {}", names.join(", "))),
+        seeds(runs),
         scores(runs),
         models(runs),
         training(runs),
@@ -67,6 +70,37 @@ fn table(heads: &[String], rows: &[Vec<String>]) -> String {
 
 fn section(title: &str, lead: &str, body: &str) -> String {
     format!("<section>\n<h2>{title}</h2>\n<p class=\"lead\">{lead}</p>\n{body}</section>\n")
+}
+
+/// Runs of one recipe together.
+fn seeds(runs: &[ComparedRun]) -> String {
+    let Some(groups) = SeedGroup::of(runs) else { return String::new() };
+    let base = &groups[0];
+    let heads = ["Recipe", "Seeds", "Mean", "Deviation of the means"].map(str::to_owned);
+    let mut heads = heads.to_vec();
+    heads.push(format!("− {}", escape(&base.name)));
+    heads.extend(base.tasks().iter().map(|task| escape(&task.task)));
+    let row = |(i, group): (usize, &SeedGroup)| {
+        let difference = match group.difference(base) {
+            _ if i == 0 => String::new(),
+            Some(found) => interval(&found),
+            None => "–".to_owned(),
+        };
+        let mut row = vec![
+            escape(&group.name),
+            group.seeds().to_string(),
+            score(group.mean()),
+            group.spread().map_or("–".to_owned(), score),
+            difference,
+        ];
+        row.extend(base.tasks().iter().map(|task| group.task(task).map_or("–".to_owned(), score)));
+        row
+    };
+    let rows: Vec<Vec<String>> = groups.iter().enumerate().map(row).collect();
+    let lead = "Runs whose recipes differ in nothing but their seed, taken together: the last model of each. Differences are means over \
+                tasks, seed by seed, with the 95&nbsp;% interval of a bootstrap over seeds and the queries of each task; bold ones \
+                don't reach 0.";
+    section("Recipes over seeds", lead, &table(&heads, &rows))
 }
 
 /// The last model of each run, task by task, against that of the first run.
@@ -144,9 +178,16 @@ fn means(
 }
 
 fn gap(value: f64, here: &[&ScoredTask], there: &[&ScoredTask]) -> String {
-    let Some(found) = difference(here, there) else { return format!("{value:+.3}") };
-    let text = format!("{value:+.3} <small>({:+.3} to {:+.3})</small>", found.low, found.high);
-    if found.low > 0.0 || found.high < 0.0 { format!("<b>{text}</b>") } else { text }
+    match difference(here, there) {
+        Some(found) => interval(&PairedDifference { mean_difference: value, ..found }),
+        None => format!("{value:+.3}"),
+    }
+}
+
+fn interval(found: &PairedDifference) -> String {
+    let PairedDifference { mean_difference, low, high, .. } = found;
+    let text = format!("{mean_difference:+.3} <small>({low:+.3} to {high:+.3})</small>");
+    if *low > 0.0 || *high < 0.0 { format!("<b>{text}</b>") } else { text }
 }
 
 /// The means of all models of all runs.

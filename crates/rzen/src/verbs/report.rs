@@ -6,14 +6,16 @@ use anyhow::{Context, Result, ensure};
 use toml::Value;
 
 use crate::recipe::Recipe;
-use crate::report::{ComparedRun, Measurements, write_comparison, write_report};
+use crate::report::{ComparedRun, Measurements, SeedGroup, seed_lines, write_comparison, write_report};
 use crate::run_folder::Run;
 use crate::summary::{report_input, stage_curves};
 
 /// Write the report of a run, or one page that compares several
 ///
 /// One run: its report.html again, from what its folder holds, also while it trains. Several: scores with differences to the
-/// first run and their intervals, curves over each other, temperatures, speed, and the keys of the recipes that differ.
+/// first run and their intervals, curves over each other, temperatures, speed, and the keys of the recipes that differ. Runs that
+/// differ in nothing but their seed are also taken together, on the page and as tables on the terminal: means, their deviation,
+/// and differences to the first of these groups.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  rzen report runs/world runs/world_seed_2 --output comparison.html")]
 pub struct Args {
@@ -60,6 +62,9 @@ pub fn run(args: &Args) -> Result<()> {
                 ensure!(!several[..i].contains(&several[i]), "{} is given twice", several[i].display());
             }
             write_comparison(&runs, &output)?;
+            if let Some(groups) = SeedGroup::of(&runs) {
+                seed_lines(&groups).iter().for_each(|line| println!("{line}"));
+            }
         }
     }
     println!("report: {}", output.display());

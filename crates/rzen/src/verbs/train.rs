@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::pipeline::{self, Job};
 use crate::recipe::Recipe;
@@ -51,15 +51,17 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// Names the recipe's key, the row, file or step that is wrong, or where the run was stopped.
 pub fn run(args: &Args) -> Result<()> {
-    let (text, name) = match &args.config {
+    let (mut recipe, name) = match &args.config {
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("recipe {}", path.display()))?;
-            (text, path.file_stem().unwrap_or_default().to_string_lossy().into_owned())
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            (Recipe::load(path, &args.set)?, name)
         }
-        None => (WORLD_RECIPE.to_owned(), "world".to_owned()),
+        None => {
+            let recipe =
+                Recipe::parse_with(WORLD_RECIPE, &args.set).context("recipe world.toml (built in)")?;
+            (recipe, "world".to_owned())
+        }
     };
-    let source = args.config.as_deref().unwrap_or(Path::new("world.toml (built in)"));
-    let mut recipe = resolve(&text, &args.set).with_context(|| format!("recipe {}", source.display()))?;
     if let Some(data) = &args.data {
         (recipe.data.folder, recipe.data.world) = (Some(data.clone()), None);
     }
@@ -69,51 +71,6 @@ pub fn run(args: &Args) -> Result<()> {
     on_interrupt()?;
     let job = Job { recipe: &recipe, run: &run, device: &device, device_name: &args.device, stop: &STOP };
     pipeline::train(&job, &name)
-}
-
-/// The recipe with `--set` put in.
-fn resolve(text: &str, changes: &[String]) -> Result<Recipe> {
-    let mut table: toml::Table = toml::from_str(text)?;
-    for change in changes {
-        let (key, value) =
-            change.split_once('=').with_context(|| format!("--set {change}: write KEY=VALUE"))?;
-        let value = parse_value(value);
-        set(&mut table, key, value).with_context(|| format!("--set {change}"))?;
-    }
-    Recipe::parse(&toml::to_string(&table)?)
-}
-
-/// A TOML value, or a bare word as a string.
-fn parse_value(text: &str) -> toml::Value {
-    let row: Result<toml::Table, _> = toml::from_str(&format!("value = {text}"));
-    let value = row.ok().and_then(|mut row| row.remove("value"));
-    value.unwrap_or_else(|| toml::Value::String(text.to_owned()))
-}
-
-fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<()> {
-    let (head, rest) = match key.split_once('.') {
-        None => {
-            table.insert(key.to_owned(), value);
-            return Ok(());
-        }
-        Some(parts) => parts,
-    };
-    match table.entry(head).or_insert_with(|| toml::Value::Table(toml::Table::new())) {
-        toml::Value::Table(inner) => set(inner, rest, value),
-        toml::Value::Array(items) => {
-            let (index, rest) =
-                rest.split_once('.').with_context(|| format!("`{head}` is a list; write {head}.0.KEY"))?;
-            let place: usize =
-                index.parse().with_context(|| format!("`{head}` is a list; write {head}.0.KEY"))?;
-            let count = items.len();
-            match items.get_mut(place) {
-                Some(toml::Value::Table(inner)) => set(inner, rest, value),
-                Some(_) => bail!("`{head}.{index}` is no table"),
-                None => bail!("`{head}` has {count} entries, counted from 0"),
-            }
-        }
-        _ => bail!("`{head}` is no table"),
-    }
 }
 
 /// The first Ctrl-C or SIGTERM (as a cluster sends before it takes a machine back) asks for a checkpoint and an orderly
@@ -139,16 +96,6 @@ mod tests {
 
     #[test]
     fn the_built_in_recipe_is_valid() {
-        resolve(WORLD_RECIPE, &[]).unwrap();
-    }
-
-    #[test]
-    fn keys_can_be_set() {
-        let recipe = resolve(WORLD_RECIPE, &["seed=7".into(), "stage.0.epochs=0.5".into()]).unwrap();
-        assert_eq!((recipe.seed, recipe.stages[0].epochs), (7, 0.5));
-        let refusal = |change: &str| format!("{:#}", resolve(WORLD_RECIPE, &[change.into()]).unwrap_err());
-        assert!(refusal("stage.9.epochs=1").contains("counted from 0"));
-        assert!(refusal("seeed=1").contains("seeed"));
-        assert!(refusal("seed").contains("KEY=VALUE"));
+        Recipe::parse_with(WORLD_RECIPE, &[]).unwrap();
     }
 }

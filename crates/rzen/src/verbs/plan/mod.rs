@@ -1,4 +1,6 @@
-//! `rzen plan`: what embedding will cost, before any of it is done.
+//! `rzen plan`: what embedding or training will cost, before any of it is done.
+
+mod training;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,9 +12,9 @@ use serde_json::{Value, json};
 
 use crate::embedder::EmbedSettings;
 
-/// Predict the operations, memory and time of embedding a mix of items
+/// Predict the operations, memory and time of embedding a mix of items, or of training by a recipe
 ///
-/// Reads `config.json` alone: the weights needn't be there. A kind of item is text:TOKENS, picture:TOKENS or
+/// Embedding: reads `config.json` alone: the weights needn't be there. A kind of item is text:TOKENS, picture:TOKENS or
 /// frames:NxTOKENS. A text's tokens are all of its tokens; pictures and frames stand beside 40 tokens of template and
 /// words, or as many as `+N` says. `=N` says how many there are of a kind. What all items of a batch begin with (system
 /// prompt, instruction) is computed once: leave it out.
@@ -20,14 +22,39 @@ use crate::embedder::EmbedSettings;
 /// Operations count two for a multiplication and its addition. Time is operations at the device's rate in large
 /// products, without reading files and without the small work between products, so the real time is longer. On a GPU,
 /// weights and states lie on the device, and attention may need more there.
+///
+/// Training (`--config`): a line for each stage, from the recipe and some rows of each of its datasets; or, before the data are
+/// there, from --rows and --mix, whose kinds stand for rows: query, positive and each hard negative are such an item. Memory is
+/// that of the largest micro-batch.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Example:\n  rzen plan --model runs/world/soup/model --mix text:128=8,picture:1225+60=1,frames:8x170=1"
+    after_help = "Examples:\n  rzen plan --model runs/world/soup/model --mix text:128=8,picture:1225+60=1,frames:8x170=1\n  \
+                  rzen plan --config recipes/corpus.toml --data CORPUS\n  \
+                  rzen plan --config recipes/rzenembed-2b.toml --shape qwen2-vl-2b --rows 2000000 --mix text:64=1,picture:700=3 \
+                  --gflops 400000 --devices 16"
 )]
 pub struct Args {
     /// Folder of a checkpoint, of which config.json is read
     #[arg(long, value_name = "DIR", conflicts_with = "shape")]
     model: Option<PathBuf>,
+    /// Training by this recipe
+    #[arg(long, value_name = "RECIPE.toml", conflicts_with_all = ["dtype", "batch_size", "batch_tokens"])]
+    config: Option<PathBuf>,
+    /// Corpus folder whose rows are looked at, instead of the recipe's
+    #[arg(long, value_name = "DIR", requires = "config")]
+    data: Option<PathBuf>,
+    /// Change a key of the recipe, for example stage.0.epochs=2
+    #[arg(long, value_name = "KEY=VALUE", requires = "config")]
+    set: Vec<String>,
+    /// Rows of each dataset that are read to learn their sizes
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "config")]
+    sample: usize,
+    /// Rows in a pass of each stage, of items as --mix says, instead of looking at a corpus
+    #[arg(long, value_name = "N", requires = "config", conflicts_with = "data")]
+    rows: Option<usize>,
+    /// Devices that share each batch
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "config")]
+    devices: usize,
     /// A released shape instead: qwen2-vl-2b or qwen2-vl-7b
     #[arg(long, value_name = "NAME")]
     shape: Option<String>,
@@ -112,10 +139,25 @@ impl FromStr for Kind {
 /// # Errors
 /// Names the option that is wrong, or what is wrong with `config.json`.
 pub fn run(args: &Args) -> Result<()> {
-    let plan = Plan::make(args)?;
+    if let Some(gflops) = args.gflops {
+        ensure!(gflops > 0.0 && gflops.is_finite(), "--gflops is {gflops}, expected a number above 0");
+    }
+    let (json, lines) = match &args.config {
+        None => {
+            let plan = Plan::make(args)?;
+            (plan.to_json(), plan.lines())
+        }
+        Some(recipe) => {
+            for (option, value) in [("--sample", args.sample), ("--devices", args.devices)] {
+                ensure!((1..=MOST).contains(&value), "{option} is {value}, expected 1 to {MOST}");
+            }
+            let plan = training::plan(args, recipe)?;
+            (plan.to_json(), plan.lines())
+        }
+    };
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&plan.to_json())?),
-        false => plan.lines().iter().for_each(|line| println!("{line}")),
+        true => println!("{}", serde_json::to_string_pretty(&json)?),
+        false => lines.iter().for_each(|line| println!("{line}")),
     }
     Ok(())
 }
@@ -138,9 +180,6 @@ impl Plan {
         }
         let config = args.config()?;
         let dtype = crate::device::dtype(&args.dtype)?;
-        if let Some(gflops) = args.gflops {
-            ensure!(gflops > 0.0 && gflops.is_finite(), "--gflops is {gflops}, expected a number above 0");
-        }
         let device = crate::device::open(&args.device)?;
         let way = Way::of(dtype, crate::device::is_cpu(&device));
         // What is stored as bf16 stays so where kernels widen it on the way.
@@ -356,6 +395,12 @@ mod tests {
         Args {
             model: None,
             shape: Some("qwen2-vl-2b".into()),
+            config: None,
+            data: None,
+            set: Vec::new(),
+            sample: 1,
+            rows: None,
+            devices: 1,
             mix: mix.iter().map(|kind| kind.parse().unwrap()).collect(),
             dtype: "bf16".into(),
             batch_size: 4,
