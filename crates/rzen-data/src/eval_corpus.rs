@@ -124,19 +124,12 @@ impl EvalCorpus {
         Ok(EvalSet { queries, pool })
     }
 
-    /// Reads the candidates of a task. Keys besides `id` and `content` describe them and are left alone.
+    /// Reads the candidates of a task.
     ///
     /// # Errors
-    /// The first row that is wrong, with file, line and key; an id that stands twice.
+    /// As of [`candidates`].
     pub fn pool(&self, task: &EvalTask) -> Result<Vec<Candidate>, ManifestError> {
-        let mut pool = Vec::new();
-        for mut row in rows(&task.pool, CANDIDATE_KEYS)? {
-            let id = row.id()?;
-            let item = row.content("content", &self.root, None)?;
-            pool.push(Candidate { id, item, origin: row.origin });
-        }
-        check_unique(pool.iter().map(|candidate| (candidate.id.as_str(), &candidate.origin)))?;
-        Ok(pool)
+        candidates(&task.pool, &self.root)
     }
 
     /// Reads the queries of a task, without a look at its pool.
@@ -151,6 +144,22 @@ impl EvalCorpus {
         check_unique(queries.iter().map(|query| (query.id.as_str(), &query.origin)))?;
         Ok(queries)
     }
+}
+
+/// Reads a pool of candidates, `root` put before relative paths. Keys besides `id` and `content` describe them and are
+/// left alone.
+///
+/// # Errors
+/// The first row that is wrong, with file, line and key; an id that stands twice.
+pub fn candidates(pool: &Path, root: &Path) -> Result<Vec<Candidate>, ManifestError> {
+    let mut all = Vec::new();
+    for mut row in rows(pool, CANDIDATE_KEYS)? {
+        let id = row.id()?;
+        let item = row.content("content", root, None)?;
+        all.push(Candidate { id, item, origin: row.origin });
+    }
+    check_unique(all.iter().map(|candidate| (candidate.id.as_str(), &candidate.origin)))?;
+    Ok(all)
 }
 
 fn task(mut row: Row, root: &Path) -> Result<EvalTask, ManifestError> {

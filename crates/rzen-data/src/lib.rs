@@ -10,6 +10,7 @@
 //! - [`train_rows`], [`embed_rows`] and [`EvalCorpus`] read JSON lines, the first Parquet too, and name file,
 //!   line and key of whatever is wrong with them.
 //! - [`import`] writes such a manifest of what other tools train on.
+//! - [`NegativeChoice`] takes hard negatives from what a model ranks high; [`train_line`] writes a row again.
 //! - [`epoch_plan`] says which rows make which batch of an epoch; it is a pure function.
 //! - [`load_samples_with`] reads a batch in parallel, and [`BadRows`] counts what could not be read.
 #![warn(missing_docs)]
@@ -32,6 +33,7 @@ mod keys;
 mod loader;
 mod manifest_error;
 mod mp4_check;
+mod negatives;
 mod options;
 mod parquet_rows;
 mod picture;
@@ -42,6 +44,7 @@ mod row;
 mod sample_frames;
 mod sps;
 mod teacher;
+mod train_line;
 mod train_rows;
 mod video;
 mod webp_frames;
@@ -49,14 +52,16 @@ mod webp_frames;
 pub use bad_rows::{BadRow, BadRows, BadRowsError, LoadedSample, load_samples, load_samples_with};
 pub use embed_rows::{EmbedRow, embed_rows};
 pub use error::LoadError;
-pub use eval_corpus::{Candidate, EvalCorpus, EvalQuery, EvalSet, EvalTask};
+pub use eval_corpus::{Candidate, EvalCorpus, EvalQuery, EvalSet, EvalTask, candidates};
 pub use ffmpeg::find_ffmpeg;
 pub use import::{ImportBadRow, ImportError, ImportKind, ImportOptions, ImportReport, import};
 pub use keys::{RowKeys, row_keys};
 pub use loader::Loader;
 pub use manifest_error::ManifestError;
+pub use negatives::{NegativeChoice, NegativesLost, Sampling};
 pub use options::{IncompleteVideo, LoadOptions, VideoDecoder};
 pub use plan::{DatasetSpec, PlanError, PlannedBatch, PlannedRow, epoch_plan};
 pub use sample_frames::sample_frames;
 pub use teacher::TeacherFilter;
+pub use train_line::train_line;
 pub use train_rows::{draw_positive, each_positive, train_manifest, train_rows};

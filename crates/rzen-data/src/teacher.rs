@@ -61,9 +61,11 @@ impl TeacherFilter {
         Ok(before - sample.hard_negatives.len())
     }
 
-    fn keeps(&self, positive: f64, negative: f64) -> bool {
-        self.margin.is_none_or(|margin| negative < positive - margin)
-            && self.percent.is_none_or(|percent| negative < positive * percent / 100.0)
+    /// Whether a negative scores far enough below a positive.
+    pub fn keeps(&self, positive: f64, negative: f64) -> bool {
+        // Less than all of a score below 0 would be above it.
+        let far_below = |percent| negative < positive.min(positive * percent / 100.0);
+        self.margin.is_none_or(|margin| negative < positive - margin) && self.percent.is_none_or(far_below)
     }
 }
 
@@ -104,6 +106,12 @@ mod tests {
         assert_eq!(kept(None, Some(95.0)), ["bd", "ac"]);
         assert_eq!(kept(None, Some(100.0)), ["bcd", "a"]);
         assert_eq!(kept(Some(0.0), Some(20.0)), ["", "abcd"]);
+    }
+
+    #[test]
+    fn a_share_of_a_score_below_zero_is_no_higher_than_the_score() {
+        let filter = TeacherFilter { margin: None, percent: Some(95.0) };
+        assert_eq!([-0.21, -0.2, -0.195].map(|score| filter.keeps(-0.2, score)), [true, false, false]);
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl EmbeddingCache {
         let mut missing: Vec<usize> = (0..items.len())
             .filter(|i| !self.places.contains_key(items[*i]) && seen.insert(items[*i]))
             .collect();
-        missing.sort_by_key(|i| std::cmp::Reverse(size(items[*i])));
+        missing.sort_by_key(|i| std::cmp::Reverse(item_size(items[*i])));
         for (batch, places) in missing.chunks(batch_size).enumerate() {
             let inputs: Vec<Item> = places.iter().map(|i| items[*i].clone()).collect();
             let vectors = embedder.embed(&inputs).map_err(|error| (places[item_of(&error)], error.into()))?;
@@ -97,7 +97,7 @@ fn item_of(error: &EmbedError) -> usize {
 }
 
 /// Clips, other media and letters of an item: what its cost grows with, costliest first.
-fn size(item: &Item) -> (usize, usize, usize) {
+pub fn item_size(item: &Item) -> (usize, usize, usize) {
     let mut size = (0, 0, 0);
     for part in &item.content {
         match part {

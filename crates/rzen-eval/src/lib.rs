@@ -10,6 +10,7 @@
 //! - Ties count against the model: of two candidates with the same score the less relevant one is
 //!   ranked first, and [`TaskScore::ties`] says how often that decided a place. A model that gives
 //!   everything the same vector therefore scores worst, not best.
+//! - [`search`] finds the best candidates of a large pool, exactly.
 //! - Scores don't depend on the order of candidates, the size of batches or the number of threads.
 //! - Wrong data is an error that names task and query, never a silent 0.
 #![warn(missing_docs)]
@@ -22,15 +23,17 @@ mod metric;
 mod ranking;
 mod results;
 mod run;
+mod search;
 mod similarity;
 mod table;
 mod task;
 
 pub use bootstrap::{PairedDifference, bootstrap_of_tasks, paired_bootstrap};
-pub use cache::EmbeddingCache;
+pub use cache::{EmbeddingCache, item_size};
 pub use error::{EmbedProblem, EvalError, QueryProblem};
 pub use metric::{Metric, UnknownMetric};
 pub use ranking::Ranking;
 pub use results::{KindMean, Results, TaskSummary};
 pub use run::{QueryScore, RunOptions, TaskScore, TopK, run_task};
+pub use search::{Rows, search};
 pub use task::{RankQuery, RankTask};

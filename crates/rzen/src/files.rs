@@ -1,9 +1,11 @@
 //! Folders and files that are whole or not there.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 
 /// Lets `write` fill a temporary folder beside `folder`, syncs it and gives it its final name.
 ///
@@ -51,6 +53,27 @@ pub fn whole_file(path: &Path, write: impl FnOnce(&mut fs::File) -> Result<()>) 
 /// Whether a name is one that [`whole_folder`] or [`whole_file`] may leave where the program is killed.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(".part")
+}
+
+/// The SHA-256 of a file.
+///
+/// # Errors
+/// What the system says.
+pub fn sha256(path: &Path) -> std::io::Result<[u8; 32]> {
+    let mut file = fs::File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hasher.finalize().into()),
+            count => hasher.update(&piece[..count]),
+        }
+    }
+}
+
+/// Bytes in hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn failed(path: &Path) -> String {

@@ -15,6 +15,7 @@ pub mod files;
 pub mod fit_examples;
 pub(crate) mod host_batch;
 pub mod load_limits;
+pub mod mine;
 pub mod models;
 pub mod pipeline;
 pub mod progress;

@@ -64,11 +64,21 @@ fn open_with(
         }
         None => model,
     };
-    let settings = adapter.filter(|adapter| adapter.join("processor.json").is_file()).unwrap_or(folder);
-    let config = ProcessorConfig::load(settings)?;
-    let processor = Processor::load_with(folder, config)?;
-    check_fit(model.config(), &processor, folder, settings)?;
+    let processor = Processor::load_with(folder, processor_config(folder, adapter)?)?;
+    check_fit(model.config(), &processor, folder, settings_folder(folder, adapter))?;
     Ok(Opened { model, processor, device: device.clone() })
+}
+
+/// The processor's settings of a model with an adapter; those of the adapter go first.
+///
+/// # Errors
+/// Names the file that can't be read, and the setting in it.
+pub fn processor_config(folder: &Path, adapter: Option<&Path>) -> Result<ProcessorConfig> {
+    Ok(ProcessorConfig::load(settings_folder(folder, adapter))?)
+}
+
+fn settings_folder<'a>(folder: &'a Path, adapter: Option<&'a Path>) -> &'a Path {
+    adapter.filter(|adapter| adapter.join(ProcessorConfig::FILE).is_file()).unwrap_or(folder)
 }
 
 impl Opened {

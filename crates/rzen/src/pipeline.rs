@@ -1,7 +1,7 @@
 //! A whole training: start, stages, soup, scores, report.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,13 +15,12 @@ use rzen_loss::{InfoNce, TEMPERATURES_FILE};
 use rzen_model::{Processor, ProcessorConfig, Qwen2Vl};
 use rzen_train::{Checkpoint, Checkpointing, Contrastive, RunFolder, StageConfig, latest, train_stage};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::batches::{BatchSource, SourceSettings};
 use crate::card::Card;
 use crate::embedder::EmbedSettings;
 use crate::evaluate::{Benchmark, Scores};
-use crate::files::{whole_file, whole_folder};
+use crate::files::{hex, sha256, whole_file, whole_folder};
 use crate::fit_examples::fit_examples;
 use crate::models::{self, Opened};
 use crate::progress::StageProgress;
@@ -105,28 +104,14 @@ impl Rows {
         let mut manifests = BTreeMap::new();
         for row in &stage.datasets {
             let path = train_manifest(&corpus.join(&row.dataset))?;
-            let hash = hash(&path).with_context(|| {
+            let hash = sha256(&path).with_context(|| {
                 format!("stage `{}`, dataset `{}`: {}", stage.name, row.dataset, path.display())
             })?;
-            manifests.insert(row.dataset.clone(), hash);
+            manifests.insert(row.dataset.clone(), hex(&hash));
         }
         let data = StageData::load(stage, corpus, seed).with_context(|| format!("stage `{}`", stage.name))?;
         Ok(Rows { data: Arc::new(data), manifests })
     }
-}
-
-/// The SHA-256 of a file, in hexadecimal digits.
-fn hash(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut piece = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut piece)? {
-            0 => break,
-            count => hasher.update(&piece[..count]),
-        }
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The model that training starts from.

@@ -230,7 +230,7 @@ fn example(loader: &Loader, task: &RankTask, score: &TaskScore, i: usize) -> Exa
     let top = &score.per_query[i].top;
     let query = &task.queries[top.query];
     let found = |candidate: usize, score: f32| Found {
-        parts: parts(loader, &task.pool[candidate].1),
+        parts: shown(loader, &task.pool[candidate].1),
         score,
         relevant: relevant(task, top.query, candidate),
     };
@@ -241,7 +241,7 @@ fn example(loader: &Loader, task: &RankTask, score: &TaskScore, i: usize) -> Exa
         task: task.name.clone(),
         kind: task.kind.0.clone(),
         instruction: query.item.instruction.clone(),
-        query: parts(loader, &query.item),
+        query: shown(loader, &query.item),
         found: ranked,
         correct: is_right(task, score, i),
         answer: missed.then(|| found(answer, its_score)),
@@ -250,8 +250,8 @@ fn example(loader: &Loader, task: &RankTask, score: &TaskScore, i: usize) -> Exa
 }
 
 /// The content of an item as it is shown: texts, and thumbnails of what is seen.
-fn parts(loader: &Loader, item: &Item) -> Vec<ReportPart> {
-    let shown = item.content.iter().map(|part| match loader.load_part(part) {
+pub(crate) fn shown(loader: &Loader, item: &Item) -> Vec<ReportPart> {
+    let parts = item.content.iter().map(|part| match loader.load_part(part) {
         Ok(Media::Text(text)) => ReportPart::Text(text),
         Ok(Media::Image(picture)) => thumbnail(&picture),
         Ok(Media::Frames(frames)) => {
@@ -260,7 +260,7 @@ fn parts(loader: &Loader, item: &Item) -> Vec<ReportPart> {
         }
         Err(error) => ReportPart::Text(error.to_string()),
     });
-    shown.collect()
+    parts.collect()
 }
 
 /// Longest side of a thumbnail in pixels.

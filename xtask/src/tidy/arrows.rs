@@ -31,7 +31,7 @@ const PICTURE: &[Arrows] = &[
     // The trainer is generic over the objective; its tests step a real one.
     Arrows { from: "rzen-train", normal: CORE, dev: &["rzen-loss"] },
     Arrows { from: "rzen-merge", normal: &[], dev: &[] },
-    Arrows { from: "rzen-eval", normal: CORE, dev: &[] },
+    Arrows { from: "rzen-eval", normal: &["rzen-core", "rzen-kernels"], dev: &[] },
     Arrows { from: "rzen", normal: LIBRARIES, dev: &[] },
     Arrows { from: "xtask", normal: &[], dev: &[] },
     Arrows { from: "benches", normal: LIBRARIES, dev: &["rzen"] },

@@ -1,9 +1,9 @@
 //! Rows on their way into a manifest.
 
 use rzen_core::Part;
-use serde::Serialize;
 
 use super::{ImportOptions, ImportReport};
+use crate::train_line::TrainLine;
 
 /// A training row as a kind reads it.
 #[derive(Default)]
@@ -21,32 +21,6 @@ pub(super) struct Draft {
     /// A teacher's scores, one for each positive and negative.
     pub positive_scores: Vec<f64>,
     pub negative_scores: Vec<f64>,
-}
-
-/// A line of the manifest.
-#[derive(Serialize)]
-struct Line<'a> {
-    dataset: &'a str,
-    task: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    instruction: Option<&'a str>,
-    query: &'a [Part],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    positive: Option<&'a [Part]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    positives: Option<&'a [Vec<Part>]>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    negatives: &'a [Vec<Part>],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    label: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    group: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    positive_scores: &'a [f64],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    negative_scores: &'a [f64],
 }
 
 impl Draft {
@@ -76,11 +50,8 @@ impl Draft {
         }
         self.check_scores()?;
         let instruction = self.instruction.as_deref().filter(|text| !text.is_empty());
-        let (positive, positives) = match self.positives.as_slice() {
-            [positive] => (Some(positive.as_slice()), None),
-            positives => (None, Some(positives)),
-        };
-        let line = Line {
+        let (positive, positives) = TrainLine::answers(contents_of(&self.positives));
+        let line = TrainLine {
             dataset: &options.dataset,
             task: self.task.as_deref().unwrap_or(&options.task),
             name: self.name.as_deref().or(options.name.as_deref()),
@@ -88,7 +59,7 @@ impl Draft {
             query: &self.query,
             positive,
             positives,
-            negatives: &self.negatives,
+            negatives: contents_of(&self.negatives),
             label: self.label.as_deref(),
             group: self.group.as_deref(),
             positive_scores: &self.positive_scores,
@@ -123,6 +94,10 @@ impl Draft {
             )),
         }
     }
+}
+
+fn contents_of(items: &[Vec<Part>]) -> Vec<&[Part]> {
+    items.iter().map(Vec::as_slice).collect()
 }
 
 /// Whether a negative is the query, or what the query shows.

@@ -46,9 +46,11 @@ fn a_resolved_recipe_reads_back() {
 #[test]
 fn shipped_recipes_are_right() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
-    let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let folders = [folder.clone(), folder.join("ablation")];
+    let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    let names = entries.map(|entry| entry.unwrap().path());
     let names: Vec<_> = names.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
-    assert!(names.len() >= 4, "{names:?}");
+    assert!(names.len() >= 13, "{names:?}");
     for path in names {
         let recipe = Recipe::load(&path, &[]).unwrap();
         if !path.file_stem().unwrap().to_string_lossy().starts_with("rzenembed-") {

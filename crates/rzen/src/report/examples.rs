@@ -74,7 +74,7 @@ const MOST_LETTERS: usize = 280;
 /// Frames of a clip that are shown.
 const MOST_FRAMES: usize = 4;
 
-fn parts(parts: &[ReportPart], what: &str) -> String {
+pub(super) fn parts(parts: &[ReportPart], what: &str) -> String {
     parts.iter().map(|part| show(part, what)).collect()
 }
 

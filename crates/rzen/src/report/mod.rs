@@ -12,6 +12,7 @@ mod html;
 mod input;
 mod measured;
 mod metrics;
+mod mined;
 mod seeds;
 mod story;
 mod table;
@@ -26,6 +27,7 @@ pub use compare::{ComparedRun, write_comparison};
 pub use input::{Example, Found, ReportInput, ReportPart, RunCurves, StepRecord, TaskRow};
 pub use measured::{Measurements, ModelScores, ScoredTask, difference};
 pub use metrics::read_curves;
+pub use mined::{MinedCandidate, MinedExample, MinedPage, write_mined};
 pub use seeds::{SeedGroup, seed_lines};
 
 use html::escape;

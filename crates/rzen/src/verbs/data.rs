@@ -1,4 +1,4 @@
-//! `rzen data`: training data of other tools.
+//! `rzen data`: training data of other tools, and their hard negatives.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -9,9 +9,10 @@ use rzen_data::{ImportKind, ImportOptions, ImportReport, import};
 use serde_json::json;
 
 use crate::files::whole_folder;
+use crate::verbs::mine;
 use crate::verbs::output::check_folder;
 
-/// Bring training data into the form that rzen trains on
+/// Bring training data into the form that rzen trains on, and mine hard negatives
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(subcommand)]
@@ -32,6 +33,7 @@ enum Verb {
         #[command(subcommand)]
         kind: Kind,
     },
+    Mine(Box<mine::Args>),
 }
 
 #[derive(Subcommand, Debug)]
@@ -183,7 +185,13 @@ impl Common {
 /// # Errors
 /// Names the option, file or row that is wrong. No output is left then.
 pub fn run(args: &Args) -> Result<()> {
-    let Verb::Import { kind } = &args.verb;
+    match &args.verb {
+        Verb::Import { kind } => run_import(kind),
+        Verb::Mine(args) => mine::run(args),
+    }
+}
+
+fn run_import(kind: &Kind) -> Result<()> {
     let (kind, common) = kind.parts();
     let options = common.options()?;
     let folder = common.output.join(&common.dataset);

@@ -1,12 +1,14 @@
 //! Options of every verb that runs a model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::Result;
-use rzen_model::{PositionMode, Processor, SpecialTokens};
+use anyhow::{Context, Result};
+use rzen_model::{PositionMode, Processor, ProcessorConfig, SpecialTokens};
+use sha2::{Digest, Sha256};
 
 use crate::embedder::{EmbedSettings, LocalEmbedder};
+use crate::files::sha256;
 use crate::load_limits::LoadLimits;
 use crate::models::{self, Opened};
 
@@ -116,7 +118,16 @@ impl ModelOptions {
         let device = crate::device::open(&self.device)?;
         let dtype = crate::device::dtype(&self.dtype)?;
         let opened = models::open_to_embed(&self.model, self.adapter.as_deref(), dtype, &device)?;
-        let mut config = opened.processor.config().clone();
+        let processor = Processor::load_with(&self.model, self.processor_config()?)?;
+        Ok(Opened { processor, ..opened })
+    }
+
+    /// The processor's settings with these options over them.
+    ///
+    /// # Errors
+    /// Names the option, or the file of the model, that is wrong.
+    pub fn processor_config(&self) -> Result<ProcessorConfig> {
+        let mut config = models::processor_config(&self.model, self.adapter.as_deref())?;
         if let Some(mode) = &self.positions {
             config.positions = match mode.as_str() {
                 "sequential" => PositionMode::Sequential,
@@ -137,9 +148,63 @@ impl ModelOptions {
         if self.parse_special_tokens {
             config.special_tokens = SpecialTokens::Parse;
         }
-        let processor = Processor::load_with(&self.model, config)?;
-        Ok(Opened { processor, ..opened })
+        Ok(config)
     }
+
+    /// The same options for another model, as its own settings say.
+    pub fn of_model(&self, model: PathBuf) -> Self {
+        ModelOptions {
+            model,
+            adapter: None,
+            positions: None,
+            image_tokens: None,
+            frame_tokens: None,
+            num_frames: None,
+            max_length: None,
+            parse_special_tokens: false,
+            exif_orientation: false,
+            background: None,
+            ..self.clone()
+        }
+    }
+
+    /// A SHA-256 of all that a vector depends on besides its item: the files of model and adapter, settings, limits of files,
+    /// element type, device, and the program's version. Sizes of batches change no more than the last bits, and don't count.
+    ///
+    /// # Errors
+    /// Names the option, or the file of the model, that is wrong.
+    pub fn key(&self) -> Result<[u8; 32]> {
+        let mut hasher = Sha256::new();
+        let mut put = |bytes: &[u8]| {
+            hasher.update((bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        put(env!("CARGO_PKG_VERSION").as_bytes());
+        for folder in [Some(&self.model), self.adapter.as_ref()] {
+            let files = folder.map_or(Ok(Vec::new()), |folder| model_files(folder))?;
+            put(&files.len().to_le_bytes());
+            for path in files {
+                put(path.file_name().unwrap_or_default().as_encoded_bytes());
+                put(&sha256(&path).with_context(|| path.display().to_string())?);
+            }
+        }
+        put(self.processor_config()?.to_json().as_bytes());
+        put(&serde_json::to_vec(&LoadLimits::parse(&self.load)?)?);
+        put(self.dtype.as_bytes());
+        put(self.device.as_bytes());
+        Ok(hasher.finalize().into())
+    }
+}
+
+/// The files of a model's folder that decide what it computes, by name.
+fn model_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("model {}", folder.display()))?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<PathBuf>>>()?;
+    files.retain(|path| {
+        path.is_file() && path.extension().is_some_and(|ending| ending == "json" || ending == "safetensors")
+    });
+    files.sort();
+    Ok(files)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod case;
 mod command;
 mod data;
 mod doctor;
+mod mine;
 mod program;
 #[path = "../../../rzen-model/tests/encoder/reference.rs"]
 #[allow(dead_code)]

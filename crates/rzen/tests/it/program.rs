@@ -608,11 +608,13 @@ fn reports_are_written_again_and_compare_runs() {
     let (one, two) = (one.to_str().unwrap(), two.to_str().unwrap());
     succeed(place.path(), &["report", one, "--output", "again.html"]);
     assert_eq!(bytes(&place.path().join("again.html")), bytes(&run().join("runs/tiny/report.html")));
-    succeed(place.path(), &["report", one, two]);
+    let table = succeed(place.path(), &["report", one, two]);
+    assert!(table.contains("| tiny | 2 | ") && table.contains("| things | "), "{table}");
     let page = String::from_utf8(bytes(&place.path().join("comparison.html"))).unwrap();
     assert!(page.contains("other − tiny") && page.contains("+0.000 <small>(+0.000 to +0.000)"), "{page}");
     let keys: Vec<&str> = page.split("<code>").skip(1).map(|rest| rest.split('<').next().unwrap()).collect();
     assert_eq!(keys, ["seed", "3", "4"]);
+    assert!(page.contains("Recipes over seeds"), "{page}");
     // Before it is measured, a run has curves alone.
     remove(&place.path().join("other/results"));
     succeed(place.path(), &["report", two, one]);
@@ -620,4 +622,39 @@ fn reports_are_written_again_and_compare_runs() {
     assert!(page.contains("Not scored yet: other.") && page.contains("<polyline"), "{page}");
     assert!(refuse(place.path(), &["report", "nowhere"]).contains("nowhere is no run"));
     assert!(refuse(place.path(), &["report", one, one]).contains("given twice"));
+}
+
+#[test]
+fn a_training_is_planned_as_it_goes() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("tiny.toml"), RECIPE).unwrap();
+    let longer = "extends = \"tiny.toml\"\n[set]\n\"stage.0.epochs\" = 4";
+    std::fs::write(place.path().join("longer.toml"), longer).unwrap();
+    let world = run().join("runs/tiny/world");
+    let plan = |recipe: &str, more: &[&str]| -> Value {
+        let options =
+            ["plan", "--json", "--config", recipe, "--gflops", "1", "--data", world.to_str().unwrap()];
+        serde_json::from_str(&succeed(place.path(), &[&options, more].concat())).unwrap()
+    };
+    let planned = plan("tiny.toml", &[]);
+    for stage in planned["stages"].as_array().unwrap() {
+        let name = stage["stage"].as_str().unwrap();
+        let metrics = run().join("runs/tiny").join(name).join("metrics.jsonl");
+        let text = String::from_utf8(bytes(&metrics)).unwrap();
+        let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(stage["steps"], last["steps"], "{name}");
+        let operations = &stage["operations"];
+        assert!(operations["graph"].as_f64().unwrap() > operations["plain"].as_f64().unwrap(), "{stage}");
+    }
+    let longer = plan("longer.toml", &[]);
+    let first = |plan: &Value, key: &str| plan["stages"][0][key].as_f64().unwrap();
+    let times = first(&longer, "steps") / first(&planned, "steps");
+    assert!(times > 1.0 && (first(&longer, "rows") / first(&planned, "rows") / times - 1.0).abs() < 0.1);
+    let shared = plan("tiny.toml", &["--devices", "4"]);
+    assert_eq!(4.0 * shared["seconds"].as_f64().unwrap(), planned["seconds"].as_f64().unwrap());
+    let without = refuse(
+        place.path(),
+        &["plan", "--config", "tiny.toml", "--gflops", "1", "--set", "data.world.seed=1", "--rows", "9"],
+    );
+    assert!(without.contains("--data"), "{without}");
 }

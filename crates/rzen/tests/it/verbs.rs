@@ -390,7 +390,7 @@ fn a_plan_needs_no_weights() {
 
 #[test]
 fn every_verb_explains_itself() {
-    for verb in ["train", "soup", "eval", "embed", "inspect", "init", "plan", "data import"] {
+    for verb in ["train", "soup", "eval", "embed", "inspect", "init", "plan", "data import", "data mine"] {
         let words: Vec<&str> = verb.split(' ').chain(["--help"]).collect();
         let help = succeed(Path::new("."), &words);
         assert!(help.contains("Example") && help.contains(&format!("rzen {verb}")), "{help}");

@@ -1,0 +1,193 @@
+//! What a mining writes: a corpus of the same rows, and how it came about.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use rzen_core::{Item, Sample, TeacherScores};
+use rzen_data::{BadRow, Loader, NegativesLost, train_line};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::evaluation::copy_tasks;
+use super::tell::{UnitSummary, median_rank};
+use super::{Mined, MinedRow, Source, Unit, page};
+use crate::files::whole_folder;
+use crate::verbs::output::check_folder;
+
+/// How a mining came about: the settings as `mine.json` keeps them.
+pub struct Record {
+    /// The corpus that was read.
+    pub corpus: PathBuf,
+    /// Models, options: whatever decides the result.
+    pub settings: Value,
+    /// Whether rows get the scores of their answers and negatives.
+    pub scores: bool,
+}
+
+const RECORD: &str = "mine.json";
+
+/// Refuses an output that the mining must not replace.
+///
+/// # Errors
+/// If the folder can't be written, holds the corpus or anything that no mining wrote, or is there and `overwrite` isn't set.
+pub fn check_output(output: &Path, corpus: &Path, overwrite: bool) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().ok();
+    if let (Some(output), Some(corpus)) = (real(output), real(corpus)) {
+        ensure!(
+            !corpus.starts_with(&output),
+            "--output {} holds the corpus that is read; name another folder",
+            output.display()
+        );
+    }
+    check_folder(output, overwrite)?;
+    if !output.exists() {
+        return Ok(());
+    }
+    let ours = written_before(output).with_context(|| {
+        format!(
+            "--overwrite replaces what a mining wrote, and {} is no such folder; move it away",
+            output.display()
+        )
+    })?;
+    let foreign = files_below(output, Path::new(""))?.into_iter().find(|file| !ours.contains(file));
+    match foreign {
+        None => Ok(()),
+        Some(file) => anyhow::bail!(
+            "--overwrite would remove {}, which no mining wrote; move it away",
+            output.join(file).display()
+        ),
+    }
+}
+
+fn written_before(output: &Path) -> Result<BTreeSet<PathBuf>> {
+    let record: Value = serde_json::from_slice(&fs::read(output.join(RECORD))?)?;
+    let files = record["files"].as_array().context("it lists no files")?;
+    Ok(files.iter().filter_map(Value::as_str).map(PathBuf::from).collect())
+}
+
+fn files_below(folder: &Path, relative: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder.join(relative))? {
+        let entry = entry?;
+        let path = relative.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => files.extend(files_below(folder, &path)?),
+            false => files.push(path),
+        }
+    }
+    Ok(files)
+}
+
+/// Writes the mined rows as a corpus: of each dataset `train.jsonl` and `mined.jsonl` (what became of each row), the tasks and
+/// licences of the corpus, `report.html` and `mine.json`.
+///
+/// # Errors
+/// If something can't be written; nothing stands under the final name then, or what stood there before.
+pub fn write(output: &Path, source: &Source, mined: &Mined, record: &Record, loader: &Loader) -> Result<()> {
+    ensure!(!mined.units.is_empty(), "no row can be read, so there is nothing to mine for");
+    whole_folder(output, |part| {
+        // Before the datasets: no name of a query file may replace a manifest.
+        let mut files = copy_tasks(&record.corpus, part)?;
+        for (place, dataset) in source.datasets.iter().enumerate() {
+            let units = mined.units.iter().filter(|(unit, _)| unit.dataset == place);
+            let mut rows: Vec<(&Unit, usize, &MinedRow)> = units
+                .flat_map(|(unit, rows)| rows.iter().enumerate().map(move |(at, row)| (unit, at, row)))
+                .collect();
+            rows.sort_by_key(|(unit, at, _)| unit.rows[*at].sample.origin.line);
+            let folder = Path::new(&dataset.name);
+            fs::create_dir_all(part.join(folder))?;
+            let mut lines = [("train.jsonl", String::new()), ("mined.jsonl", String::new())];
+            for (unit, at, row) in rows {
+                lines[0].1 += &(line_of(unit, at, row, mined.keep, record.scores)? + "\n");
+                lines[1].1 += &(fate_of(unit, at, row)? + "\n");
+            }
+            for (name, lines) in lines {
+                fs::write(part.join(folder).join(name), lines)?;
+                files.push(folder.join(name));
+            }
+        }
+        let licences = record.corpus.join("LICENSES.md");
+        if licences.is_file() {
+            fs::copy(licences, part.join("LICENSES.md"))?;
+            files.push("LICENSES.md".into());
+        }
+        page::write(&part.join("report.html"), mined, record, loader)?;
+        files.extend(["report.html", RECORD].map(PathBuf::from));
+        files.sort();
+        fs::write(part.join(RECORD), format!("{:#}\n", account(mined, record, &files)))?;
+        if output.exists() {
+            fs::remove_dir_all(output)?;
+        }
+        Ok(())
+    })
+}
+
+/// The row with its negatives.
+fn line_of(unit: &Unit, at: usize, row: &MinedRow, keep: bool, scores: bool) -> Result<String> {
+    let sample = unit.rows[at].sample;
+    let present = sample.hard_negatives.iter().zip(&row.present_scores);
+    let taken = row.taken.iter().map(|taken| (unit.candidates[taken.candidate].item, &taken.score));
+    let (items, its_scores): (Vec<&Item>, Vec<f64>) =
+        present.filter(|_| keep).chain(taken).map(|(item, score)| (item, *score)).unzip();
+    let negatives = items.into_iter().map(|item| Item { instruction: None, ..item.clone() });
+    let teacher = TeacherScores { positives: row.positive_scores.clone(), negatives: its_scores };
+    let mined =
+        Sample { hard_negatives: negatives.collect(), teacher: scores.then_some(teacher), ..sample.clone() };
+    train_line(&mined).with_context(|| sample.origin.to_string())
+}
+
+/// What became of a row.
+#[derive(Serialize)]
+struct Fate {
+    /// Its line in the manifest that was read.
+    line: usize,
+    /// Negatives that were taken, by rank.
+    ranks: Vec<usize>,
+    scores: Vec<f64>,
+    positive_scores: Vec<f64>,
+    positive_rank: Option<usize>,
+    lost: NegativesLost,
+}
+
+fn fate_of(unit: &Unit, at: usize, row: &MinedRow) -> Result<String> {
+    let fate = Fate {
+        line: unit.rows[at].sample.origin.line,
+        ranks: row.taken.iter().map(|taken| taken.rank).collect(),
+        scores: row.taken.iter().map(|taken| taken.score).collect(),
+        positive_scores: row.positive_scores.clone(),
+        positive_rank: row.positive_rank,
+        lost: row.lost,
+    };
+    Ok(serde_json::to_string(&fate)?)
+}
+
+fn account(mined: &Mined, record: &Record, files: &[PathBuf]) -> Value {
+    let units = mined.units.iter().map(|(unit, rows)| {
+        let summary = UnitSummary::of(unit, rows, mined);
+        json!({
+            "dataset": unit.rows[0].sample.dataset,
+            "name": unit.name,
+            "rows": rows.len(),
+            "candidates": unit.candidates.len(),
+            "taken": summary.taken,
+            "rows_short": summary.short,
+            "rows_without": summary.without,
+            "lost": summary.lost,
+            "median_positive_rank": median_rank(rows),
+            "positive_ranks": summary.ranks.iter().map(|(bin, count)| (bin.to_string(), json!(count))).collect::<serde_json::Map<_, _>>(),
+        })
+    });
+    let bad =
+        |row: &BadRow| json!({ "row": row.origin.to_string(), "file": row.file, "message": row.message });
+    json!({
+        "program": format!("rzen {}", env!("CARGO_PKG_VERSION")),
+        "corpus": record.corpus,
+        "settings": record.settings,
+        "items": mined.items,
+        "datasets": units.collect::<Vec<_>>(),
+        "bad_rows": mined.bad_rows.iter().map(bad).collect::<Vec<_>>(),
+        "files": files,
+    })
+}

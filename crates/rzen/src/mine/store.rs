@@ -1,0 +1,258 @@
+//! Vectors that outlive a run: one file for each model and way of reading, vectors by content.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::content::Key;
+use crate::files::hex;
+
+const MAGIC: &[u8; 8] = b"rzenvec1";
+/// Magic, the model's key, the vectors' size, a checksum of these.
+const HEADER: usize = 8 + 32 + 4 + 4;
+
+/// A file of vectors, which only grows.
+///
+/// After a header come records of a key, a vector in little-endian f32, and a checksum. What a killed program had begun to
+/// write at the end is cut off when the file is opened again.
+#[derive(Debug)]
+pub struct VectorStore {
+    path: PathBuf,
+    file: File,
+    model: Key,
+    dim: Option<usize>,
+    places: HashMap<Key, u64>,
+}
+
+impl VectorStore {
+    /// Opens the vectors of `model` in `folder`, which is made where it isn't there. `model` is a hash of everything besides an
+    /// item that its vector depends on.
+    ///
+    /// # Errors
+    /// If the file can't be read or written, is no such file, or another program has it open.
+    pub fn open(folder: &Path, model: &Key) -> Result<Self> {
+        let path = folder.join(format!("{}.vectors", &hex(model)[..16]));
+        let advice = || format!("the vectors {}; may the folder be written?", path.display());
+        fs::create_dir_all(folder).with_context(advice)?;
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).open(&path).with_context(advice)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                bail!("another rzen has {} open; wait for it, or name other --vectors", path.display())
+            }
+            // A disk that can't lock is no reason not to work.
+            Err(TryLockError::Error(_)) => {}
+        }
+        let (dim, places, end) =
+            read(&file, model).with_context(|| format!("the vectors {}", path.display()))?;
+        file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).with_context(advice)?;
+        Ok(VectorStore { path, file, model: *model, dim, places })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Vectors held.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// True if nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Numbers in a vector; `None` as long as there is none.
+    pub fn dim(&self) -> Option<usize> {
+        self.dim
+    }
+
+    /// Whether a vector is held.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.places.contains_key(key)
+    }
+
+    /// Adds vectors; they are on the disk when this returns.
+    ///
+    /// # Errors
+    /// If the file can't be written, or a vector has another size than the others.
+    pub fn add(&mut self, vectors: &[(Key, Vec<f32>)]) -> Result<()> {
+        let Some((_, first)) = vectors.first() else { return Ok(()) };
+        let mut bytes = Vec::new();
+        let dim = *self.dim.get_or_insert(first.len());
+        if self.places.is_empty() {
+            bytes = header(&self.model, dim);
+            self.file.seek(SeekFrom::Start(0))?;
+        }
+        let mut end = self.file.stream_position()? + bytes.len() as u64;
+        for (key, vector) in vectors {
+            ensure!(vector.len() == dim, "a vector has {} numbers, expected {dim}", vector.len());
+            let start = bytes.len();
+            bytes.extend_from_slice(key);
+            bytes.extend(vector.iter().flat_map(|x| x.to_le_bytes()));
+            bytes.extend_from_slice(&crc32c::crc32c(&bytes[start..]).to_le_bytes());
+            self.places.insert(*key, end);
+            end += record(dim) as u64;
+        }
+        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        written.with_context(|| {
+            format!("can't write the vectors {}; is there room on the disk?", self.path.display())
+        })
+    }
+
+    /// The vectors of `keys`, one after another.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    ///
+    /// # Panics
+    /// If one is not held.
+    pub fn rows(&mut self, keys: &[Key]) -> Result<Vec<f32>> {
+        let dim = self.dim.unwrap_or(0);
+        let end = self.file.stream_position()?;
+        let mut rows = Vec::with_capacity(keys.len() * dim);
+        let mut bytes = vec![0; dim * 4];
+        let mut read = |rows: &mut Vec<f32>| -> std::io::Result<()> {
+            for key in keys {
+                let place = self.places.get(key).expect("only vectors that are held are asked for");
+                self.file.seek(SeekFrom::Start(place + 32))?;
+                self.file.read_exact(&mut bytes)?;
+                rows.extend(numbers(&bytes));
+            }
+            self.file.seek(SeekFrom::Start(end)).map(drop)
+        };
+        read(&mut rows).with_context(|| format!("can't read the vectors {}", self.path.display()))?;
+        Ok(rows)
+    }
+}
+
+/// Bytes of a record.
+fn record(dim: usize) -> usize {
+    32 + dim * 4 + 4
+}
+
+fn header(model: &Key, dim: usize) -> Vec<u8> {
+    let mut bytes = [MAGIC.as_slice(), model, &(dim as u32).to_le_bytes()].concat();
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    bytes
+}
+
+fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    let (numbers, _) = bytes.as_chunks::<4>();
+    numbers.iter().map(|number| f32::from_le_bytes(*number))
+}
+
+/// The size of the vectors, where each record begins, and where the last whole one ends.
+fn read(file: &File, model: &Key) -> Result<(Option<usize>, HashMap<Key, u64>, u64)> {
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut head = [0; HEADER];
+    let mut places = HashMap::new();
+    let filled = fill(&mut reader, &mut head)?;
+    let known = filled.min(MAGIC.len());
+    ensure!(head[..known] == MAGIC[..known], FOREIGN);
+    if filled < HEADER {
+        // The first program was killed before it had written anything.
+        return Ok((None, places, 0));
+    }
+    let dim = u32::from_le_bytes([head[40], head[41], head[42], head[43]]) as usize;
+    ensure!(head[..] == header(model, dim)[..], FOREIGN);
+    let mut bytes = vec![0; record(dim)];
+    let mut end = HEADER as u64;
+    while fill(&mut reader, &mut bytes)? == bytes.len() {
+        let (body, sum) = bytes.split_at(bytes.len() - 4);
+        if crc32c::crc32c(body).to_le_bytes() != *sum {
+            break;
+        }
+        places.insert(body[..32].try_into().expect("a key has 32 bytes"), end);
+        end += bytes.len() as u64;
+    }
+    // Without a vector the header is written again, with the size of the next one.
+    Ok(if places.is_empty() { (None, places, 0) } else { (Some(dim), places, end) })
+}
+
+const FOREIGN: &str = "this is no file of this model's vectors; remove it";
+
+/// Reads into `bytes` until they are full or the file ends; returns how many were read.
+fn fill(reader: &mut impl Read, bytes: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match reader.read(&mut bytes[filled..])? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODEL: Key = [7; 32];
+
+    fn vectors(count: u8) -> Vec<(Key, Vec<f32>)> {
+        (0..count).map(|i| ([i; 32], vec![f32::from(i), 0.5, -1.0])).collect()
+    }
+
+    #[test]
+    fn vectors_are_there_again_after_the_program_was_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || VectorStore::open(folder.path(), &MODEL).unwrap();
+        let mut store = open();
+        assert_eq!((store.len(), store.dim()), (0, None));
+        store.add(&vectors(2)).unwrap();
+        store.add(&vectors(4)[2..]).unwrap();
+        assert_eq!(store.rows(&[[3; 32], [0; 32]]).unwrap(), [3.0, 0.5, -1.0, 0.0, 0.5, -1.0]);
+        let path = store.path().to_owned();
+        drop(store);
+        // Killed while the last vector was written, or before anything was.
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+        let mut store = open();
+        assert_eq!((store.len(), store.contains(&[3; 32])), (3, false));
+        store.add(&vectors(4)[3..]).unwrap();
+        drop(store);
+        assert_eq!(fs::read(&path).unwrap(), whole);
+        for cut in [0, 5, HEADER - 1, HEADER, HEADER + 20] {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let mut store = open();
+            assert!(store.is_empty());
+            store.add(&vectors(4)).unwrap();
+            drop(store);
+            assert_eq!(fs::read(&path).unwrap(), whole, "cut at {cut}");
+        }
+        // A disk that lost a byte loses what comes after it.
+        let mut spoilt = whole.clone();
+        spoilt[HEADER + 40] ^= 1;
+        fs::write(&path, &spoilt).unwrap();
+        assert_eq!(open().len(), 0);
+    }
+
+    #[test]
+    fn other_models_and_other_files_are_kept_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = VectorStore::open(folder.path(), &MODEL).unwrap();
+        store.add(&vectors(2)).unwrap();
+        let busy = VectorStore::open(folder.path(), &MODEL).unwrap_err().to_string();
+        assert!(busy.contains("another rzen"), "{busy}");
+        assert!(store.add(&[([9; 32], vec![1.0])]).unwrap_err().to_string().contains("1 numbers"));
+        let mut other = [7; 32];
+        other[31] = 8;
+        assert!(VectorStore::open(folder.path(), &[8; 32]).unwrap().is_empty());
+        let path = store.path().to_owned();
+        drop(store);
+        // The same beginning of the name, another model.
+        let error = format!("{:#}", VectorStore::open(folder.path(), &other).unwrap_err());
+        assert!(error.contains("remove it") && error.contains(".vectors"), "{error}");
+        fs::write(&path, "my notes, which are longer than any header of such a file may be").unwrap();
+        assert!(VectorStore::open(folder.path(), &MODEL).is_err());
+        assert!(fs::read_to_string(&path).unwrap().starts_with("my notes"));
+    }
+}
