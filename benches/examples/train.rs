@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, FloatDType, GradientCheckpointingStrategy, Int, Tensor};
 use cpu_time::ProcessTime;
@@ -29,6 +29,7 @@ REPEAT: runs that are measured; several follow one that is not";
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [what, way, folder, rank, repeat, works @ ..] = &args[..] else { bail!("{USAGE}") };
+    ensure!(!works.is_empty(), "{USAGE}");
     let (folder, rank) = (Path::new(folder), rank.parse().context("RANK is a number")?);
     let repeat: usize = repeat.parse().context("REPEAT is a number")?;
     let device = Device::flex();
@@ -44,7 +45,7 @@ fn main() -> Result<()> {
         works.iter().map(|work| prepare(work, &processor)).collect::<Result<_>>()?;
     let items: Vec<&Encoded> = parts.iter().flatten().collect();
     let config = model.config().clone();
-    let collator = Collator::new(&config, processor.special(), PositionMode::Mrope, &device);
+    let collator = Collator::new(&config, processor.special(), PositionMode::Sequential, &device);
     let collate = |items: &[&Encoded]| collator.collate(items);
     // The peak counts from here.
     std::fs::write("/proc/self/clear_refs", "5").context("memory is measured on Linux alone")?;
@@ -84,7 +85,11 @@ fn main() -> Result<()> {
     let pictures: Vec<usize> =
         item.pictures.iter().map(|picture| picture.grid_thw.iter().product::<usize>() / merged).collect();
     let like = ItemShape { words: item.input_ids.len() - pictures.iter().sum::<usize>(), pictures };
-    let predicted = config.training_memory(&training, 4, (&like, parts[0].len())).activations / 1e6;
+    let of_batch = if what == "step" { parts.len() + 1 } else { 1 };
+    let memory = config.training_memory(&training, 4, (&like, parts[0].len()), of_batch);
+    // An adapter is loaded already; a pass makes its gradients alone.
+    let of_adapter = memory.trained * if what == "step" { 0.75 } else { 0.25 };
+    let predicted = (memory.activations + of_adapter) / 1e6;
     println!(
         "{}",
         json!({
@@ -169,6 +174,7 @@ fn by_burn(model: Qwen2Vl) -> Qwen2Vl {
 fn prepare(work: &str, processor: &Processor) -> Result<Vec<Encoded>> {
     let (kind, sizes) = work.split_once(':').context("a work is a kind, a colon and sizes")?;
     let sizes: Vec<u32> = sizes.split('x').map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(sizes.iter().all(|size| *size > 0), "`{work}` has a size of 0");
     let one = |item: u32| match (kind, &sizes[1..]) {
         ("text", &[length]) => Ok(words(100 + item, length)),
         ("picture", &[height, width]) => {

@@ -18,53 +18,35 @@ pub struct PairedDifference {
     pub p: f64,
 }
 
-/// Draws runs and queries anew `samples` times, with replacement, and looks at the mean over tasks of the differences.
+/// Draws the queries of each task anew `samples` times, with replacement, and looks at the mean over tasks of the
+/// differences: tasks count alike, however many queries they have.
 ///
-/// `differences` of a task hold a row for each run (of one seed in both), and in it the difference for each query. A
-/// resample draws as many runs as there are, the same ones in every task, and for each of them and each task as many of its
-/// queries as it has; tasks count alike, however many queries they have. So the interval holds what seeds and queries do,
-/// as far as the few runs tell.
+/// `differences` of a task hold one number for each query; of several runs of each side, the mean over the runs. The interval
+/// says what other queries would do, not what other seeds would.
 ///
 /// The result depends on `seed` but on no thread.
 ///
 /// # Errors
-/// No task, a task without runs or queries, or tasks of which not all have the same runs and queries.
+/// No task, or a task without queries.
 ///
 /// # Panics
 /// If `samples` is 0.
 pub fn bootstrap_of_tasks(
-    differences: &[Vec<Vec<f64>>],
+    differences: &[Vec<f64>],
     samples: usize,
     seed: u64,
 ) -> Result<PairedDifference, EvalError> {
-    let runs = differences.first().map_or(0, Vec::len);
-    for task in differences {
-        let queries = task.first().map_or(0, Vec::len);
-        if task.len() != runs || queries == 0 {
-            return Err(EvalError::Unpaired { first: runs, second: task.len() });
-        }
-        if let Some(other) = task.iter().find(|run| run.len() != queries) {
-            return Err(EvalError::Unpaired { first: queries, second: other.len() });
-        }
-    }
-    if runs == 0 {
+    if differences.is_empty() || differences.iter().any(Vec::is_empty) {
         return Err(EvalError::Unpaired { first: 0, second: 0 });
     }
-    let over_tasks = |one: &mut dyn FnMut(&[Vec<f64>]) -> f64| {
-        differences.iter().map(|task| one(task)).sum::<f64>() / differences.len() as f64
+    let over_tasks = |one: &mut dyn FnMut(&[f64]) -> f64| {
+        differences.iter().map(|task| one(task) / task.len() as f64).sum::<f64>() / differences.len() as f64
     };
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let resampled = |sample: u64| {
         let mut draw = Draw::new(seed, sample);
-        let chosen: Vec<usize> = (0..runs).map(|_| draw.below(runs)).collect();
-        over_tasks(&mut |task| {
-            let of_run = |draw: &mut Draw, run: &[f64]| {
-                (0..run.len()).map(|_| run[draw.below(run.len())]).sum::<f64>() / run.len() as f64
-            };
-            chosen.iter().map(|run| of_run(&mut draw, &task[*run])).sum::<f64>() / runs as f64
-        })
+        over_tasks(&mut |task| (0..task.len()).map(|_| task[draw.below(task.len())]).sum())
     };
-    let found = over_tasks(&mut |task| task.iter().map(|run| mean(run)).sum::<f64>() / runs as f64);
+    let found = over_tasks(&mut |task| task.iter().sum());
     Ok(PairedDifference::of(found, samples, resampled))
 }
 
@@ -166,27 +148,19 @@ mod tests {
     }
 
     #[test]
-    fn tasks_count_alike_and_runs_are_drawn_too() {
-        // Two runs that differ by 0.1 and 0.3 on every query of two tasks of unequal size.
-        let task = |queries: usize| vec![vec![0.1; queries], vec![0.3; queries]];
-        let found = bootstrap_of_tasks(&[task(3), task(50)], 2000, 1).unwrap();
-        assert!((found.mean_difference - 0.2).abs() < 1e-12);
-        // A quarter of the resamples draws the first run twice, a quarter the second.
-        assert!((found.low - 0.1).abs() < 1e-12 && (found.high - 0.3).abs() < 1e-12, "{found:?}");
-        // One run: as the bootstrap of its queries.
-        let a: Vec<f64> = (0..400).map(|i| if i % 20 < 11 { 1.0 } else { -1.0 }).collect();
-        let one = bootstrap_of_tasks(&[vec![a.clone()]], 4000, 7).unwrap();
-        let plain = paired_bootstrap(&a, &[0.0; 400], 4000, 7).unwrap();
-        assert!(
-            (one.low - plain.low).abs() < 0.01 && (one.high - plain.high).abs() < 0.01,
-            "{one:?} {plain:?}"
-        );
+    fn tasks_count_alike() {
         // The small task weighs as much as the large one.
-        let uneven = [vec![vec![1.0, 0.0]], vec![vec![0.0; 98]]];
+        let uneven = [vec![1.0, 0.0], vec![0.0; 98]];
         assert!((bootstrap_of_tasks(&uneven, 10, 1).unwrap().mean_difference - 0.25).abs() < 1e-12);
-        for wrong in [vec![], vec![vec![]], vec![vec![vec![]]], vec![vec![vec![1.0], vec![1.0, 2.0]]]] {
-            assert!(bootstrap_of_tasks(&wrong, 10, 1).is_err(), "{wrong:?}");
-        }
+        // One task: as the bootstrap of its queries.
+        let a: Vec<f64> = (0..400).map(|i| if i % 20 < 11 { 1.0 } else { -1.0 }).collect();
+        let one = bootstrap_of_tasks(std::slice::from_ref(&a), 4000, 7).unwrap();
+        assert_eq!(one, paired_bootstrap(&a, &[0.0; 400], 4000, 7).unwrap());
+        // Two such tasks: the interval is narrower by the root of two.
+        let two = bootstrap_of_tasks(&[a.clone(), a], 4000, 7).unwrap();
+        let ratio = (one.high - one.low) / (two.high - two.low);
+        assert!((ratio / 2.0f64.sqrt() - 1.0).abs() < 0.1, "{one:?} {two:?}");
+        assert!(bootstrap_of_tasks(&[], 10, 1).is_err() && bootstrap_of_tasks(&[vec![]], 10, 1).is_err());
     }
 
     #[test]

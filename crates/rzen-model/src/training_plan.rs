@@ -88,6 +88,12 @@ const LAST: [usize; 2] = [4, 2];
 /// Pieces of scores that [`attend_backward`](crate::attention) holds at once.
 const PIECES: f64 = 3.0;
 
+/// Numbers that a micro-batch keeps until its gradient is pulled back, and while it is.
+struct Kept {
+    until_pulled: f64,
+    in_pulling: f64,
+}
+
 /// Linear layers of one name.
 struct Layers {
     /// Before the number of the block, and behind it.
@@ -193,29 +199,33 @@ impl ModelConfig {
     /// The memory that training takes at its peak.
     ///
     /// - `weight_size`: bytes of a frozen number as it stands in memory
-    /// - `batch`: an item and how many like it make a micro-batch, the largest that occurs
+    /// - `micro_batch`: an item and how many like it make a micro-batch, the largest that occurs
+    /// - `of_batch`: micro-batches in a batch; all of them are kept where nothing is embedded twice
     pub fn training_memory(
         &self,
         shape: &TrainingShape,
         weight_size: usize,
-        batch: (&ItemShape, usize),
+        micro_batch: (&ItemShape, usize),
+        of_batch: usize,
     ) -> TrainingMemory {
-        let (item, count) = batch;
+        let (item, count) = micro_batch;
         let trained = self.trained_parameters(shape.adapter.as_ref()) as f64;
-        let kept = match shape.by_blocks {
+        let Kept { until_pulled, in_pulling } = match shape.by_blocks {
             true => self.kept_by_blocks(item, count),
             false => self.kept_in_graph(item, count),
         };
+        let at_once = shape.side_by_side.min(of_batch) as f64;
+        let held = if shape.embed_twice { at_once } else { of_batch as f64 };
         TrainingMemory {
             weights: (self.num_parameters() * weight_size) as f64,
             // Two moments, the sum of gradients, and the adapter itself or the gradients of a micro-batch.
             trained: 4.0 * 4.0 * trained,
-            activations: kept * shape.side_by_side as f64,
+            activations: 4.0 * (until_pulled * held + in_pulling * at_once),
         }
     }
 
-    /// What each block was given, and the largest block with its weights and all that its graph holds.
-    fn kept_by_blocks(&self, item: &ItemShape, count: usize) -> f64 {
+    /// What each block was given; and the largest block with its weights and all that its graph holds.
+    fn kept_by_blocks(&self, item: &ItemShape, count: usize) -> Kept {
         let (text, vision) = (&self.text, &self.vision);
         let (patches, tokens) = self.rows(item, count);
         let inputs = patches * (vision.embed_dim * (vision.depth + 1)) as f64
@@ -223,11 +233,11 @@ impl ModelConfig {
         let tower = self.tower_rows(patches, BLOCK) + self.block_weights(Part::Patches);
         let decoder = self.decoder_rows(tokens, BLOCK) + self.block_weights(Part::Tokens);
         let largest = if patches > 0.0 { tower.max(decoder) } else { decoder };
-        4.0 * (inputs + largest + PIECES * SCORES as f64)
+        Kept { until_pulled: inputs, in_pulling: largest + PIECES * SCORES as f64 }
     }
 
-    /// All that the graph of a micro-batch holds.
-    fn kept_in_graph(&self, item: &ItemShape, count: usize) -> f64 {
+    /// All that the graph of a micro-batch holds; and what a backward pass adds for a block.
+    fn kept_in_graph(&self, item: &ItemShape, count: usize) -> Kept {
         let (text, vision) = (&self.text, &self.vision);
         let (patches, tokens) = self.rows(item, count);
         let square = |tokens: &usize| ((tokens * vision.merge_unit()) as f64).powi(2);
@@ -235,8 +245,10 @@ impl ModelConfig {
         let read = (count * text.num_attention_heads) as f64 * (item.tokens() as f64).powi(2);
         let tower = self.tower_rows(patches, TOWER_GRAPH) + SQUARES * seen;
         let decoder = self.decoder_rows(tokens, DECODER_GRAPH) + SQUARES * read;
-        let backward = (SQUARES_BACKWARD * seen).max(self.decoder_rows(tokens, LAST));
-        4.0 * (tower * vision.depth as f64 + decoder * (text.num_hidden_layers - 1) as f64 + backward)
+        Kept {
+            until_pulled: tower * vision.depth as f64 + decoder * (text.num_hidden_layers - 1) as f64,
+            in_pulling: (SQUARES_BACKWARD * seen).max(self.decoder_rows(tokens, LAST)),
+        }
     }
 
     fn tower_rows(&self, patches: f64, [own, wide]: [usize; 2]) -> f64 {
@@ -361,12 +373,30 @@ mod tests {
         for (blocks, by_blocks, (item, count), measured) in cases {
             (config.text.num_hidden_layers, config.vision.depth) = (blocks, blocks);
             let shape = shape(Some(adapter(16, &[])), false, by_blocks);
-            let predicted = config.training_memory(&shape, 4, (&item, count)).activations / 1e6;
+            let predicted = config.training_memory(&shape, 4, (&item, count), 1).activations / 1e6;
             let ratio = predicted / measured;
             assert!(
                 (0.85..1.15).contains(&ratio),
                 "{blocks} {by_blocks} {item:?}: {predicted} of {measured}"
             );
         }
+    }
+
+    /// Gradient caching keeps the graphs of those that are computed at once, and without it all graphs wait for the loss.
+    #[test]
+    fn graphs_are_kept_until_they_are_pulled_back() {
+        let (config, item) = (config(), ItemShape { words: 64, pictures: Vec::new() });
+        let memory = |embed_twice, by_blocks, side_by_side, of_batch| {
+            let shape = TrainingShape { side_by_side, ..shape(None, embed_twice, by_blocks) };
+            config.training_memory(&shape, 4, (&item, 8), of_batch).activations
+        };
+        let one = memory(true, false, 1, 1);
+        assert_eq!(memory(true, false, 1, 10), one);
+        assert_eq!(memory(true, false, 2, 10), 2.0 * one);
+        assert_eq!(memory(true, false, 4, 1), one);
+        let ten = memory(false, false, 1, 10);
+        assert!((8.0..10.0).contains(&(ten / one)), "{}", ten / one);
+        // By blocks, what waits is little.
+        assert!(memory(false, true, 1, 10) < 3.0 * memory(false, true, 1, 1));
     }
 }

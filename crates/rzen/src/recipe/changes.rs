@@ -13,7 +13,8 @@ impl Recipe {
     /// A file that begins with `extends = "other.toml"` (a path that counts from its own folder) is that recipe with the
     /// keys of its table `[set]` put in, and has no other keys. `changes` are KEY=VALUE, where VALUE is one of TOML, or a
     /// bare word for a string. Keys are dotted; entries of lists count from 0, and the number of entries names a new one:
-    /// `stage.0.epochs`, `soup.ingredients`.
+    /// `stage.0.epochs`, `soup.ingredients`. Under `[set]`, tables of tables say the same as dotted keys, and a quoted
+    /// dotted key whose value is a table replaces what is there.
     ///
     /// # Errors
     /// Names the file and the key.
@@ -57,10 +58,34 @@ fn read(path: &Path, below: &mut Vec<PathBuf>) -> Result<Table> {
     below.push(own);
     let mut table = read(&path.parent().unwrap_or(Path::new("")).join(extended), below)
         .with_context(|| format!("{}: `extends`", place()))?;
-    for (key, value) in changes {
+    let mut keys = Vec::new();
+    flatten(String::new(), Value::Table(changes), Some(&Value::Table(table.clone())), &mut keys);
+    // In the order of their numbers, so that new entries of a list come one after another.
+    keys.sort_by_cached_key(|(key, _)| {
+        key.split('.').map(|part| (part.parse::<usize>().ok(), part.to_owned())).collect::<Vec<_>>()
+    });
+    for (key, value) in keys {
         set(&mut table, &key, value).with_context(|| format!("{}: [set] {key:?}", place()))?;
     }
     Ok(table)
+}
+
+/// Makes dotted keys of tables where a table or list is there already; a quoted dotted key is one by itself.
+fn flatten(path: String, value: Value, there: Option<&Value>, keys: &mut Vec<(String, Value)>) {
+    match (value, there) {
+        (Value::Table(inner), Some(Value::Table(_) | Value::Array(_))) => {
+            for (key, value) in inner {
+                let below = match there {
+                    Some(Value::Table(table)) => table.get(&key),
+                    Some(Value::Array(items)) => key.parse().ok().and_then(|at: usize| items.get(at)),
+                    _ => None,
+                };
+                let path = if path.is_empty() { key } else { format!("{path}.{key}") };
+                flatten(path, value, below, keys);
+            }
+        }
+        (value, _) => keys.push((path, value)),
+    }
 }
 
 /// A TOML value, or a bare word as a string.
@@ -175,6 +200,48 @@ mod tests {
         let recipe = Recipe::load(&folder.path().join("more/top.toml"), &["seed=6".to_owned()]).unwrap();
         let epochs: Vec<f64> = recipe.stages.iter().map(|stage| stage.epochs).collect();
         assert_eq!((recipe.seed, epochs), (6, vec![3.0, 2.0]));
+    }
+
+    #[test]
+    fn keys_need_no_quotes_and_numbers_have_their_order() {
+        let base = format!("{BASE}\n[stage.objective]\nalpha = 2.0\ndelta = 0.9");
+        let rows: String = (1..=10)
+            .rev()
+            .map(|i| format!("\"stage.0.datasets.{i}\" = {{ dataset = \"d{i}\" }}\n"))
+            .collect();
+        let top = format!(
+            "extends = \"base.toml\"\n[set]\nstage.0.epochs = 7\nstage.0.objective.alpha = 9.0\n{rows}"
+        );
+        let folder = folder(&[("base.toml", base.as_str()), ("top.toml", top.as_str())]);
+        let recipe = Recipe::load(&folder.path().join("top.toml"), &[]).unwrap();
+        let stage = &recipe.stages[0];
+        let datasets: Vec<&str> = stage.datasets.iter().map(|row| row.dataset.as_str()).collect();
+        assert_eq!(datasets, ["emoji", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9", "d10"]);
+        let objective = stage.objective.config(Vec::new());
+        // What isn't named stays.
+        assert_eq!((stage.epochs, objective.alpha, objective.delta), (7.0, 9.0, Some(0.9)));
+        // A quoted key replaces the whole table.
+        let whole = "extends = \"base.toml\"\n[set]\n\"stage.0.objective\" = { alpha = 9.0 }";
+        std::fs::write(folder.path().join("whole.toml"), whole).unwrap();
+        let recipe = Recipe::load(&folder.path().join("whole.toml"), &[]).unwrap();
+        let objective = recipe.stages[0].objective.config(Vec::new());
+        assert_eq!((objective.alpha, objective.delta), (9.0, Some(0.95)));
+    }
+
+    /// `all.toml` is the baseline with what each of the others changes, but for the soup's stages.
+    #[test]
+    fn the_last_recipe_of_the_ablation_has_all_ingredients() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/ablation");
+        let set = |name: &str| -> Table {
+            let text = std::fs::read_to_string(folder.join(name).with_extension("toml")).unwrap();
+            let mut table: Table = toml::from_str(&text).unwrap();
+            table.remove("set").unwrap().as_table().unwrap().clone()
+        };
+        let mut union = Table::new();
+        for name in ["mask", "hardness", "temperatures", "classes", "prompts", "resampling"] {
+            union.extend(set(name));
+        }
+        assert_eq!(set("all"), union);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rzen_eval::PairedDifference;
 use super::chart::Chart;
 use super::html::{escape, score, words};
 use super::measured::{ModelScores, ScoredTask, difference};
-use super::seeds::SeedGroup;
+use super::seeds::{GroupDifference, SeedGroup};
 use super::{Measurements, RunCurves, StepRecord, curves, head, write_page};
 
 /// A run to be compared.
@@ -31,19 +31,19 @@ impl ComparedRun {
     }
 }
 
-/// Writes a page that compares runs with the first of them, whole or not at all.
+/// Writes a page that compares runs with the first of them, and those of several seeds as `groups`, whole or not at all.
 ///
 /// # Errors
 /// If the file can't be written.
-pub fn write_comparison(runs: &[ComparedRun], path: &Path) -> Result<()> {
-    write_page(&render(runs), path)
+pub fn write_comparison(runs: &[ComparedRun], groups: &[SeedGroup], path: &Path) -> Result<()> {
+    write_page(&render(runs, groups), path)
 }
 
-fn render(runs: &[ComparedRun]) -> String {
+fn render(runs: &[ComparedRun], groups: &[SeedGroup]) -> String {
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     [
         head(&format!("rzen: {}", names.join(", "))),
-        seeds(runs),
+        seeds(groups),
         scores(runs),
         models(runs),
         training(runs),
@@ -73,33 +73,30 @@ fn section(title: &str, lead: &str, body: &str) -> String {
 }
 
 /// Runs of one recipe together.
-fn seeds(runs: &[ComparedRun]) -> String {
-    let Some(groups) = SeedGroup::of(runs) else { return String::new() };
-    let base = &groups[0];
+fn seeds(groups: &[SeedGroup]) -> String {
+    let Some((base, _)) = groups.split_first() else { return String::new() };
     let heads = ["Recipe", "Seeds", "Mean", "Deviation of the means"].map(str::to_owned);
     let mut heads = heads.to_vec();
-    heads.push(format!("− {}", escape(&base.name)));
+    heads.extend([format!("− {}", escape(&base.name)), "By seed".to_owned(), "Tasks".to_owned()]);
     heads.extend(base.tasks().iter().map(|task| escape(&task.task)));
     let row = |(i, group): (usize, &SeedGroup)| {
-        let difference = match group.difference(base) {
-            _ if i == 0 => String::new(),
-            Some(found) => interval(&found),
-            None => "–".to_owned(),
+        let against = match group.difference(base).filter(|_| i > 0) {
+            Some(GroupDifference { found, by_seed, tasks }) => {
+                let seeds: Vec<String> = by_seed.iter().map(|value| format!("{value:+.3}")).collect();
+                [interval(&found), seeds.join(", "), tasks.to_string()]
+            }
+            None => ["–", "–", "–"].map(str::to_owned),
         };
-        let mut row = vec![
-            escape(&group.name),
-            group.seeds().to_string(),
-            score(group.mean()),
-            group.spread().map_or("–".to_owned(), score),
-            difference,
-        ];
+        let spread = group.spread().map_or("–".to_owned(), score);
+        let mut row = vec![escape(&group.name), group.seeds().to_string(), score(group.mean()), spread];
+        row.extend(against);
         row.extend(base.tasks().iter().map(|task| group.task(task).map_or("–".to_owned(), score)));
         row
     };
     let rows: Vec<Vec<String>> = groups.iter().enumerate().map(row).collect();
     let lead = "Runs whose recipes differ in nothing but their seed, taken together: the last model of each. Differences are means over \
-                tasks, seed by seed, with the 95&nbsp;% interval of a bootstrap over seeds and the queries of each task; bold ones \
-                don't reach 0.";
+                the tasks that were measured alike, with the 95&nbsp;% interval of a bootstrap over the queries of each task (bold: \
+                it doesn't reach 0), and by seed, for what another seed would do.";
     section("Recipes over seeds", lead, &table(&heads, &rows))
 }
 

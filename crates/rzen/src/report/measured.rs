@@ -89,18 +89,20 @@ impl ModelScores {
     }
 }
 
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+pub(super) fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = values.len() as f64;
     values.sum::<f64>() / count
+}
+
+/// Whether two models answered the same queries of a task, measured alike.
+pub(super) fn same_queries(a: &ScoredTask, b: &ScoredTask) -> bool {
+    a.metric == b.metric && a.queries.iter().map(|(id, _)| id).eq(b.queries.iter().map(|(id, _)| id))
 }
 
 /// The difference `a - b` over the queries of all tasks given, with its interval; `None` unless both have the same
 /// queries and metrics.
 pub fn difference(a: &[&ScoredTask], b: &[&ScoredTask]) -> Option<PairedDifference> {
-    let same = |(a, b): (&&ScoredTask, &&ScoredTask)| {
-        a.metric == b.metric && a.queries.iter().map(|(id, _)| id).eq(b.queries.iter().map(|(id, _)| id))
-    };
-    if a.len() != b.len() || !a.iter().zip(b).all(same) {
+    if a.len() != b.len() || !a.iter().zip(b).all(|(a, b)| same_queries(a, b)) {
         return None;
     }
     let values = |tasks: &[&ScoredTask]| -> Vec<f64> {

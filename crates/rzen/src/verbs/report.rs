@@ -61,10 +61,9 @@ pub fn run(args: &Args) -> Result<()> {
             for i in 1..several.len() {
                 ensure!(!several[..i].contains(&several[i]), "{} is given twice", several[i].display());
             }
-            write_comparison(&runs, &output)?;
-            if let Some(groups) = SeedGroup::of(&runs) {
-                seed_lines(&groups).iter().for_each(|line| println!("{line}"));
-            }
+            let groups = SeedGroup::of(&runs)?;
+            write_comparison(&runs, &groups, &output)?;
+            seed_lines(&groups).iter().for_each(|line| println!("{line}"));
         }
     }
     println!("report: {}", output.display());

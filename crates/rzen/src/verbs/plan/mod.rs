@@ -2,7 +2,7 @@
 
 mod training;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,7 +25,7 @@ use crate::embedder::EmbedSettings;
 ///
 /// Training (`--config`): a line for each stage, from the recipe and some rows of each of its datasets; or, before the data are
 /// there, from --rows and --mix, whose kinds stand for rows: query, positive and each hard negative are such an item. Memory is
-/// that of the largest micro-batch.
+/// that of the largest micro-batch of the rows that were looked at, and of all that wait for a gradient without `recompute`.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  rzen plan --model runs/world/soup/model --mix text:128=8,picture:1225+60=1,frames:8x170=1\n  \
@@ -47,10 +47,10 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE", requires = "config")]
     set: Vec<String>,
     /// Rows of each dataset that are read to learn their sizes
-    #[arg(long, value_name = "N", default_value_t = 32, requires = "config")]
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "config", conflicts_with = "rows")]
     sample: usize,
     /// Rows in a pass of each stage, of items as --mix says, instead of looking at a corpus
-    #[arg(long, value_name = "N", requires = "config", conflicts_with = "data")]
+    #[arg(long, value_name = "N", requires_all = ["config", "mix"], conflicts_with = "data")]
     rows: Option<usize>,
     /// Devices that share each batch
     #[arg(long, value_name = "N", default_value_t = 1, requires = "config")]
@@ -148,8 +148,13 @@ pub fn run(args: &Args) -> Result<()> {
             (plan.to_json(), plan.lines())
         }
         Some(recipe) => {
-            for (option, value) in [("--sample", args.sample), ("--devices", args.devices)] {
-                ensure!((1..=MOST).contains(&value), "{option} is {value}, expected 1 to {MOST}");
+            let rows = args.rows.unwrap_or(1);
+            for (option, value, most) in [
+                ("--sample", args.sample, MOST),
+                ("--devices", args.devices, MOST),
+                ("--rows", rows, usize::MAX),
+            ] {
+                ensure!((1..=most).contains(&value), "{option} is {value}, expected 1 to {most}");
             }
             let plan = training::plan(args, recipe)?;
             (plan.to_json(), plan.lines())
@@ -316,12 +321,7 @@ impl Plan {
 impl Args {
     /// Whether the weights' files hold bf16, as released ones do.
     fn stored_as_bf16(&self) -> Result<bool> {
-        let Some(folder) = &self.model else { return Ok(true) };
-        let path = folder.join("config.json");
-        let config: Value =
-            serde_json::from_slice(&std::fs::read(&path)?).with_context(|| format!("{}", path.display()))?;
-        let dtype = ["dtype", "torch_dtype"].into_iter().find_map(|key| config.get(key)?.as_str());
-        Ok(dtype == Some("bfloat16"))
+        self.model.as_deref().map_or(Ok(true), stored_as_bf16)
     }
 
     fn config(&self) -> Result<ModelConfig> {
@@ -334,6 +334,16 @@ impl Args {
             (None, None) => bail!("which model? Give --model DIR, or --shape NAME of a released one"),
         }
     }
+}
+
+/// Whether a checkpoint's files hold bf16.
+fn stored_as_bf16(folder: &Path) -> Result<bool> {
+    let path = folder.join("config.json");
+    let place = || format!("{}", path.display());
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(&path).with_context(place)?).with_context(place)?;
+    let dtype = ["dtype", "torch_dtype"].into_iter().find_map(|key| config.get(key)?.as_str());
+    Ok(dtype == Some("bfloat16"))
 }
 
 /// The memory with the batch of one kind that takes most, and items that wait in the proportions of the mix:

@@ -34,6 +34,12 @@ pub fn plan(args: &Args, path: &Path) -> Result<TrainingPlan> {
         .stages
         .iter()
         .map(|stage| {
+            // By blocks, frozen weights stay as they are stored; what a stage before has changed is f32.
+            let as_stored =
+                matches!(recipe.model, Start::Checkpoint { .. }) && recipe.base_of(stage)?.is_none();
+            let blocks = stage.training.checkpointing == Checkpointing::Blocks;
+            let narrow =
+                as_stored && blocks && crate::device::is_cpu(&device) && stored_as_bf16(args, &recipe)?;
             let drawn = match &rows {
                 Rows::Corpus(folder) => {
                     let processor = processor.as_ref().expect("a corpus is read with the model's processor");
@@ -42,7 +48,7 @@ pub fn plan(args: &Args, path: &Path) -> Result<TrainingPlan> {
                 Rows::Mix(count) => Ok(mixed(stage, &args.mix, *count)),
             };
             let drawn = drawn.with_context(|| format!("stage `{}`", stage.name))?;
-            Ok(StagePlan::new(&config, stage, drawn, crate::device::is_cpu(&device)))
+            Ok(StagePlan::new(&config, stage, drawn, narrow))
         })
         .collect::<Result<_>>()?;
     let rates = match args.gflops {
@@ -63,6 +69,14 @@ pub fn plan(args: &Args, path: &Path) -> Result<TrainingPlan> {
 fn measure(config: &ModelConfig, narrow: bool, device: &Device) -> [Rates; 2] {
     let stored = if narrow { FloatDType::BF16 } else { FloatDType::F32 };
     [Rates::measure(config, FloatDType::F32, stored, device), Rates::measure_training(config, device)]
+}
+
+/// Whether the files of the recipe's model hold bf16; released shapes do.
+fn stored_as_bf16(args: &Args, recipe: &Recipe) -> Result<bool> {
+    match (&args.shape, &args.model, &recipe.model) {
+        (None, Some(folder), _) | (None, None, Start::Checkpoint { folder }) => super::stored_as_bf16(folder),
+        _ => Ok(args.shape.is_some()),
+    }
 }
 
 /// Where the sizes of rows come from.
@@ -91,13 +105,17 @@ fn model(args: &Args, recipe: &Recipe, rows: &Rows) -> Result<(ModelConfig, Opti
     let folder = match (&args.model, &recipe.model) {
         (Some(folder), _) | (None, Start::Checkpoint { folder }) => folder,
         (None, Start::Scratch(scratch)) => {
+            ensure!(
+                args.shape.is_none(),
+                "--shape is for recipes that start from a checkpoint; this one says its own"
+            );
             let config = own.unwrap_or_default();
-            let texts = match rows {
-                Rows::Corpus(folder) => training_texts(recipe, &config.system_prompt, folder)?,
-                Rows::Mix(_) => {
-                    bail!("a model from scratch has a tokenizer made of its rows: give --data DIR")
-                }
+            let Rows::Corpus(corpus) = rows else {
+                bail!(
+                    "the recipe's model has a tokenizer made of its rows: give --data DIR instead of --rows"
+                )
             };
+            let texts = training_texts(recipe, &config.system_prompt, corpus)?;
             let (config, processor, _) = scratch.shape(&config, &texts)?;
             return Ok((config, Some(processor)));
         }
@@ -175,7 +193,7 @@ fn mixed(stage: &Stage, mix: &[Kind], rows: usize) -> Drawn {
         rows: rows * kind.count as f64 / all as f64,
         examples: vec![vec![kind.shape.clone(); items]],
     };
-    let steps = (rows / stage.batch_size as f64).ceil() as usize;
+    let steps = ((rows / stage.batch_size as f64).round() as usize).max(1);
     Drawn { steps, kinds: mix.iter().map(kind).collect() }
 }
 
@@ -194,34 +212,35 @@ struct StagePlan {
 }
 
 impl StagePlan {
-    fn new(config: &ModelConfig, stage: &Stage, drawn: Drawn, on_cpu: bool) -> Self {
+    fn new(config: &ModelConfig, stage: &Stage, drawn: Drawn, narrow: bool) -> Self {
         let adapter = match &stage.train {
             Train::Full {} => None,
             Train::Lora(adapter) => Some(adapter.clone()),
         };
-        let by_blocks = stage.training.checkpointing == Checkpointing::Blocks;
         let shape = TrainingShape {
             embed_twice: stage.training.recompute,
-            by_blocks,
+            by_blocks: stage.training.checkpointing == Checkpointing::Blocks,
             side_by_side: stage.training.threads,
             adapter,
         };
-        // By blocks, frozen weights stay as they are stored: released ones are bf16.
-        let narrow = by_blocks && on_cpu && shape.adapter.is_some();
-        let weight_size = if narrow { 2 } else { 4 };
+        let weight_size = if narrow && shape.adapter.is_some() { 2 } else { 4 };
         let (mut rows, mut items, mut tokens) = (0.0, 0.0, 0.0);
         let mut operations = TrainingOperations::default();
         let mut largest: Option<TrainingMemory> = None;
         for RowKind { rows: alike, examples } in &drawn.kinds {
             rows += alike;
             let each = alike / examples.len() as f64;
+            let row = examples.iter().map(Vec::len).max().unwrap_or(0);
             for item in examples.iter().flatten() {
                 items += each;
                 tokens += each * item.tokens() as f64;
                 operations = operations + config.training_operations(item, &shape) * each;
-                let most = stage.micro_batch_tokens.unwrap_or(usize::MAX) / item.tokens();
-                let count = most.clamp(1, stage.micro_batch_size).min(stage.batch_size);
-                let memory = config.training_memory(&shape, weight_size, (item, count));
+                // Candidates are more than queries.
+                let candidates = stage.batch_size * (row - 1).max(1);
+                let most = stage.micro_batch_tokens.unwrap_or(usize::MAX) / item.tokens().max(1);
+                let count = most.clamp(1, stage.micro_batch_size).min(candidates);
+                let of_batch = (stage.batch_size * row).div_ceil(count);
+                let memory = config.training_memory(&shape, weight_size, (item, count), of_batch);
                 if largest.is_none_or(|largest| largest.total() < memory.total()) {
                     largest = Some(memory);
                 }
@@ -288,7 +307,7 @@ impl TrainingPlan {
         lines.extend([
             String::new(),
             format!(
-                "memory       {} at most on each device: {} for weights, {} for what trains with gradients and moments, {} \
+                "memory       {} on each device at the largest of these rows: {} for weights, {} for what trains with gradients and moments, {} \
                  for a micro-batch",
                 giga(weights + trained + activations),
                 giga(weights),
