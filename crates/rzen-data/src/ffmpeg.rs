@@ -33,11 +33,40 @@ pub(crate) struct Ffmpeg<'a> {
     path: &'a Path,
     options: &'a LoadOptions,
     deadline: Option<Instant>,
+    /// Where it begins and how long it is, in seconds; nothing stands for all of it.
+    span: Option<(f64, f64)>,
 }
 
 impl<'a> Ffmpeg<'a> {
     pub fn new(program: PathBuf, path: &'a Path, options: &'a LoadOptions) -> Self {
-        Ffmpeg { program, path, options, deadline: options.video_deadline() }
+        Ffmpeg { program, path, options, deadline: options.video_deadline(), span: None }
+    }
+
+    /// A piece of the clip, from `start` to `end` in seconds.
+    pub fn piece(self, start: f64, end: f64) -> Self {
+        Ffmpeg { span: Some((start, end - start)), ..self }
+    }
+
+    /// The clip's length in seconds, from its first packet to the end of its last; decodes nothing.
+    pub fn seconds(&self) -> Result<f64, LoadError> {
+        let packets = self.run(&["-c", "copy", "-f", "framecrc", "-"], read_length)?;
+        if let Some(cut) = cut_off(&packets.complaint) {
+            let found = format!("is listed in part ({cut})");
+            return Err(LoadError::Incomplete { path: self.path.to_owned(), found });
+        }
+        packets.value.ok_or_else(|| self.no_frames(&packets.complaint))
+    }
+
+    /// The sampled frames of a piece.
+    pub fn frames_of_piece(&self) -> Result<Vec<Picture>, LoadError> {
+        // Packets before the piece are decoded on the way to it, so frames are counted.
+        let shown = self.run_on_all_frames(&["-f", "framecrc", "-"], count_packets)?;
+        let (wanted, decoded) = self.sample(shown.value, &shown.complaint)?;
+        if decoded.value.is_empty() {
+            return Err(self.no_frames(&decoded.complaint));
+        }
+        let missing = (decoded.value.len() < wanted).then(|| first_line(&decoded.complaint).to_owned());
+        complete(self.path, decoded.value, wanted, missing, self.options)
     }
 
     /// The sampled frames.
@@ -115,6 +144,9 @@ impl<'a> Ffmpeg<'a> {
         input.push(self.path);
         let mut command = Command::new(&self.program);
         command.args(["-nostdin", "-v", "error", "-threads", "2", "-protocol_whitelist", "file,pipe"]);
+        if let Some((start, length)) = self.span {
+            command.args(["-ss", &format!("{start:.6}"), "-t", &format!("{length:.6}")]);
+        }
         command.args(["-max_pixels", &self.most_pixels().to_string(), "-i"]);
         command.arg(input).args(["-map", "0:v:0"]).args(output);
         command
@@ -179,6 +211,25 @@ fn count_packets(stdout: ChildStdout) -> Result<usize, LoadError> {
     const MAX_BYTES: u64 = 256 << 20;
     let lines = BufReader::new(stdout.take(MAX_BYTES)).lines().map_while(Result::ok);
     Ok(lines.filter(|line| is_shown(line)).count())
+}
+
+/// The seconds from the first packet to the end of the last one; `None` where there is none.
+///
+/// `#tb 0: 1/12800` gives the unit of times, a packet is `0, dts, pts, duration, bytes, checksum`.
+fn read_length(stdout: ChildStdout) -> Result<Option<f64>, LoadError> {
+    let (mut unit, mut first, mut last) = (None, f64::INFINITY, f64::NEG_INFINITY);
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        if let Some(ratio) = line.strip_prefix("#tb 0:") {
+            let (over, under) = ratio.trim().split_once('/').unwrap_or_default();
+            unit = over.parse::<f64>().ok().zip(under.parse::<f64>().ok()).map(|(over, under)| over / under);
+        } else if is_shown(&line) {
+            let numbers: Vec<f64> = line.split(',').skip(2).map_while(|word| word.trim().parse().ok()).collect();
+            if let [pts, duration, ..] = numbers[..] {
+                (first, last) = (first.min(pts), last.max(pts + duration));
+            }
+        }
+    }
+    Ok(unit.filter(|_| last >= first).map(|unit| (last - first) * unit))
 }
 
 /// Whether a line of `framecrc` is a packet, and not one that an edit list hides (it is needed by

@@ -1,9 +1,9 @@
 //! Rows on their way into a manifest.
 
 use rzen_core::Part;
-use serde::Serialize;
 
 use super::{ImportOptions, ImportReport};
+use crate::line::Line;
 
 /// A training row as a kind reads it.
 #[derive(Default)]
@@ -21,32 +21,6 @@ pub(super) struct Draft {
     /// A teacher's scores, one for each positive and negative.
     pub positive_scores: Vec<f64>,
     pub negative_scores: Vec<f64>,
-}
-
-/// A line of the manifest.
-#[derive(Serialize)]
-struct Line<'a> {
-    dataset: &'a str,
-    task: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    instruction: Option<&'a str>,
-    query: &'a [Part],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    positive: Option<&'a [Part]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    positives: Option<&'a [Vec<Part>]>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    negatives: &'a [Vec<Part>],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    label: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    group: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    positive_scores: &'a [f64],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    negative_scores: &'a [f64],
 }
 
 impl Draft {
@@ -76,25 +50,19 @@ impl Draft {
         }
         self.check_scores()?;
         let instruction = self.instruction.as_deref().filter(|text| !text.is_empty());
-        let (positive, positives) = match self.positives.as_slice() {
-            [positive] => (Some(positive.as_slice()), None),
-            positives => (None, Some(positives)),
-        };
+        let positives = self.positives.iter().map(Vec::as_slice).collect();
+        let task = self.task.as_deref().unwrap_or(&options.task);
         let line = Line {
-            dataset: &options.dataset,
-            task: self.task.as_deref().unwrap_or(&options.task),
             name: self.name.as_deref().or(options.name.as_deref()),
             instruction,
-            query: &self.query,
-            positive,
-            positives,
-            negatives: &self.negatives,
+            negatives: self.negatives.iter().map(Vec::as_slice).collect(),
             label: self.label.as_deref(),
             group: self.group.as_deref(),
             positive_scores: &self.positive_scores,
             negative_scores: &self.negative_scores,
+            ..Line::new(&options.dataset, task, &self.query, positives)
         };
-        serde_json::to_string(&line).map_err(|error| error.to_string())
+        line.to_json()
     }
 
     fn drop_negatives(

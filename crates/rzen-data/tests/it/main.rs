@@ -1,6 +1,7 @@
 //! What the crate promises, on files made here.
 
 mod bad_rows;
+mod check;
 mod clips;
 mod corpus;
 mod documents;

@@ -74,7 +74,8 @@ const MOST_LETTERS: usize = 280;
 /// Frames of a clip that are shown.
 const MOST_FRAMES: usize = 4;
 
-fn parts(parts: &[ReportPart], what: &str) -> String {
+/// Texts and pictures, one after the other.
+pub(super) fn parts(parts: &[ReportPart], what: &str) -> String {
     parts.iter().map(|part| show(part, what)).collect()
 }
 
