@@ -223,7 +223,8 @@ fn read_length(stdout: ChildStdout) -> Result<Option<f64>, LoadError> {
             let (over, under) = ratio.trim().split_once('/').unwrap_or_default();
             unit = over.parse::<f64>().ok().zip(under.parse::<f64>().ok()).map(|(over, under)| over / under);
         } else if is_shown(&line) {
-            let numbers: Vec<f64> = line.split(',').skip(2).map_while(|word| word.trim().parse().ok()).collect();
+            let numbers: Vec<f64> =
+                line.split(',').skip(2).map_while(|word| word.trim().parse().ok()).collect();
             if let [pts, duration, ..] = numbers[..] {
                 (first, last) = (first.min(pts), last.max(pts + duration));
             }

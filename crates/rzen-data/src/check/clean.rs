@@ -94,7 +94,9 @@ fn write_rows(
     let samples = match each_train_row(&path, &checked.corpus) {
         Ok(samples) => samples,
         // It was a finding before.
-        Err(_) => return Ok(CleanedManifest { file: manifest.file.clone(), kept: 0, left_out: manifest.rows }),
+        Err(_) => {
+            return Ok(CleanedManifest { file: manifest.file.clone(), kept: 0, left_out: manifest.rows });
+        }
     };
     let lines = samples.filter_map(|sample| {
         let sample = match sample {

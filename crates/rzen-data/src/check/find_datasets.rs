@@ -56,14 +56,19 @@ pub(super) fn datasets(
             let shown = of_largest.map(|row| label(maker, row)).into_iter().collect();
             findings.push(maker.finding(FindingKind::LabelImbalance, message, shown, &[]));
         }
-        counts.push(DatasetCount { name: name.clone(), rows: rows.len(), labels: labels.len(), largest, median });
+        counts.push(DatasetCount {
+            name: name.clone(),
+            rows: rows.len(),
+            labels: labels.len(),
+            largest,
+            median,
+        });
     }
     let size = |count: &&DatasetCount| count.rows;
     if let (Some(least), Some(most)) = (counts.iter().min_by_key(size), counts.iter().max_by_key(size))
         && most.rows as f64 > options.dataset_ratio * least.rows as f64
     {
-        let message =
-            format!("{} has {} rows, {} has {}", most.name, most.rows, least.name, least.rows);
+        let message = format!("{} has {} rows, {} has {}", most.name, most.rows, least.name, least.rows);
         findings.push(maker.finding(FindingKind::UnevenDatasets, message, Vec::new(), &[]));
     }
     (findings, counts)

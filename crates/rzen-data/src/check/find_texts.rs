@@ -4,7 +4,6 @@ use rzen_core::Part;
 
 use super::CheckOptions;
 use super::finding::{Finding, FindingKind, FoundContent};
-use super::gather::Role;
 use super::maker::{Maker, num_rows};
 use super::texts::{TextIndex, letters};
 use super::uses::{Text, Use, Uses};
@@ -33,7 +32,8 @@ pub(super) fn same(maker: &Maker, uses: &Uses, options: &CheckOptions) -> Vec<Fi
             }
         }
     }
-    let shown = |number: usize, uses: &[Use]| maker.content(vec![Part::Text(texts[number].text.clone())], uses);
+    let shown =
+        |number: usize, uses: &[Use]| maker.content(vec![Part::Text(texts[number].text.clone())], uses);
     let mut findings = Vec::new();
     for cluster in clusters.iter().filter(|cluster| cluster.len() > 1) {
         let of = |number: &usize| maker.trained(&texts[*number].uses).collect::<Vec<Use>>();
@@ -74,14 +74,7 @@ fn may_leak(text: &Text, options: &CheckOptions) -> bool {
     letters(&text.text) >= options.leak_letters
 }
 
-/// Whether a text answers several queries of one dataset, as labels do: training and evaluation share those by design.
+/// Whether a text names a class rather than one thing.
 fn is_label(maker: &Maker, text: &Text) -> bool {
-    let mut answers: Vec<(usize, usize)> = maker
-        .trained(&text.uses)
-        .filter(|(_, role)| matches!(role, Role::Positive(_)))
-        .map(|(row, _)| (maker.gathered.rows[row].name, row))
-        .collect();
-    answers.sort_unstable();
-    answers.dedup();
-    answers.windows(2).any(|pair| pair[0].0 == pair[1].0)
+    maker.answers_several(&text.uses) || maker.asks_several(&text.uses)
 }

@@ -4,38 +4,45 @@ use std::collections::BTreeSet;
 
 use super::CheckOptions;
 use super::finding::{Finding, FindingKind, FoundContent};
-use super::near::HashIndex;
-use super::picture_facts::Print;
+use super::gather::Role;
 use super::maker::{Maker, num_rows};
+use super::near::HashIndex;
+use super::picture_facts::{Nearness, Print};
 use super::scan::Scanned;
 use super::uses::{Facts, Use, Uses};
 
 /// Pictures that show nothing, little, or too much on one side.
-pub(super) fn looks(
-    maker: &Maker,
-    uses: &Uses,
-    scanned: &[Scanned],
-    options: &CheckOptions,
-) -> Vec<Finding> {
+pub(super) fn looks(maker: &Maker, uses: &Uses, scanned: &[Scanned], options: &CheckOptions) -> Vec<Finding> {
     let mut findings = Vec::new();
     for visual in &uses.visuals {
         let Some(facts) = visual.facts(scanned).filter(|facts| !facts.frames.is_empty()) else { continue };
         let [width, height] = [facts.frames[0].width, facts.frames[0].height];
         let mut find = |kind, message: String| {
-            findings.push(maker.finding(kind, message, vec![maker.visual(visual, &visual.uses)], &visual.uses));
+            findings.push(maker.finding(
+                kind,
+                message,
+                vec![maker.visual(visual, &visual.uses)],
+                &visual.uses,
+            ));
         };
         let contrast = facts.most(|frame| frame.contrast);
         let sharpness = facts.most(|frame| frame.sharpness);
         if contrast < options.contrast {
             let least = options.contrast;
-            find(FindingKind::BlankPicture, format!("varies by {contrast:.1} of 255 levels, less than {least}"));
+            find(
+                FindingKind::BlankPicture,
+                format!("varies by {contrast:.1} of 255 levels, less than {least}"),
+            );
         } else if sharpness < options.sharpness {
             let least = options.sharpness;
             find(FindingKind::BlurryPicture, format!("sharpness {sharpness:.1}, less than {least}"));
         }
         if width.min(height) < options.min_side {
             let least = options.min_side;
-            find(FindingKind::TinyPicture, format!("{width} x {height} pixels, shorter than {least} on a side"));
+            find(
+                FindingKind::TinyPicture,
+                format!("{width} x {height} pixels, shorter than {least} on a side"),
+            );
         }
         if width.max(height) as f32 > options.max_ratio * width.min(height) as f32 {
             let most = options.max_ratio;
@@ -46,12 +53,7 @@ pub(super) fn looks(
 }
 
 /// What looks the same in training, and what training and evaluation share.
-pub(super) fn same(
-    maker: &Maker,
-    uses: &Uses,
-    scanned: &[Scanned],
-    options: &CheckOptions,
-) -> Vec<Finding> {
+pub(super) fn same(maker: &Maker, uses: &Uses, scanned: &[Scanned], options: &CheckOptions) -> Vec<Finding> {
     let visuals = &uses.visuals;
     let facts: Vec<Option<Facts>> = visuals
         .iter()
@@ -94,14 +96,20 @@ pub(super) fn same(
     }
     for (number, visual) in visuals.iter().enumerate() {
         let measured: Vec<Use> = maker.measured(&visual.uses).collect();
-        if measured.is_empty() {
+        let asked = measured.iter().any(|(_, role)| *role == Role::Query);
+        if measured.is_empty() || !asked && maker.answers_several(&visual.uses) {
             continue;
         }
         let exact: Vec<Use> = maker.learned(&visual.uses).collect();
         if !exact.is_empty() {
             let message = format!("evaluated, and in {} of training", num_rows(&exact));
             let all: Vec<Use> = exact.iter().chain(&measured).copied().collect();
-            findings.push(maker.finding(FindingKind::Leak, message, vec![maker.visual(visual, &all)], &exact));
+            findings.push(maker.finding(
+                FindingKind::Leak,
+                message,
+                vec![maker.visual(visual, &all)],
+                &exact,
+            ));
             continue;
         }
         let Some(facts_here) = &facts[number] else { continue };
@@ -161,7 +169,9 @@ fn keys<'a>(facts: &Facts<'a>) -> impl Iterator<Item = &'a Print> + use<'a> {
 /// Pictures are near if they look alike or one looks like the middle of the other, clips if three quarters of their
 /// frames do.
 fn are_near(one: &Facts, other: &Facts, options: &CheckOptions) -> bool {
-    let near = |a: &Print, b: &Print| a.is_near(b, options.near_bits, options.near_levels);
+    let nearness =
+        Nearness { bits: options.near_bits, levels: options.near_levels, detail: options.near_detail };
+    let near = |a: &Print, b: &Print| a.is_near(b, nearness);
     if !one.is_clip {
         let (a, b) = (&one.frames[0].prints, &other.frames[0].prints);
         return b.iter().any(|print| near(&a[0], print)) || a.iter().any(|print| near(&b[0], print));

@@ -141,11 +141,17 @@ impl FindingKind {
         match self {
             FindingKind::UnreadableRow => "mend the row as the message says, or take it out",
             FindingKind::MissingFile => "fetch the file, or correct its path",
-            FindingKind::CorruptFile => "fetch or write the file again, or raise the limit that the message names",
+            FindingKind::CorruptFile => {
+                "fetch or write the file again, or raise the limit that the message names"
+            }
             FindingKind::EmptyText => "write the text, or take the row out",
-            FindingKind::DuplicateRow => "keep one of the rows: two in a batch are false negatives of each other",
+            FindingKind::DuplicateRow => {
+                "keep one of the rows: two in a batch are false negatives of each other"
+            }
             FindingKind::Leak => "take the training rows out: scores of these queries measure memory",
-            FindingKind::NearLeak => "look at both; where they are the same thing, take the training rows out",
+            FindingKind::NearLeak => {
+                "look at both; where they are the same thing, take the training rows out"
+            }
             FindingKind::UncheckedFile => "install what the message names, and check again",
             FindingKind::DuplicateFile => {
                 "use one name: rows of one content under two names count as wrong answers to each other"
@@ -158,7 +164,9 @@ impl FindingKind {
                 "replace the picture; where it should show something, look at transparency (`--background`)"
             }
             FindingKind::BlurryPicture => "replace the picture with a sharper one, if it should show detail",
-            FindingKind::TinyPicture => "replace the picture with a larger one; a model sees it as one patch or few",
+            FindingKind::TinyPicture => {
+                "replace the picture with a larger one; a model sees it as one patch or few"
+            }
             FindingKind::ExtremeShape => "cut the picture into pieces; the processor would squeeze it",
             FindingKind::PositiveIsQuery => "give the row another positive: nothing is learned from this one",
             FindingKind::NegativeIsPositive => "take the negative out of the row",

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rzen_core::{Item, Part, Sample, VideoSource};
 
-use super::finding::{Finding, FindingKind, FoundContent, Place, RowPlace};
 use super::CheckError;
+use super::finding::{Finding, FindingKind, FoundContent, Place, RowPlace};
 use crate::eval_corpus::{check_query, each_candidate, each_query, each_task};
 use crate::train_rows::each_train_row;
 use crate::{Candidate, EvalQuery, EvalTask, ManifestError, train_manifest};
@@ -175,10 +175,16 @@ impl Gathered {
     }
 
     fn train(&mut self, corpus: &Path, path: &Path) {
-        self.read(corpus, path, true, |path| each_train_row(path, Path::new("")), |gathered, sample| {
-            let row = gathered.sample(&sample);
-            gathered.rows.push(row);
-        });
+        self.read(
+            corpus,
+            path,
+            true,
+            |path| each_train_row(path, Path::new("")),
+            |gathered, sample| {
+                let row = gathered.sample(&sample);
+                gathered.rows.push(row);
+            },
+        );
     }
 
     fn sample(&mut self, sample: &Sample) -> Row {
@@ -249,7 +255,14 @@ impl Gathered {
     fn push(&mut self, line: usize, role: Role, item: &Item) {
         let item = self.item(item);
         let (manifest, name) = (self.manifests.len() - 1, self.names.of(String::new()));
-        self.rows.push(Row { manifest, line, name, instruction: None, label: None, contents: vec![(role, item)] });
+        self.rows.push(Row {
+            manifest,
+            line,
+            name,
+            instruction: None,
+            label: None,
+            contents: vec![(role, item)],
+        });
     }
 
     /// Adds a manifest and takes its rows; what can't be read is a finding, and those behind it are read.
@@ -305,12 +318,7 @@ impl Gathered {
         });
     }
 
-    fn unique<'a>(
-        &mut self,
-        ids: impl Iterator<Item = (&'a str, usize)>,
-        path: &Path,
-        corpus: &Path,
-    ) {
+    fn unique<'a>(&mut self, ids: impl Iterator<Item = (&'a str, usize)>, path: &Path, corpus: &Path) {
         let mut first = HashMap::new();
         for (id, line) in ids {
             if let Some(first) = first.insert(id, line) {

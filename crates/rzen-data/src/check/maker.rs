@@ -63,6 +63,24 @@ impl Maker<'_> {
         uses.iter().copied().filter(|(row, _)| !self.gathered.trains(*row))
     }
 
+    /// Whether it answers several queries of one dataset, as a label does: training and evaluation share those by design.
+    pub fn answers_several(&self, uses: &[Use]) -> bool {
+        self.stands_several_times(uses, |role| matches!(role, Role::Positive(_)))
+    }
+
+    /// Whether several rows of one dataset ask for it, as for a class by its name.
+    pub fn asks_several(&self, uses: &[Use]) -> bool {
+        self.stands_several_times(uses, |role| role == Role::Query)
+    }
+
+    fn stands_several_times(&self, uses: &[Use], is: impl Fn(Role) -> bool) -> bool {
+        let rows = self.trained(uses).filter(|(_, role)| is(*role)).map(|(row, _)| row);
+        let mut rows: Vec<(usize, usize)> = rows.map(|row| (self.gathered.rows[row].name, row)).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        rows.windows(2).any(|pair| pair[0].0 == pair[1].0)
+    }
+
     /// The datasets whose rows hold it, as queries or as candidates: what stands on one side of a batch.
     pub fn sides(&self, uses: &[Use]) -> BTreeSet<(usize, bool)> {
         let side = |(row, role): Use| (self.gathered.rows[row].name, role == Role::Query);

@@ -14,9 +14,11 @@ pub struct CheckOptions {
     pub near_bits: u32,
     /// Levels of 255 by which brightness or colour of near pictures differ at most, in any part of them. Default 16.
     pub near_levels: u8,
-    /// Share of runs of three words that near texts of 30 words and more have in common. Default 0.8.
+    /// Correlation of detail that near pictures have at least. Default 0.9.
+    pub near_detail: f32,
+    /// Share of runs of three words that near texts of 30 words and more have in common. Default 0.9.
     pub near_words: f64,
-    /// Variance of the Laplacian of a picture of at most 256 pixels a side, below which it is blurry. Default 20.
+    /// Variance of the Laplacian of a picture of at most 256 pixels a side, below which it is blurry. Default 4.
     pub sharpness: f32,
     /// Standard deviation of brightness and colour, in levels of 255, below which a picture is blank. Default 2.
     pub contrast: f32,
@@ -40,8 +42,9 @@ impl Default for CheckOptions {
             load: LoadOptions::default(),
             near_bits: 6,
             near_levels: 16,
-            near_words: 0.8,
-            sharpness: 20.0,
+            near_detail: 0.9,
+            near_words: 0.9,
+            sharpness: 4.0,
             contrast: 2.0,
             min_side: 28,
             max_ratio: 200.0,

@@ -9,8 +9,22 @@ use rzen_core::Picture;
 pub(super) struct Print {
     /// Which of the 63 lowest frequencies of brightness are above their median (a DCT hash).
     pub hash: u64,
-    /// Mean brightness in 8 x 8 fields, then the two differences of colour in 4 x 4 fields each.
-    pub levels: [u8; 96],
+    /// Mean brightness in 16 x 16 fields.
+    pub light: [u8; 256],
+    /// The two differences of colour in 4 x 4 fields each.
+    pub colors: [u8; 32],
+}
+
+/// What pictures that look the same may differ in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nearness {
+    /// Bits of their hashes.
+    pub bits: u32,
+    /// Levels of brightness in 8 x 8 fields, and of colour in 4 x 4.
+    pub levels: u8,
+    /// The least correlation of their detail (the Laplacian of 16 x 16 fields): pages of one layout have the same hash
+    /// and brightness, and other lines.
+    pub detail: f32,
 }
 
 /// Numbers of a picture.
@@ -118,14 +132,13 @@ impl Field {
 
     fn print(&self, cut: f32) -> Print {
         let light: Vec<f32> = self.cut(cut, SIDE, SIDE).values.iter().map(|value| value[0]).collect();
-        let mut levels = [0; 96];
-        let fields = self.cut(cut, 8, 8).values.into_iter().map(|value| value[0]);
-        let colors = self.cut(cut, 4, 4).values;
-        let colors = [1, 2].into_iter().flat_map(|i| colors.iter().map(move |value| value[i]));
-        for (level, value) in levels.iter_mut().zip(fields.chain(colors)) {
-            *level = value.round().clamp(0.0, 255.0) as u8;
+        let level = |value: f32| value.round().clamp(0.0, 255.0) as u8;
+        let (fields, colors) = (self.cut(cut, 16, 16).values, self.cut(cut, 4, 4).values);
+        Print {
+            hash: dct_hash(&light),
+            light: std::array::from_fn(|place| level(fields[place][0])),
+            colors: std::array::from_fn(|place| level(colors[place % 16][1 + place / 16])),
         }
-        Print { hash: dct_hash(&light), levels }
     }
 }
 
@@ -160,7 +173,8 @@ fn dct_hash(light: &[f32]) -> u64 {
     let cosines = &*COSINES;
     let mut along = [[0.0_f32; 8]; SIDE];
     for (y, row) in light.chunks_exact(SIDE).enumerate() {
-        along[y] = std::array::from_fn(|u| row.iter().zip(&cosines[u]).map(|(value, cosine)| value * cosine).sum());
+        along[y] =
+            std::array::from_fn(|u| row.iter().zip(&cosines[u]).map(|(value, cosine)| value * cosine).sum());
     }
     let frequency = |place: usize| {
         let (v, u) = (place / 8, place % 8);
@@ -175,11 +189,38 @@ fn dct_hash(light: &[f32]) -> u64 {
 }
 
 impl Print {
-    /// Whether two pictures look the same: hashes within `bits`, every level within `levels`.
-    pub fn is_near(&self, other: &Print, bits: u32, levels: u8) -> bool {
-        (self.hash ^ other.hash).count_ones() <= bits
-            && self.levels.iter().zip(&other.levels).all(|(a, b)| a.abs_diff(*b) <= levels)
+    /// Whether two pictures look the same.
+    pub fn is_near(&self, other: &Print, near: Nearness) -> bool {
+        let level = |print: &Print, place: usize| {
+            let corner = place / 8 * 32 + place % 8 * 2;
+            let sum: u32 = [0, 1, 16, 17].iter().map(|step| u32::from(print.light[corner + step])).sum();
+            (sum / 4) as u8
+        };
+        (self.hash ^ other.hash).count_ones() <= near.bits
+            && self.colors.iter().zip(&other.colors).all(|(a, b)| a.abs_diff(*b) <= near.levels)
+            && (0..64).all(|place| level(self, place).abs_diff(level(other, place)) <= near.levels)
+            && correlation(&self.detail(), &other.detail()) >= near.detail
     }
+
+    /// The Laplacian of brightness.
+    fn detail(&self) -> [f32; 256] {
+        let at = |x: usize, y: usize| f32::from(self.light[y * 16 + x]);
+        std::array::from_fn(|place| {
+            let (x, y) = (place % 16, place / 16);
+            let around = at(x.saturating_sub(1), y)
+                + at((x + 1).min(15), y)
+                + at(x, y.saturating_sub(1))
+                + at(x, (y + 1).min(15));
+            around - 4.0 * at(x, y)
+        })
+    }
+}
+
+/// The correlation of two fields whose means are 0 or nearly so; 1 where both have no detail.
+fn correlation(a: &[f32; 256], b: &[f32; 256]) -> f32 {
+    let product = |a: &[f32; 256], b: &[f32; 256]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let scale = (product(a, a) * product(b, b)).sqrt();
+    if scale > 0.0 { product(a, b) / scale } else { 1.0 }
 }
 
 #[cfg(test)]
@@ -192,6 +233,8 @@ mod tests {
         PictureFacts::of(&Picture::new(width, height, rgb), true)
     }
 
+    const NEAR: Nearness = Nearness { bits: 6, levels: 16, detail: 0.9 };
+
     fn waves(x: f32, y: f32) -> [u8; 3] {
         let wave = |k: f32, l: f32| ((k * x + l * y).sin() * 100.0 + 128.0) as u8;
         [wave(9.0, 4.0), wave(3.0, 11.0), wave(7.0, -8.0)]
@@ -200,11 +243,11 @@ mod tests {
     #[test]
     fn sizes_do_not_matter_and_content_does() {
         let (large, small) = (made(400, 300, waves), made(97, 73, waves));
-        assert!(large.prints[0].is_near(&small.prints[0], 2, 6));
+        assert!(large.prints[0].is_near(&small.prints[0], NEAR));
         let other = made(400, 300, |x, y| waves(y, x));
-        assert!(!large.prints[0].is_near(&other.prints[0], 7, 16));
+        assert!(!large.prints[0].is_near(&other.prints[0], NEAR));
         let tinted = made(400, 300, |x, y| waves(x, y).map(|level| level / 2));
-        assert!(!large.prints[0].is_near(&tinted.prints[0], 7, 16), "colour and light count");
+        assert!(!large.prints[0].is_near(&tinted.prints[0], NEAR), "colour and light count");
     }
 
     #[test]
@@ -215,7 +258,7 @@ mod tests {
                 let inside = |place: f32| cut + place * (1.0 - 2.0 * cut);
                 waves(inside(x), inside(y))
             });
-            assert!(whole.prints[print].is_near(&inner.prints[0], 3, 8), "{cut}");
+            assert!(whole.prints[print].is_near(&inner.prints[0], NEAR), "{cut}");
         }
     }
 

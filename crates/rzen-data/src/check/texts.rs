@@ -97,7 +97,9 @@ const SEED: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// FNV-1a, so that the same texts are found by every build.
 fn hash(start: u64, word: &str) -> u64 {
-    word.bytes().chain([b' ']).fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    word.bytes()
+        .chain([b' '])
+        .fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 /// The keys of MinHash: equal ones are likely where many runs are.

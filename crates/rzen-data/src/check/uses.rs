@@ -49,7 +49,8 @@ impl Uses {
         let mut same = HashMap::new();
         let mut first_item = Vec::new();
         for (number, pieces) in items.iter().enumerate() {
-            let key: Vec<Piece> = pieces.iter().map(|piece| first_piece(piece, gathered, &first_file)).collect();
+            let key: Vec<Piece> =
+                pieces.iter().map(|piece| first_piece(piece, gathered, &first_file)).collect();
             first_item.push(*same.entry(key).or_insert(number));
         }
         // By item, as rows share them.

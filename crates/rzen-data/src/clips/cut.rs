@@ -76,7 +76,9 @@ impl Cutter<'_> {
             } else if start >= length {
                 Some(format!("begins at {start} s, and the film ends at {length:.2} s"))
             } else if end > length + SLACK.max(0.05 * length) {
-                Some(format!("ends at {end} s, and the film at {length:.2} s; is it the right film, and whole?"))
+                Some(format!(
+                    "ends at {end} s, and the film at {length:.2} s; is it the right film, and whole?"
+                ))
             } else {
                 None
             };

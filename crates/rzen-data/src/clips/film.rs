@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 use crate::ManifestError;
 use crate::cell::Cell;
 use crate::import::ImportError;
-use crate::import::placeholders::take_marks;
-use crate::import::record::{Record, Rows, list_of, record_of, records, texts_of, text_of};
 use crate::import::Refusal;
+use crate::import::placeholders::take_marks;
+use crate::import::record::{Record, Rows, list_of, record_of, records, text_of, texts_of};
 
 /// A film and what is said of it.
 #[derive(Debug, PartialEq)]
@@ -47,17 +47,18 @@ pub(super) fn films(input: &Path, media: Option<&Path>) -> Result<Films, ImportE
         },
         _ => records(input)?,
     };
-    Ok(Box::new(rows.map(move |record| match record.and_then(|mut record| Ok(film(&mut record, &folder)?)) {
-        Ok(film) => Ok(Ok(film)),
-        Err(Refusal::Row(message)) => Ok(Err(message)),
-        Err(Refusal::Failed(error)) => Err(error),
-    })))
+    Ok(Box::new(rows.map(
+        move |record| match record.and_then(|mut record| Ok(film(&mut record, &folder)?)) {
+            Ok(film) => Ok(Ok(film)),
+            Err(Refusal::Row(message)) => Ok(Err(message)),
+            Err(Refusal::Failed(error)) => Err(error),
+        },
+    )))
 }
 
 /// The films of an object of objects, each with its key as `video_id`; `None` for any other file.
 fn by_id(input: &Path) -> Result<Option<Rows<Record>>, ImportError> {
-    let text =
-        fs::read(input).map_err(|source| ManifestError::Read { path: input.to_owned(), source })?;
+    let text = fs::read(input).map_err(|source| ManifestError::Read { path: input.to_owned(), source })?;
     let Ok(films) = serde_json::from_slice::<Map<String, Value>>(&text) else { return Ok(None) };
     if !films.values().all(Value::is_object) {
         return Ok(None);
@@ -75,10 +76,9 @@ fn by_id(input: &Path) -> Result<Option<Rows<Record>>, ImportError> {
 
 /// Charades-STA's lines, a film of one piece each.
 fn lines(input: &Path, folder: PathBuf) -> Result<Films, ImportError> {
-    let text = fs::read_to_string(input)
-        .map_err(|source| ManifestError::Read { path: input.to_owned(), source })?;
-    let lines: Vec<String> =
-        text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
+    let text =
+        fs::read_to_string(input).map_err(|source| ManifestError::Read { path: input.to_owned(), source })?;
+    let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
     Ok(Box::new(lines.into_iter().map(move |line| {
         let read = || {
             let (place, caption) = line.split_once("##")?;
@@ -137,7 +137,8 @@ fn segments(cell: Cell, outer: &Record) -> Result<Vec<Piece>, String> {
 /// ActivityNet Captions: `timestamps: [[start, end]]` and as many `sentences` (or `captions`).
 fn timestamps(cell: Cell, record: &mut Record) -> Result<Vec<Piece>, String> {
     let spans = list_of(cell, "timestamps")?;
-    let captions = record.take_any(&["sentences", "captions"]).ok_or("has `timestamps` and no `sentences`")?;
+    let captions =
+        record.take_any(&["sentences", "captions"]).ok_or("has `timestamps` and no `sentences`")?;
     let captions = texts_of(captions, "sentences")?;
     if spans.len() != captions.len() {
         let (found, expected) = (captions.len(), spans.len());
@@ -209,7 +210,8 @@ fn seconds(cell: Cell) -> Result<f64, String> {
     let text = text_of(cell, "start")?.ok_or("a time is empty")?;
     let mut sum = 0.0;
     for word in text.split(':') {
-        let value: f64 = word.trim().parse().map_err(|_| format!("`{text}` is no time; expected seconds or h:m:s"))?;
+        let value: f64 =
+            word.trim().parse().map_err(|_| format!("`{text}` is no time; expected seconds or h:m:s"))?;
         sum = sum * 60.0 + value;
     }
     Ok(sum)

@@ -46,7 +46,8 @@ impl Corpus {
 
     fn picture(&self, name: &str, picture: &RgbImage) {
         let picture = image::DynamicImage::from(picture.clone());
-        fs::write(self.folder.path().join("pictures").join(name), encode(&picture, ImageFormat::Png)).unwrap();
+        fs::write(self.folder.path().join("pictures").join(name), encode(&picture, ImageFormat::Png))
+            .unwrap();
     }
 
     fn write(&self) {
@@ -120,7 +121,12 @@ fn a_clean_corpus_gives_no_finding_and_stays_as_it_is() {
     let read: Vec<_> = checked.manifests.iter().map(|m| (m.file.as_str(), m.trains, m.rows)).collect();
     assert_eq!(
         read,
-        [("d/train.jsonl", true, 40), ("tasks.jsonl", false, 1), ("d/pool_all.jsonl", false, 5), ("d/queries.jsonl", false, 5)]
+        [
+            ("d/train.jsonl", true, 40),
+            ("tasks.jsonl", false, 1),
+            ("d/pool_all.jsonl", false, 5),
+            ("d/queries.jsonl", false, 5)
+        ]
     );
 }
 
@@ -128,7 +134,8 @@ fn a_clean_corpus_gives_no_finding_and_stays_as_it_is() {
 fn missing_and_damaged_files_are_found_all_at_once() {
     let mut corpus = Corpus::new();
     corpus.rows[3]["positive"] = json!([{ "image": "pictures/gone.png" }]);
-    corpus.rows[5]["negatives"] = json!([[{ "image": "pictures/gone.png" }], [{ "image": "pictures/cut.jpg" }]]);
+    corpus.rows[5]["negatives"] =
+        json!([[{ "image": "pictures/gone.png" }], [{ "image": "pictures/cut.jpg" }]]);
     corpus.pool[2]["content"] = json!([{ "image": "pictures/words.png" }]);
     let mut cut = Vec::new();
     JpegEncoder::new(&mut cut).encode_image(&drawn(50)).unwrap();
@@ -140,7 +147,10 @@ fn missing_and_damaged_files_are_found_all_at_once() {
     assert_eq!(left_out(&findings[0]), [4, 6]);
     assert!(findings[1].message.contains("truncated JPEG"), "{}", findings[1].message);
     // Nothing is trained on it.
-    assert_eq!((places(&findings[2]), left_out(&findings[2])), (vec!["d/pool_all.jsonl:3 content".into()], vec![]));
+    assert_eq!(
+        (places(&findings[2]), left_out(&findings[2])),
+        (vec!["d/pool_all.jsonl:3 content".into()], vec![])
+    );
 }
 
 #[test]
@@ -169,8 +179,11 @@ fn pictures_that_are_nearly_the_same_are_found_in_other_sizes_formats_and_cuts()
     let mut corpus = Corpus::new();
     let of = |number| drawn(number);
     corpus.picture("small.png", &resize(&of(2), 90, 72, FilterType::Triangle));
-    corpus.picture("middle.png", &crop_imm(&of(4), 14, 11, 172, 138).to_image());
-    corpus.picture("bright.png", &RgbImage::from_fn(200, 160, |x, y| Rgb(of(6).get_pixel(x, y).0.map(|l| l.saturating_add(5)))));
+    corpus.picture("middle.png", &crop_imm(&of(4), 10, 8, 180, 144).to_image());
+    corpus.picture(
+        "bright.png",
+        &RgbImage::from_fn(200, 160, |x, y| Rgb(of(6).get_pixel(x, y).0.map(|l| l.saturating_add(5)))),
+    );
     let mut jpeg = Vec::new();
     JpegEncoder::new_with_quality(&mut jpeg, 40).encode_image(&of(8)).unwrap();
     fs::write(corpus.folder.path().join("pictures/squeezed.jpg"), jpeg).unwrap();
@@ -230,9 +243,13 @@ fn rows_that_stand_twice_teach_nothing_or_hold_nothing_are_found() {
     corpus.rows[1]["positive"] = json!([{ "text": " \n" }]);
     corpus.rows[2]["query"] = corpus.rows[2]["positive"].clone();
     corpus.rows[3]["negatives"] = json!([corpus.rows[3]["positive"], [{ "text": "another" }]]);
-    let findings = corpus.finds(&[EmptyText, DuplicateRow, DuplicateFile, PositiveIsQuery, NegativeIsPositive]);
+    let findings =
+        corpus.finds(&[EmptyText, DuplicateRow, DuplicateFile, PositiveIsQuery, NegativeIsPositive]);
     assert_eq!(places(&findings[0]), ["d/train.jsonl:2 positive"]);
-    assert_eq!((places(&findings[1]), left_out(&findings[1])), (vec!["d/train.jsonl:8".into(), "d/train.jsonl:41".into()], vec![41]));
+    assert_eq!(
+        (places(&findings[1]), left_out(&findings[1])),
+        (vec!["d/train.jsonl:8".into(), "d/train.jsonl:41".into()], vec![41])
+    );
     assert_eq!(places(&findings[2]), ["d/train.jsonl:8 positive", "d/train.jsonl:41 positive"]);
     assert_eq!(places(&findings[3]), ["d/train.jsonl:3 positive"]);
     assert_eq!(places(&findings[4]), ["d/train.jsonl:4 negatives[0]"]);
@@ -245,7 +262,8 @@ fn pictures_that_show_little_are_found() {
     let soft = RgbImage::from_fn(200, 160, |x, y| Rgb([x as u8, y as u8, 128]));
     corpus.picture("soft.png", &soft);
     corpus.picture("tiny.png", &resize(&drawn(70), 20, 27, FilterType::Triangle));
-    corpus.picture("line.png", &RgbImage::from_fn(6200, 30, |x, _| *drawn(71).get_pixel(x % 200, 50)));
+    let line = drawn(71);
+    corpus.picture("line.png", &RgbImage::from_fn(6200, 30, |x, _| *line.get_pixel(x % 200, 50)));
     for (number, name) in ["blank", "soft", "tiny", "line"].into_iter().enumerate() {
         corpus.rows[number]["positive"] = json!([{ "image": format!("pictures/{name}.png") }]);
     }
@@ -354,11 +372,14 @@ fn a_cleaned_corpus_lacks_the_rows_that_are_wrong_and_has_none_of_the_findings()
     // Rows are as they were, but for the places of their files.
     let written = train_rows(&clean.path().join("d/train.jsonl"), Path::new("")).unwrap();
     let mut own = corpus.rows.clone();
-    [40, 4, 3].map(|row| own.remove(row));
+    [40, 4, 3].into_iter().for_each(|row| drop(own.remove(row)));
     corpus.folder.write("d/own.jsonl", own.iter().map(|row| format!("{row}\n")).collect::<String>());
     let read = train_rows(&corpus.folder.path().join("d/own.jsonl"), corpus.folder.path()).unwrap();
     for (written, read) in written.iter().zip(read) {
-        assert_eq!((&written.query, &written.label, &written.teacher), (&read.query, &read.label, &read.teacher));
+        assert_eq!(
+            (&written.query, &written.label, &written.teacher),
+            (&read.query, &read.label, &read.teacher)
+        );
         assert_eq!(written, &rzen_core::Sample { origin: written.origin.clone(), ..read });
     }
     assert_eq!(fs::read_to_string(clean.path().join("LICENSES.md")).unwrap(), "mine");

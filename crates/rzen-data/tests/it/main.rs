@@ -4,6 +4,7 @@ mod bad_rows;
 mod check;
 mod clips;
 mod corpus;
+mod cut_clips;
 mod documents;
 mod eval_corpus;
 mod ffmpeg;

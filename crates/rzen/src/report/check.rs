@@ -99,7 +99,9 @@ fn story(page: &CheckPage, kinds: &[(FindingKind, Vec<&Finding>)]) -> String {
 fn section(page: &CheckPage, kind: FindingKind, findings: &[&Finding]) -> String {
     let more = match findings.len().saturating_sub(MOST_FINDINGS) {
         0 => String::new(),
-        more => format!(" The first {MOST_FINDINGS} are shown; {more} more stand in <code>findings.jsonl</code>."),
+        more => {
+            format!(" The first {MOST_FINDINGS} are shown; {more} more stand in <code>findings.jsonl</code>.")
+        }
     };
     let cards: String =
         findings.iter().take(MOST_FINDINGS).map(|finding| card(page.loader, finding)).collect();
@@ -114,16 +116,14 @@ fn section(page: &CheckPage, kind: FindingKind, findings: &[&Finding]) -> String
 }
 
 fn card(loader: &Loader, finding: &Finding) -> String {
-    let contents = finding.contents.iter().take(MOST_CONTENTS).map(|content| held(loader, finding.kind, content));
+    let contents =
+        finding.contents.iter().take(MOST_CONTENTS).map(|content| held(loader, finding.kind, content));
     let contents: String = contents.collect();
     let more = match finding.contents.len().saturating_sub(MOST_CONTENTS) {
         0 => String::new(),
         more => format!("<p class=\"none\">and {more} more</p>\n"),
     };
-    format!(
-        "<article>\n<p class=\"message\">{}</p>\n{contents}{more}</article>\n",
-        escape(&finding.message)
-    )
+    format!("<article>\n<p class=\"message\">{}</p>\n{contents}{more}</article>\n", escape(&finding.message))
 }
 
 /// A content with its places.

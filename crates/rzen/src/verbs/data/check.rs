@@ -51,6 +51,9 @@ pub struct CheckArgs {
     /// Levels of 255 in which any part of near pictures differs at most
     #[arg(long, default_value_t = CheckOptions::default().near_levels, value_name = "N")]
     near_levels: u8,
+    /// Correlation of detail that near pictures have at least
+    #[arg(long, default_value_t = CheckOptions::default().near_detail, value_name = "SHARE")]
+    near_detail: f32,
     /// Share of runs of three words that near texts (30 words and more) have in common
     #[arg(long, default_value_t = CheckOptions::default().near_words, value_name = "SHARE")]
     near_words: f64,
@@ -113,8 +116,13 @@ pub fn run(args: &CheckArgs) -> Result<()> {
         None if checked.findings.is_empty() => {}
         None => println!("--output DIR writes a report, all findings, and a corpus without them"),
     }
-    let failed: BTreeSet<&str> =
-        checked.findings.iter().map(|f| f.kind).filter(|kind| fails.contains(kind)).map(|kind| kind.name()).collect();
+    let failed: BTreeSet<&str> = checked
+        .findings
+        .iter()
+        .map(|f| f.kind)
+        .filter(|kind| fails.contains(kind))
+        .map(|kind| kind.name())
+        .collect();
     ensure!(
         failed.is_empty(),
         "there are findings of kinds that --fail-on names: {}",
@@ -135,6 +143,7 @@ impl CheckArgs {
             load: LoadOptions { num_frames: self.num_frames, ..LoadLimits::parse(&self.load)?.options() },
             near_bits: self.near_bits,
             near_levels: self.near_levels,
+            near_detail: self.near_detail,
             near_words: self.near_words,
             sharpness: self.sharpness,
             contrast: self.contrast,
@@ -197,8 +206,7 @@ fn write(
         }
         findings.flush()?;
         let left_out: Vec<FindingKind> = left_out.iter().copied().collect();
-        let loader =
-            Loader::new(LoadOptions { root: checked.corpus.clone(), ..options.load.clone() });
+        let loader = Loader::new(LoadOptions { root: checked.corpus.clone(), ..options.load.clone() });
         let page = CheckPage {
             checked,
             cleaned: &cleaned,
@@ -222,7 +230,10 @@ fn facts(args: &CheckArgs, options: &CheckOptions, left_out: &[FindingKind]) -> 
         fact("Rows left out for", left_out.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ")),
         fact(
             "Near pictures",
-            format!("hashes within {} bits of 64, levels within {}", options.near_bits, options.near_levels),
+            format!(
+                "hashes within {} bits of 64, levels within {}, detail alike to {}",
+                options.near_bits, options.near_levels, options.near_detail
+            ),
         ),
         fact("Near texts", format!("equal words, or {} of runs of three in long ones", options.near_words)),
         fact(
@@ -265,8 +276,10 @@ fn check_replaceable(output: &Path, corpus: &Path) -> Result<()> {
         "--overwrite would remove the corpus, which lies in --output {}; name another folder",
         output.display()
     );
-    let record = fs::read(output.join(RECORD)).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-    let written = record.as_ref().and_then(|record| record["written"].as_array()).map_or(&[][..], Vec::as_slice);
+    let record =
+        fs::read(output.join(RECORD)).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    let written =
+        record.as_ref().and_then(|record| record["written"].as_array()).map_or(&[][..], Vec::as_slice);
     for entry in fs::read_dir(output).with_context(|| output.display().to_string())? {
         let name = entry?.file_name();
         ensure!(
