@@ -89,7 +89,7 @@ fn row(image: &str, caption: &str) -> Value {
 
 /// Waves in directions and colours of their own, and a square with a sharp edge.
 fn drawn(number: usize) -> RgbImage {
-    let n = number as f32;
+    let n = number as f32 + 1.0;
     let part = |k: f32| (n * k).sin() * 9.0;
     let square = [(n * 1.3).sin(), (n * 2.9).sin()].map(|place| 80.0 + 60.0 * place);
     RgbImage::from_fn(200, 160, |x, y| {
@@ -97,7 +97,7 @@ fn drawn(number: usize) -> RgbImage {
         let inside = (x as f32 - square[0]).abs() < 20.0 && (y as f32 - square[1]).abs() < 20.0;
         Rgb([0.7, 1.9, 3.1].map(|k| {
             let wave = (part(k) * u + part(k + 0.41) * v + n * k).sin() * 90.0 + 128.0;
-            if inside { 255 - wave as u8 } else { wave as u8 }
+            if inside { wave as u8 ^ 128 } else { wave as u8 }
         }))
     })
 }
@@ -180,10 +180,12 @@ fn pictures_that_are_nearly_the_same_are_found_in_other_sizes_formats_and_cuts()
     let of = |number| drawn(number);
     corpus.picture("small.png", &resize(&of(2), 90, 72, FilterType::Triangle));
     corpus.picture("middle.png", &crop_imm(&of(4), 10, 8, 180, 144).to_image());
-    corpus.picture(
-        "bright.png",
-        &RgbImage::from_fn(200, 160, |x, y| Rgb(of(6).get_pixel(x, y).0.map(|l| l.saturating_add(5)))),
-    );
+    let (plain, mut bright) = (of(6), of(6));
+    plain
+        .pixels()
+        .zip(bright.pixels_mut())
+        .for_each(|(from, to)| *to = Rgb(from.0.map(|l| l.saturating_add(5))));
+    corpus.picture("bright.png", &bright);
     let mut jpeg = Vec::new();
     JpegEncoder::new_with_quality(&mut jpeg, 40).encode_image(&of(8)).unwrap();
     fs::write(corpus.folder.path().join("pictures/squeezed.jpg"), jpeg).unwrap();

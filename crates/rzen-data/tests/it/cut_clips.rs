@@ -30,7 +30,12 @@ impl Films {
         Some(Films { folder, frame: 0.04 })
     }
 
-    fn cut(&self, name: &str, text: &str, options: ClipOptions) -> Result<(ImportReport, Vec<Sample>), ImportError> {
+    fn cut(
+        &self,
+        name: &str,
+        text: &str,
+        options: ClipOptions,
+    ) -> Result<(ImportReport, Vec<Sample>), ImportError> {
         let input = self.folder.write(name, text);
         let output = self.folder.path().join("corpus/films");
         let _ = fs::remove_dir_all(&output);
@@ -100,7 +105,10 @@ fn pieces_become_clips_of_one_group_and_the_film_a_row_of_its_own() {
     assert_eq!(names, [&of_clips[..], &of_clips, &["films_long_t2v", "films_long_v2t"]].concat());
     assert!(rows[0].group.is_some() && rows[..4].iter().all(|row| row.group == rows[0].group));
     assert!(rows[4].group.is_none() && rows[5].group.is_none());
-    assert_eq!((text(&rows[0].query), text(&rows[3].positive), text(&rows[4].query)), ("dark", "light", "dark light"));
+    assert_eq!(
+        (text(&rows[0].query), text(&rows[3].positive), text(&rows[4].query)),
+        ("dark", "light", "dark light")
+    );
     assert_eq!(rows[0].query.instruction.as_deref(), Some("Find the clip: "));
     assert_eq!(rows[1].query.instruction, None);
     for (row, expected) in [(0, [10.0, 14.0, 19.0]), (2, [30.0, 39.0, 49.0]), (4, [0.0, 29.0, 59.0])] {
@@ -136,22 +144,32 @@ fn layouts_of_known_datasets_are_told_apart() {
         let first = films.frame(&frames(&rows[1].positive)[0]);
         assert!((first - 30.0).abs() < 1.1, "{name}: {first}");
     }
-    let (_, rows) = films.cut("share.jsonl", &share.to_string(), ClipOptions { long_form: true, ..options() }).unwrap();
+    let (_, rows) =
+        films.cut("share.jsonl", &share.to_string(), ClipOptions { long_form: true, ..options() }).unwrap();
     assert_eq!((rows.len(), text(&rows[2].query)), (3, "all"));
 }
 
 #[test]
 fn pieces_that_can_not_be_are_refused_and_overlapping_ones_left_out() {
     let Some(films) = Films::new() else { return };
-    let segments: Vec<Value> = [(0.0, 1.0), (0.5, 0.5), (9.0, 10.0), (1.0, 9.0), (1.5, 3.0), (0.2, 0.9), (1.0, 1.04)]
-        .iter()
-        .enumerate()
-        .map(|(number, (start, end))| json!({ "start": start, "end": end, "caption": format!("{number}") }))
-        .collect();
+    let segments: Vec<Value> = [
+        (0.0, 1.0),
+        (0.5, 0.5),
+        (9.0, 10.0),
+        (1.0, 9.0),
+        (1.5, 3.0),
+        (0.2, 0.9),
+        (1.0, 1.04),
+    ]
+    .iter()
+    .enumerate()
+    .map(|(number, (start, end))| json!({ "start": start, "end": end, "caption": format!("{number}") }))
+    .collect();
     let film = json!({ "video": "film.mp4", "segments": segments });
     let gone = json!({ "video": "gone.mp4", "segments": [] });
     let input = format!("{film}\n{gone}\n");
-    let (report, rows) = films.cut("films.jsonl", &input, ClipOptions { bad_row_limit: 4, ..options() }).unwrap();
+    let (report, rows) =
+        films.cut("films.jsonl", &input, ClipOptions { bad_row_limit: 4, ..options() }).unwrap();
     let captions: Vec<&str> = rows.iter().map(|row| text(&row.query)).collect();
     assert_eq!(captions, ["0", "4"]);
     let told: Vec<_> = report.bad_rows.iter().map(|bad| (bad.row, bad.message.as_str())).collect();
@@ -172,7 +190,8 @@ fn pieces_that_can_not_be_are_refused_and_overlapping_ones_left_out() {
             ("pieces left out that overlap an earlier one", 1),
         ]
     );
-    let refusal = films.cut("films.jsonl", &input, ClipOptions { bad_row_limit: 3, ..options() }).unwrap_err();
+    let refusal =
+        films.cut("films.jsonl", &input, ClipOptions { bad_row_limit: 3, ..options() }).unwrap_err();
     assert!(refusal.to_string().contains("more than the 3 allowed"), "{refusal}");
 }
 
@@ -182,6 +201,7 @@ fn without_ffmpeg_the_way_to_it_is_told() {
     let input = folder.write("films.jsonl", json!({ "video": "film.mp4", "segments": [] }).to_string());
     let load = LoadOptions { ffmpeg: Some(folder.path().join("no-ffmpeg")), ..LoadOptions::default() };
     folder.write("film.mp4", flat_clip(64, 48, &[20, 30]));
-    let refusal = cut_clips(&[input], &ClipOptions { load, ..options() }, folder.path(), &|_| {}).unwrap_err();
+    let refusal =
+        cut_clips(&[input], &ClipOptions { load, ..options() }, folder.path(), &|_| {}).unwrap_err();
     assert!(refusal.to_string().contains("no-ffmpeg"), "{refusal}");
 }
