@@ -33,8 +33,23 @@ pub(crate) struct Ffmpeg<'a> {
     path: &'a Path,
     options: &'a LoadOptions,
     deadline: Option<Instant>,
-    /// Where it begins and how long it is, in seconds; nothing stands for all of it.
-    span: Option<(f64, f64)>,
+    /// The piece that is decoded; nothing stands for all of it.
+    span: Option<Span>,
+}
+
+/// A piece of a clip, in seconds.
+#[derive(Clone, Copy)]
+struct Span {
+    start: f64,
+    length: f64,
+    /// Whether all that comes before it is decoded too, and not only what comes from the key frame before it on.
+    from_the_first: bool,
+}
+
+impl Span {
+    fn arguments(self) -> [String; 4] {
+        ["-ss".into(), format!("{:.6}", self.start), "-t".into(), format!("{:.6}", self.length)]
+    }
 }
 
 impl<'a> Ffmpeg<'a> {
@@ -44,7 +59,7 @@ impl<'a> Ffmpeg<'a> {
 
     /// A piece of the clip, from `start` to `end` in seconds.
     pub fn piece(self, start: f64, end: f64) -> Self {
-        Ffmpeg { span: Some((start, end - start)), ..self }
+        Ffmpeg { span: Some(Span { start, length: end - start, from_the_first: false }), ..self }
     }
 
     /// The clip's length in seconds, from its first packet to the end of its last; decodes nothing.
@@ -58,15 +73,29 @@ impl<'a> Ffmpeg<'a> {
     }
 
     /// The sampled frames of a piece.
-    pub fn frames_of_piece(&self) -> Result<Vec<Picture>, LoadError> {
+    pub fn frames_of_piece(self) -> Result<Vec<Picture>, LoadError> {
+        match (self.frames_of_span(), self.span) {
+            (Ok(frames), _) => Ok(frames),
+            // Files may call frames key frames that are none; from the first one on everything decodes.
+            (Err(LoadError::Video { .. } | LoadError::Incomplete { .. }), Some(span)) => {
+                Ffmpeg { span: Some(Span { from_the_first: true, ..span }), ..self }.frames_of_span()
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    fn frames_of_span(&self) -> Result<Vec<Picture>, LoadError> {
         // Packets before the piece are decoded on the way to it, so frames are counted.
         let shown = self.run_on_all_frames(&["-f", "framecrc", "-"], count_packets)?;
         let (wanted, decoded) = self.sample(shown.value, &shown.complaint)?;
         if decoded.value.is_empty() {
             return Err(self.no_frames(&decoded.complaint));
         }
-        let missing = (decoded.value.len() < wanted).then(|| first_line(&decoded.complaint).to_owned());
-        complete(self.path, decoded.value, wanted, missing, self.options)
+        // The last word is that of all packets, some of which may be damaged elsewhere.
+        let is_last = self.span.is_none_or(|span| span.from_the_first);
+        let damaged = !is_last && !shown.complaint.is_empty() || decoded.value.len() < wanted;
+        let problem = damaged.then(|| first_line(&decoded.complaint).to_owned());
+        complete(self.path, decoded.value, wanted, problem, self.options)
     }
 
     /// The sampled frames.
@@ -144,11 +173,15 @@ impl<'a> Ffmpeg<'a> {
         input.push(self.path);
         let mut command = Command::new(&self.program);
         command.args(["-nostdin", "-v", "error", "-threads", "2", "-protocol_whitelist", "file,pipe"]);
-        if let Some((start, length)) = self.span {
-            command.args(["-ss", &format!("{start:.6}"), "-t", &format!("{length:.6}")]);
+        if let Some(span) = self.span.filter(|span| !span.from_the_first) {
+            command.args(span.arguments());
         }
         command.args(["-max_pixels", &self.most_pixels().to_string(), "-i"]);
-        command.arg(input).args(["-map", "0:v:0"]).args(output);
+        command.arg(input);
+        if let Some(span) = self.span.filter(|span| span.from_the_first) {
+            command.args(span.arguments());
+        }
+        command.args(["-map", "0:v:0"]).args(output);
         command
     }
 
