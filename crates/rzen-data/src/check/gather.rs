@@ -311,7 +311,7 @@ impl Gathered {
         let places = vec![Place { file, row, key: String::new() }];
         self.findings.push(Finding {
             kind: FindingKind::UnreadableRow,
-            message: message.replace(&path.display().to_string(), &under(path, corpus)),
+            message: message.replace(&format!("{}/", corpus.display()), ""),
             advice: FindingKind::UnreadableRow.advice(),
             contents: vec![FoundContent { content: Vec::new(), places }],
             rows,

@@ -162,6 +162,7 @@ fn rows_that_can_not_be_read_do_not_hide_those_behind_them() {
     corpus.pool[1]["id"] = json!("100");
     let findings = corpus.finds(&[UnreadableRow; 5]);
     let told: Vec<_> = findings.iter().map(|finding| (places(finding).remove(0), &finding.message)).collect();
+    let root = corpus.folder.path().to_string_lossy();
     for (told, (place, words)) in told.iter().zip([
         ("d/train.jsonl:2", "`positive` is missing"),
         ("d/train.jsonl:9", "`negative` is not known"),
@@ -169,7 +170,7 @@ fn rows_that_can_not_be_read_do_not_hide_those_behind_them() {
         ("d/queries.jsonl:2", "`101`"),
         ("d/queries.jsonl:5", "`nothing`"),
     ]) {
-        assert!(told.0 == place && told.1.contains(words) && !told.1.contains("d/"), "{told:?}");
+        assert!(told.0 == place && told.1.contains(words) && !told.1.contains(&*root), "{told:?}");
     }
     assert_eq!(findings[0].rows.len() + findings[2].rows.len(), 1);
 }
@@ -281,6 +282,12 @@ fn clip(number: usize, noise: u8) -> Vec<u8> {
         .map(|frame| {
             WebpFrame::full(RgbaImage::from_fn(100, 80, |x, y| {
                 let [r, g, b] = picture.get_pixel(x + 15 * frame, y + 10 * frame).0;
+                // Something small that moves.
+                let g = if (10 + 10 * frame..30 + 10 * frame).contains(&x) && (20..50).contains(&y) {
+                    g ^ 128
+                } else {
+                    g
+                };
                 Rgba([r.saturating_add(noise), g, b, 255])
             }))
         })
