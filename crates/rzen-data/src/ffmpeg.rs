@@ -46,12 +46,6 @@ struct Span {
     from_the_first: bool,
 }
 
-impl Span {
-    fn arguments(self) -> [String; 4] {
-        ["-ss".into(), format!("{:.6}", self.start), "-t".into(), format!("{:.6}", self.length)]
-    }
-}
-
 impl<'a> Ffmpeg<'a> {
     pub fn new(program: PathBuf, path: &'a Path, options: &'a LoadOptions) -> Self {
         Ffmpeg { program, path, options, deadline: options.video_deadline(), span: None }
@@ -84,9 +78,17 @@ impl<'a> Ffmpeg<'a> {
         }
     }
 
+    /// The filter that leaves the piece of what is decoded from the first frame on.
+    fn trim(&self) -> Option<String> {
+        let span = self.span.filter(|span| span.from_the_first)?;
+        Some(format!("trim=start={:.6}:duration={:.6}", span.start, span.length))
+    }
+
     fn frames_of_span(&self) -> Result<Vec<Picture>, LoadError> {
         // Packets before the piece are decoded on the way to it, so frames are counted.
-        let shown = self.run_on_all_frames(&["-f", "framecrc", "-"], count_packets)?;
+        let trim = self.trim();
+        let trim = trim.as_ref().map_or(Vec::new(), |trim| vec!["-vf", trim]);
+        let shown = self.run_on_all_frames(&[&trim[..], &["-f", "framecrc", "-"]].concat(), count_packets)?;
         let (wanted, decoded) = self.sample(shown.value, &shown.complaint)?;
         if decoded.value.is_empty() {
             return Err(self.no_frames(&decoded.complaint));
@@ -128,6 +130,8 @@ impl<'a> Ffmpeg<'a> {
         }
         let select: Vec<_> = wanted.iter().map(|index| format!("eq(n\\,{index})")).collect();
         let select = format!("select={}", select.join("+"));
+        // Before the choice, which counts from the first frame that it sees.
+        let select = self.trim().into_iter().chain([select]).collect::<Vec<_>>().join(",");
         let (path, options) = (self.path.to_owned(), self.options.clone());
         let read = move |stdout| read_frames(stdout, &path, &options);
         let output = ["-vf", &select, "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"];
@@ -174,14 +178,10 @@ impl<'a> Ffmpeg<'a> {
         let mut command = Command::new(&self.program);
         command.args(["-nostdin", "-v", "error", "-threads", "2", "-protocol_whitelist", "file,pipe"]);
         if let Some(span) = self.span.filter(|span| !span.from_the_first) {
-            command.args(span.arguments());
+            command.args(["-ss", &format!("{:.6}", span.start), "-t", &format!("{:.6}", span.length)]);
         }
         command.args(["-max_pixels", &self.most_pixels().to_string(), "-i"]);
-        command.arg(input);
-        if let Some(span) = self.span.filter(|span| span.from_the_first) {
-            command.args(span.arguments());
-        }
-        command.args(["-map", "0:v:0"]).args(output);
+        command.arg(input).args(["-map", "0:v:0"]).args(output);
         command
     }
 
