@@ -54,7 +54,7 @@ impl Cutter<'_> {
                 Ok(clip) => self.rows(&mut cut, "", &piece.caption, &clip, Some(&group))?,
                 Err(message) => cut.refused.push(format!("piece {place}: {message}")),
             }
-            captions.push(piece.caption);
+            captions.push(piece.caption.trim().to_owned());
         }
         let whole = film.caption.clone().unwrap_or_else(|| captions.join(" "));
         if self.options.long_form && !whole.trim().is_empty() {
