@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rzen_core::{Item, Origin, Task};
 
 use crate::ManifestError;
-use crate::row::{Row, check_unique, rows};
+use crate::row::{Row, check_unique, each_row, rows};
 
 const TASK_KEYS: &[&str] = &["name", "dataset", "task", "metric", "instruction", "about", "queries", "pool"];
 const QUERY_KEYS: &[&str] = &["id", "query", "instruction", "pool", "candidates", "relevant"];
@@ -118,8 +118,7 @@ impl EvalCorpus {
         let ids: HashSet<_> = pool.iter().map(|candidate| candidate.id.as_str()).collect();
         let queries = self.queries(task)?;
         for query in &queries {
-            check_pool_name(query, task)?;
-            check_answers(query, task, &ids)?;
+            check_query(query, task, &ids)?;
         }
         Ok(EvalSet { queries, pool })
     }
@@ -152,14 +151,33 @@ impl EvalCorpus {
 /// # Errors
 /// The first row that is wrong, with file, line and key; an id that stands twice.
 pub fn candidates(pool: &Path, root: &Path) -> Result<Vec<Candidate>, ManifestError> {
-    let mut all = Vec::new();
-    for mut row in rows(pool, CANDIDATE_KEYS)? {
-        let id = row.id()?;
-        let item = row.content("content", root, None)?;
-        all.push(Candidate { id, item, origin: row.origin });
-    }
+    let all: Vec<_> = each_candidate(pool, root)?.collect::<Result<_, _>>()?;
     check_unique(all.iter().map(|candidate| (candidate.id.as_str(), &candidate.origin)))?;
     Ok(all)
+}
+
+/// Reads the tasks of a folder one by one; after a wrong one come those behind it.
+pub(crate) fn each_task(
+    folder: &Path,
+) -> Result<impl Iterator<Item = Result<EvalTask, ManifestError>> + use<'_>, ManifestError> {
+    let rows = each_row(&folder.join("tasks.jsonl"), TASK_KEYS)?;
+    Ok(rows.map(move |row| row.and_then(|row| task(row, folder))))
+}
+
+/// Reads the candidates of a pool in the same way.
+pub(crate) fn each_candidate<'a>(
+    pool: &Path,
+    root: &'a Path,
+) -> Result<impl Iterator<Item = Result<Candidate, ManifestError>> + use<'a>, ManifestError> {
+    Ok(each_row(pool, CANDIDATE_KEYS)?.map(move |row| row.and_then(|row| candidate(row, root))))
+}
+
+/// Reads queries in the same way.
+pub(crate) fn each_query<'a>(
+    queries: &Path,
+    root: &'a Path,
+) -> Result<impl Iterator<Item = Result<EvalQuery, ManifestError>> + use<'a>, ManifestError> {
+    Ok(each_row(queries, QUERY_KEYS)?.map(move |row| row.and_then(|row| query(row, root))))
 }
 
 fn task(mut row: Row, root: &Path) -> Result<EvalTask, ManifestError> {
@@ -176,6 +194,12 @@ fn task(mut row: Row, root: &Path) -> Result<EvalTask, ManifestError> {
         pool: root.join(pool),
         origin: row.origin,
     })
+}
+
+fn candidate(mut row: Row, root: &Path) -> Result<Candidate, ManifestError> {
+    let id = row.id()?;
+    let item = row.content("content", root, None)?;
+    Ok(Candidate { id, item, origin: row.origin })
 }
 
 fn query(mut row: Row, root: &Path) -> Result<EvalQuery, ManifestError> {
@@ -206,6 +230,16 @@ fn grades(row: &mut Row) -> Result<Vec<(String, f64)>, ManifestError> {
         true => Ok(relevant),
         false => Err(bad(format!("{} ids without a grade above 0", relevant.len()))),
     }
+}
+
+/// Refuses a query that can't be ranked against the pool of its task, whose ids are given.
+pub(crate) fn check_query(
+    query: &EvalQuery,
+    task: &EvalTask,
+    ids: &HashSet<&str>,
+) -> Result<(), ManifestError> {
+    check_pool_name(query, task)?;
+    check_answers(query, task, ids)
 }
 
 /// A query says which pool it is for; ranking it against another would only look like bad scores.

@@ -33,11 +33,71 @@ pub(crate) struct Ffmpeg<'a> {
     path: &'a Path,
     options: &'a LoadOptions,
     deadline: Option<Instant>,
+    /// The piece that is decoded; nothing stands for all of it.
+    span: Option<Span>,
+}
+
+/// A piece of a clip, in seconds.
+#[derive(Clone, Copy)]
+struct Span {
+    start: f64,
+    length: f64,
+    /// Whether all that comes before it is decoded too, and not only what comes from the key frame before it on.
+    from_the_first: bool,
 }
 
 impl<'a> Ffmpeg<'a> {
     pub fn new(program: PathBuf, path: &'a Path, options: &'a LoadOptions) -> Self {
-        Ffmpeg { program, path, options, deadline: options.video_deadline() }
+        Ffmpeg { program, path, options, deadline: options.video_deadline(), span: None }
+    }
+
+    /// A piece of the clip, from `start` to `end` in seconds.
+    pub fn piece(self, start: f64, end: f64) -> Self {
+        Ffmpeg { span: Some(Span { start, length: end - start, from_the_first: false }), ..self }
+    }
+
+    /// The clip's length in seconds, from its first packet to the end of its last; decodes nothing.
+    pub fn seconds(&self) -> Result<f64, LoadError> {
+        let packets = self.run(&["-c", "copy", "-f", "framecrc", "-"], read_length)?;
+        if let Some(cut) = cut_off(&packets.complaint) {
+            let found = format!("is listed in part ({cut})");
+            return Err(LoadError::Incomplete { path: self.path.to_owned(), found });
+        }
+        packets.value.ok_or_else(|| self.no_frames(&packets.complaint))
+    }
+
+    /// The sampled frames of a piece.
+    pub fn frames_of_piece(self) -> Result<Vec<Picture>, LoadError> {
+        match (self.frames_of_span(), self.span) {
+            (Ok(frames), _) => Ok(frames),
+            // Files may call frames key frames that are none; from the first one on everything decodes.
+            (Err(LoadError::Video { .. } | LoadError::Incomplete { .. }), Some(span)) => {
+                Ffmpeg { span: Some(Span { from_the_first: true, ..span }), ..self }.frames_of_span()
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// The filter that leaves the piece of what is decoded from the first frame on.
+    fn trim(&self) -> Option<String> {
+        let span = self.span.filter(|span| span.from_the_first)?;
+        Some(format!("trim=start={:.6}:duration={:.6}", span.start, span.length))
+    }
+
+    fn frames_of_span(&self) -> Result<Vec<Picture>, LoadError> {
+        // Packets before the piece are decoded on the way to it, so frames are counted.
+        let trim = self.trim();
+        let trim = trim.as_ref().map_or(Vec::new(), |trim| vec!["-vf", trim]);
+        let shown = self.run_on_all_frames(&[&trim[..], &["-f", "framecrc", "-"]].concat(), count_packets)?;
+        let (wanted, decoded) = self.sample(shown.value, &shown.complaint)?;
+        if decoded.value.is_empty() {
+            return Err(self.no_frames(&decoded.complaint));
+        }
+        // The last word is that of all packets, some of which may be damaged elsewhere.
+        let is_last = self.span.is_none_or(|span| span.from_the_first);
+        let damaged = !is_last && !shown.complaint.is_empty() || decoded.value.len() < wanted;
+        let problem = damaged.then(|| first_line(&decoded.complaint).to_owned());
+        complete(self.path, decoded.value, wanted, problem, self.options)
     }
 
     /// The sampled frames.
@@ -70,6 +130,8 @@ impl<'a> Ffmpeg<'a> {
         }
         let select: Vec<_> = wanted.iter().map(|index| format!("eq(n\\,{index})")).collect();
         let select = format!("select={}", select.join("+"));
+        // Before the choice, which counts from the first frame that it sees.
+        let select = self.trim().into_iter().chain([select]).collect::<Vec<_>>().join(",");
         let (path, options) = (self.path.to_owned(), self.options.clone());
         let read = move |stdout| read_frames(stdout, &path, &options);
         let output = ["-vf", &select, "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"];
@@ -115,6 +177,9 @@ impl<'a> Ffmpeg<'a> {
         input.push(self.path);
         let mut command = Command::new(&self.program);
         command.args(["-nostdin", "-v", "error", "-threads", "2", "-protocol_whitelist", "file,pipe"]);
+        if let Some(span) = self.span.filter(|span| !span.from_the_first) {
+            command.args(["-ss", &format!("{:.6}", span.start), "-t", &format!("{:.6}", span.length)]);
+        }
         command.args(["-max_pixels", &self.most_pixels().to_string(), "-i"]);
         command.arg(input).args(["-map", "0:v:0"]).args(output);
         command
@@ -179,6 +244,26 @@ fn count_packets(stdout: ChildStdout) -> Result<usize, LoadError> {
     const MAX_BYTES: u64 = 256 << 20;
     let lines = BufReader::new(stdout.take(MAX_BYTES)).lines().map_while(Result::ok);
     Ok(lines.filter(|line| is_shown(line)).count())
+}
+
+/// The seconds from the first packet to the end of the last one; `None` where there is none.
+///
+/// `#tb 0: 1/12800` gives the unit of times, a packet is `0, dts, pts, duration, bytes, checksum`.
+fn read_length(stdout: ChildStdout) -> Result<Option<f64>, LoadError> {
+    let (mut unit, mut first, mut last) = (None, f64::INFINITY, f64::NEG_INFINITY);
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        if let Some(ratio) = line.strip_prefix("#tb 0:") {
+            let (over, under) = ratio.trim().split_once('/').unwrap_or_default();
+            unit = over.parse::<f64>().ok().zip(under.parse::<f64>().ok()).map(|(over, under)| over / under);
+        } else if is_shown(&line) {
+            let numbers: Vec<f64> =
+                line.split(',').skip(2).map_while(|word| word.trim().parse().ok()).collect();
+            if let [pts, duration, ..] = numbers[..] {
+                (first, last) = (first.min(pts), last.max(pts + duration));
+            }
+        }
+    }
+    Ok(unit.filter(|_| last >= first).map(|unit| (last - first) * unit))
 }
 
 /// Whether a line of `framecrc` is a packet, and not one that an edit list hides (it is needed by

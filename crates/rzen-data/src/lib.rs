@@ -11,6 +11,7 @@
 //!   line and key of whatever is wrong with them.
 //! - [`import`] writes such a manifest of what other tools train on.
 //! - [`NegativeChoice`] takes hard negatives from what a model ranks high; [`train_line`] writes a row again.
+//! - [`check`] reads all of a corpus, says everything that is wrong with it, and [`write_clean`] leaves it out.
 //! - [`epoch_plan`] says which rows make which batch of an epoch; it is a pure function.
 //! - [`load_samples_with`] reads a batch in parallel, and [`BadRows`] counts what could not be read.
 #![warn(missing_docs)]
@@ -18,6 +19,8 @@
 mod animation;
 mod bad_rows;
 mod cell;
+mod check;
+mod clips;
 mod convert;
 mod document;
 mod embed_rows;
@@ -50,6 +53,11 @@ mod video;
 mod webp_frames;
 
 pub use bad_rows::{BadRow, BadRows, BadRowsError, LoadedSample, load_samples, load_samples_with};
+pub use check::{
+    CheckError, CheckOptions, Checked, CheckedManifest, Cleaned, CleanedManifest, DatasetCount, Finding,
+    FindingKind, FoundContent, Place, RowPlace, check, write_clean,
+};
+pub use clips::{ClipDirection, ClipOptions, cut_clips};
 pub use embed_rows::{EmbedRow, embed_rows};
 pub use error::LoadError;
 pub use eval_corpus::{Candidate, EvalCorpus, EvalQuery, EvalSet, EvalTask, candidates};

@@ -189,3 +189,29 @@ pub enum ManifestError {
         found: String,
     },
 }
+
+impl ManifestError {
+    /// The row that is wrong, where it is one.
+    pub fn origin(&self) -> Option<&Origin> {
+        match self {
+            ManifestError::NotText { origin, .. }
+            | ManifestError::Json { origin, .. }
+            | ManifestError::MissingKey { origin, .. }
+            | ManifestError::UnknownKey { origin, .. }
+            | ManifestError::Value { origin, .. }
+            | ManifestError::EmptyKey { origin, .. }
+            | ManifestError::BadValue { origin, .. }
+            | ManifestError::Duplicate { origin, .. }
+            | ManifestError::UnknownId { origin, .. }
+            | ManifestError::Both { origin, .. }
+            | ManifestError::Length { origin, .. }
+            | ManifestError::NoScores { origin }
+            | ManifestError::Bytes { origin, .. } => Some(origin),
+            ManifestError::Read { .. }
+            | ManifestError::NoRows { .. }
+            | ManifestError::TwoManifests { .. }
+            | ManifestError::Parquet { .. }
+            | ManifestError::NoSuchTask { .. } => None,
+        }
+    }
+}

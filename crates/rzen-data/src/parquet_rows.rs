@@ -23,17 +23,17 @@ pub(crate) fn table(
     Ok(rows.map(|row| row.map(columns)))
 }
 
-/// Reads the rows of a manifest. `allowed` are the columns that there may be; those in `json` may hold JSON in text.
-pub(crate) fn rows(
+/// Reads the rows of a manifest one by one. `allowed` are the columns that there may be; those in `json` may hold JSON
+/// in text.
+pub(crate) fn each_row(
     path: &Path,
     allowed: &'static [&'static str],
-    json: &[&str],
-) -> Result<Vec<Row>, ManifestError> {
+    json: &'static [&'static str],
+) -> Result<impl Iterator<Item = Result<Row, ManifestError>> + use<>, ManifestError> {
     let file: Arc<Path> = path.into();
-    let mut rows = Vec::new();
-    for (index, cells) in table(path)?.enumerate() {
+    Ok(table(path)?.enumerate().map(move |(index, cells)| {
         let origin = Origin { file: file.clone(), line: index + 1 };
-        let cells = cells.map_err(|source| ManifestError::Parquet { path: path.to_owned(), source })?;
+        let cells = cells.map_err(|source| ManifestError::Parquet { path: file.to_path_buf(), source })?;
         let mut map = Map::new();
         for (column, cell) in cells {
             let value = match cell {
@@ -48,10 +48,6 @@ pub(crate) fn rows(
             };
             map.insert(column, value);
         }
-        rows.push(Row::new(origin, map, allowed));
-    }
-    match rows.is_empty() {
-        true => Err(ManifestError::NoRows { path: path.to_owned() }),
-        false => Ok(rows),
-    }
+        Ok(Row::new(origin, map, allowed))
+    }))
 }

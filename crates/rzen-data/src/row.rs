@@ -20,30 +20,47 @@ pub(crate) struct Row {
 
 /// Reads the rows of a file, skipping blank lines. `allowed` are the keys that may stand in a row.
 pub(crate) fn rows(path: &Path, allowed: &'static [&'static str]) -> Result<Vec<Row>, ManifestError> {
-    let unreadable = |source| ManifestError::Read { path: path.to_owned(), source };
+    all_rows(path, each_row(path, allowed)?)
+}
+
+/// All of the rows, of which there must be some.
+pub(crate) fn all_rows(
+    path: &Path,
+    rows: impl Iterator<Item = Result<Row, ManifestError>>,
+) -> Result<Vec<Row>, ManifestError> {
+    let rows: Vec<Row> = rows.collect::<Result<_, _>>()?;
+    match rows.is_empty() {
+        true => Err(ManifestError::NoRows { path: path.to_owned() }),
+        false => Ok(rows),
+    }
+}
+
+/// Reads the rows of a file one by one; after a wrong one come those behind it.
+pub(crate) fn each_row(
+    path: &Path,
+    allowed: &'static [&'static str],
+) -> Result<impl Iterator<Item = Result<Row, ManifestError>> + use<>, ManifestError> {
     let file: Arc<Path> = path.into();
-    let mut rows = Vec::new();
-    let lines = BufReader::new(File::open(path).map_err(unreadable)?).split(b'\n');
-    for (index, line) in lines.enumerate() {
+    let unreadable = |path: &Path, source| ManifestError::Read { path: path.to_owned(), source };
+    let lines = BufReader::new(File::open(path).map_err(|source| unreadable(path, source))?).split(b'\n');
+    Ok(lines.enumerate().filter_map(move |(index, line)| {
         let origin = Origin { file: file.clone(), line: index + 1 };
-        let line = match String::from_utf8(line.map_err(unreadable)?) {
-            Ok(line) => line,
-            Err(error) => {
-                return Err(ManifestError::NotText { origin, valid: error.utf8_error().valid_up_to() });
+        let line = match line.map_err(|source| unreadable(&file, source)).map(String::from_utf8) {
+            Ok(Ok(line)) => line,
+            Ok(Err(error)) => {
+                let valid = error.utf8_error().valid_up_to();
+                return Some(Err(ManifestError::NotText { origin, valid }));
             }
+            Err(error) => return Some(Err(error)),
         };
         if line.trim().is_empty() {
-            continue;
+            return None;
         }
-        match serde_json::from_str(&line) {
-            Ok(map) => rows.push(Row::new(origin, map, allowed)),
-            Err(source) => return Err(ManifestError::Json { origin, source }),
-        }
-    }
-    if rows.is_empty() {
-        return Err(ManifestError::NoRows { path: path.to_owned() });
-    }
-    Ok(rows)
+        Some(match serde_json::from_str(&line) {
+            Ok(map) => Ok(Row::new(origin, map, allowed)),
+            Err(source) => Err(ManifestError::Json { origin, source }),
+        })
+    }))
 }
 
 impl Row {

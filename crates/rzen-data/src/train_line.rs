@@ -3,9 +3,9 @@
 use rzen_core::{Item, Part, Sample};
 use serde::Serialize;
 
-/// A line of `train.jsonl`.
+/// A line of `train.jsonl`; what is empty is not written.
 #[derive(Serialize)]
-pub(crate) struct TrainLine<'a> {
+pub(crate) struct Line<'a> {
     pub dataset: &'a str,
     pub task: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -15,8 +15,8 @@ pub(crate) struct TrainLine<'a> {
     pub query: &'a [Part],
     #[serde(skip_serializing_if = "Option::is_none")]
     pub positive: Option<&'a [Part]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub positives: Option<Vec<&'a [Part]>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub positives: Vec<&'a [Part]>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub negatives: Vec<&'a [Part]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,13 +29,56 @@ pub(crate) struct TrainLine<'a> {
     pub negative_scores: &'a [f64],
 }
 
-impl<'a> TrainLine<'a> {
-    /// The two keys for answers, of which one stands in a row.
-    pub fn answers(positives: Vec<&'a [Part]>) -> (Option<&'a [Part]>, Option<Vec<&'a [Part]>>) {
-        match positives[..] {
-            [positive] => (Some(positive), None),
-            _ => (None, Some(positives)),
+impl<'a> Line<'a> {
+    /// A row of a query and what answers it, which is one content at least.
+    pub fn new(dataset: &'a str, task: &'a str, query: &'a [Part], positives: Vec<&'a [Part]>) -> Self {
+        let (positive, positives) = match positives[..] {
+            [positive] => (Some(positive), Vec::new()),
+            _ => (None, positives),
+        };
+        Line {
+            dataset,
+            task,
+            name: None,
+            instruction: None,
+            query,
+            positive,
+            positives,
+            negatives: Vec::new(),
+            label: None,
+            group: None,
+            positive_scores: &[],
+            negative_scores: &[],
         }
+    }
+
+    /// A row as it was read.
+    pub fn of(sample: &'a Sample) -> Self {
+        let content = |item: &'a Item| item.content.as_slice();
+        let line = Line::new(
+            &sample.dataset,
+            &sample.task.0,
+            &sample.query.content,
+            sample.positives().map(content).collect(),
+        );
+        Line {
+            name: Some(sample.name.as_str()).filter(|name| *name != sample.dataset),
+            instruction: sample.query.instruction.as_deref(),
+            negatives: sample.hard_negatives.iter().map(content).collect(),
+            label: sample.label.as_deref(),
+            group: sample.group.as_deref(),
+            positive_scores: sample.teacher.as_ref().map_or(&[], |teacher| &teacher.positives),
+            negative_scores: sample.teacher.as_ref().map_or(&[], |teacher| &teacher.negatives),
+            ..line
+        }
+    }
+
+    /// The line, without its end.
+    ///
+    /// # Errors
+    /// If a path is no UTF-8.
+    pub fn to_json(&self) -> Result<String, String> {
+        serde_json::to_string(self).map_err(|error| error.to_string())
     }
 }
 
@@ -45,25 +88,7 @@ impl<'a> TrainLine<'a> {
 /// # Errors
 /// If a path is not UTF-8.
 pub fn train_line(sample: &Sample) -> serde_json::Result<String> {
-    fn contents<'a>(items: impl Iterator<Item = &'a Item>) -> Vec<&'a [Part]> {
-        items.map(|item| item.content.as_slice()).collect()
-    }
-    let (positive, positives) = TrainLine::answers(contents(sample.positives()));
-    let teacher = sample.teacher.as_ref();
-    serde_json::to_string(&TrainLine {
-        dataset: &sample.dataset,
-        task: &sample.task.0,
-        name: Some(sample.name.as_str()).filter(|name| *name != sample.dataset),
-        instruction: sample.query.instruction.as_deref(),
-        query: &sample.query.content,
-        positive,
-        positives,
-        negatives: contents(sample.hard_negatives.iter()),
-        label: sample.label.as_deref(),
-        group: sample.group.as_deref(),
-        positive_scores: teacher.map_or(&[], |teacher| &teacher.positives),
-        negative_scores: teacher.map_or(&[], |teacher| &teacher.negatives),
-    })
+    serde_json::to_string(&Line::of(sample))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rzen_core::{Item, Part, Sample, Task, TeacherScores};
 
 use crate::rng::Rng;
-use crate::row::{Row, rows};
+use crate::row::{Row, all_rows, each_row};
 use crate::{ManifestError, parquet_rows};
 
 const KEYS: &[&str] = &[
@@ -58,11 +58,24 @@ pub fn train_manifest(folder: &Path) -> Result<PathBuf, ManifestError> {
 /// # Errors
 /// The first row that is wrong, with file, line and key. Files of media are not opened.
 pub fn train_rows(manifest: &Path, root: &Path) -> Result<Vec<Sample>, ManifestError> {
-    let rows = match manifest.extension().is_some_and(|ending| ending == "parquet") {
-        true => parquet_rows::rows(manifest, KEYS, CONTENT)?,
-        false => rows(manifest, KEYS)?,
-    };
-    rows.into_iter().map(|row| sample(row, root)).collect()
+    all_rows(manifest, each_manifest_row(manifest)?)?.into_iter().map(|row| sample(row, root)).collect()
+}
+
+/// Reads training rows as [`train_rows`] does, one by one; after a wrong one come those behind it.
+pub(crate) fn each_train_row<'a>(
+    manifest: &Path,
+    root: &'a Path,
+) -> Result<impl Iterator<Item = Result<Sample, ManifestError>> + use<'a>, ManifestError> {
+    Ok(each_manifest_row(manifest)?.map(move |row| row.and_then(|row| sample(row, root))))
+}
+
+type Rows = Box<dyn Iterator<Item = Result<Row, ManifestError>>>;
+
+fn each_manifest_row(manifest: &Path) -> Result<Rows, ManifestError> {
+    Ok(match manifest.extension().is_some_and(|ending| ending == "parquet") {
+        true => Box::new(parquet_rows::each_row(manifest, KEYS, CONTENT)?),
+        false => Box::new(each_row(manifest, KEYS)?),
+    })
 }
 
 fn sample(mut row: Row, root: &Path) -> Result<Sample, ManifestError> {

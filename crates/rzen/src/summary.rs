@@ -250,7 +250,7 @@ fn example(loader: &Loader, task: &RankTask, score: &TaskScore, i: usize) -> Exa
 }
 
 /// The content of an item as it is shown: texts, and thumbnails of what is seen.
-pub(crate) fn shown(loader: &Loader, item: &Item) -> Vec<ReportPart> {
+pub fn shown(loader: &Loader, item: &Item) -> Vec<ReportPart> {
     let parts = item.content.iter().map(|part| match loader.load_part(part) {
         Ok(Media::Text(text)) => ReportPart::Text(text),
         Ok(Media::Image(picture)) => thumbnail(&picture),

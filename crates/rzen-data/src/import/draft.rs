@@ -3,7 +3,7 @@
 use rzen_core::Part;
 
 use super::{ImportOptions, ImportReport};
-use crate::train_line::TrainLine;
+use crate::train_line::Line;
 
 /// A training row as a kind reads it.
 #[derive(Default)]
@@ -50,22 +50,19 @@ impl Draft {
         }
         self.check_scores()?;
         let instruction = self.instruction.as_deref().filter(|text| !text.is_empty());
-        let (positive, positives) = TrainLine::answers(contents_of(&self.positives));
-        let line = TrainLine {
-            dataset: &options.dataset,
-            task: self.task.as_deref().unwrap_or(&options.task),
+        let positives = self.positives.iter().map(Vec::as_slice).collect();
+        let task = self.task.as_deref().unwrap_or(&options.task);
+        let line = Line {
             name: self.name.as_deref().or(options.name.as_deref()),
             instruction,
-            query: &self.query,
-            positive,
-            positives,
-            negatives: contents_of(&self.negatives),
+            negatives: self.negatives.iter().map(Vec::as_slice).collect(),
             label: self.label.as_deref(),
             group: self.group.as_deref(),
             positive_scores: &self.positive_scores,
             negative_scores: &self.negative_scores,
+            ..Line::new(&options.dataset, task, &self.query, positives)
         };
-        serde_json::to_string(&line).map_err(|error| error.to_string())
+        line.to_json()
     }
 
     fn drop_negatives(

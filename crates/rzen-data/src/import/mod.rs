@@ -13,9 +13,9 @@ mod media;
 mod megapairs;
 mod mmeb;
 mod passages;
-mod placeholders;
+pub(crate) mod placeholders;
 mod python_list;
-mod record;
+pub(crate) mod record;
 mod report;
 mod swift;
 mod tevatron;
@@ -108,7 +108,7 @@ struct Layout<'a> {
 type ReadRow<'a> = dyn FnMut(&mut Record, &mut Media, &mut ImportReport) -> Result<Vec<Draft>, Refusal> + 'a;
 
 /// Why a row is not taken.
-enum Refusal {
+pub(crate) enum Refusal {
     /// It is wrong.
     Row(String),
     /// Nothing can be written.

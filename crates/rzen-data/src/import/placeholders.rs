@@ -1,7 +1,7 @@
 //! Marks in a text where pictures and clips belong.
 
 /// Takes the marks `mark` out of a text; returns what is left and how many there were.
-pub(super) fn take_marks(text: &str, mark: &str) -> (String, usize) {
+pub(crate) fn take_marks(text: &str, mark: &str) -> (String, usize) {
     let pieces: Vec<&str> = text.split(mark).map(str::trim).collect();
     let count = pieces.len() - 1;
     let left: Vec<&str> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
@@ -12,7 +12,7 @@ pub(super) fn take_marks(text: &str, mark: &str) -> (String, usize) {
 }
 
 /// Takes the marks out that stand for the pictures of MMEB: `<|image_1|>` and `<|image_pad|>`.
-pub(super) fn take_image_marks(text: &str) -> (String, usize) {
+pub(crate) fn take_image_marks(text: &str) -> (String, usize) {
     let (mut text, mut count) = take_marks(text, "<|image_pad|>");
     // MMEB has no more than one picture in an item.
     for number in 1..=9 {

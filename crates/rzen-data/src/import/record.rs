@@ -13,7 +13,7 @@ use crate::cell::Cell;
 use crate::parquet_rows::table;
 
 /// One row; columns are taken out as they are used.
-pub(super) struct Record {
+pub(crate) struct Record {
     /// The folder of its file.
     pub folder: Arc<Path>,
     /// Its place in its file, counted from 1.
@@ -24,12 +24,12 @@ pub(super) struct Record {
 }
 
 /// What comes of a row.
-type Rows<T> = Box<dyn Iterator<Item = Result<T, Refusal>>>;
+pub(crate) type Rows<T> = Box<dyn Iterator<Item = Result<T, Refusal>>>;
 
 /// The rows of a JSON, JSON Lines or Parquet file, in order.
-pub(super) fn records(path: &Path) -> Result<Rows<Record>, ImportError> {
+pub(crate) fn records(path: &Path) -> Result<Rows<Record>, ImportError> {
     let folder: Arc<Path> = path.parent().unwrap_or(Path::new("")).into();
-    let record = move |row, cells| Record { folder: folder.clone(), row, cells, peeked: Vec::new() };
+    let record = move |row, cells| Record::new(folder.clone(), row, cells);
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     match ending {
         "parquet" => {
@@ -90,6 +90,11 @@ fn begins_with_list(file: &mut BufReader<File>) -> std::io::Result<bool> {
 }
 
 impl Record {
+    /// A row of its columns.
+    pub fn new(folder: Arc<Path>, row: usize, cells: Vec<(String, Cell)>) -> Self {
+        Record { folder, row, cells, peeked: Vec::new() }
+    }
+
     /// Takes a column; `None` where it is missing or null.
     pub fn take(&mut self, column: &str) -> Option<Cell> {
         let place = self.cells.iter().position(|(name, _)| name == column)?;
@@ -146,7 +151,7 @@ impl Record {
 }
 
 /// A cell as text; `None` where it is null or empty.
-pub(super) fn text_of(cell: Cell, column: &str) -> Result<Option<String>, String> {
+pub(crate) fn text_of(cell: Cell, column: &str) -> Result<Option<String>, String> {
     match cell {
         Cell::Null => Ok(None),
         Cell::Text(text) => Ok(Some(text).filter(|text| !text.is_empty())),
@@ -156,7 +161,7 @@ pub(super) fn text_of(cell: Cell, column: &str) -> Result<Option<String>, String
 }
 
 /// A cell as a list of cells.
-pub(super) fn list_of(cell: Cell, column: &str) -> Result<Vec<Cell>, String> {
+pub(crate) fn list_of(cell: Cell, column: &str) -> Result<Vec<Cell>, String> {
     match cell {
         Cell::Null => Ok(Vec::new()),
         Cell::List(cells) => Ok(cells),
@@ -165,13 +170,13 @@ pub(super) fn list_of(cell: Cell, column: &str) -> Result<Vec<Cell>, String> {
 }
 
 /// A list of texts, none of them empty.
-pub(super) fn texts_of(cell: Cell, column: &str) -> Result<Vec<String>, String> {
+pub(crate) fn texts_of(cell: Cell, column: &str) -> Result<Vec<String>, String> {
     let text = |cell| text_of(cell, column)?.ok_or_else(|| format!("column `{column}` holds an empty text"));
     list_of(cell, column)?.into_iter().map(text).collect()
 }
 
 /// The struct's own record, for reading nested rows.
-pub(super) fn record_of(cell: Cell, column: &str, outer: &Record) -> Result<Record, String> {
+pub(crate) fn record_of(cell: Cell, column: &str, outer: &Record) -> Result<Record, String> {
     match cell {
         Cell::Struct(cells) => {
             Ok(Record { folder: outer.folder.clone(), row: outer.row, cells, peeked: Vec::new() })
@@ -181,7 +186,7 @@ pub(super) fn record_of(cell: Cell, column: &str, outer: &Record) -> Result<Reco
 }
 
 /// What a cell is, in words.
-pub(super) fn name_of(cell: &Cell) -> &'static str {
+pub(crate) fn name_of(cell: &Cell) -> &'static str {
     match cell {
         Cell::Null => "nothing",
         Cell::Bool(_) => "true or false",

@@ -45,18 +45,18 @@ impl std::fmt::Display for ImportBadRow {
 
 impl ImportReport {
     /// Counts something that one should know of.
-    pub(super) fn note(&mut self, what: &str) {
+    pub(crate) fn note(&mut self, what: &str) {
         self.note_many(what, 1);
     }
 
     /// Counts several of them.
-    pub(super) fn note_many(&mut self, what: &str, count: usize) {
+    pub(crate) fn note_many(&mut self, what: &str, count: usize) {
         if count > 0 {
             *self.notes.entry(what.to_owned()).or_default() += count;
         }
     }
 
-    pub(super) fn check_limit(&self, limit: usize) -> Result<(), ImportError> {
+    pub(crate) fn check_limit(&self, limit: usize) -> Result<(), ImportError> {
         match self.bad_rows.len() > limit {
             true => Err(ImportError::TooMany { limit, bad_rows: self.bad_rows.clone() }),
             false => Ok(()),
@@ -103,6 +103,12 @@ pub enum ImportError {
         /// What is found and expected.
         problem: String,
     },
+    /// Nothing here cuts films.
+    #[error(
+        "there is no ffmpeg to cut films with; install it (Debian and Ubuntu: `apt install ffmpeg`, macOS: \
+         `brew install ffmpeg`), or name the program in RZEN_FFMPEG"
+    )]
+    NoFfmpeg,
     /// More rows are refused than allowed.
     #[error(
         "{} rows can't be taken, more than the {limit} allowed: {}; mend the input, or raise the \

@@ -1,8 +1,10 @@
 //! What the crate promises, on files made here.
 
 mod bad_rows;
+mod check;
 mod clips;
 mod corpus;
+mod cut_clips;
 mod documents;
 mod eval_corpus;
 mod ffmpeg;

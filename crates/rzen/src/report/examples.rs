@@ -74,6 +74,7 @@ const MOST_LETTERS: usize = 280;
 /// Frames of a clip that are shown.
 const MOST_FRAMES: usize = 4;
 
+/// Texts and pictures, one after the other.
 pub(super) fn parts(parts: &[ReportPart], what: &str) -> String {
     parts.iter().map(|part| show(part, what)).collect()
 }

@@ -5,6 +5,7 @@
 
 mod bars;
 mod chart;
+mod check;
 mod compare;
 mod curves;
 mod examples;
@@ -23,6 +24,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
+pub use check::{CheckPage, write_check};
 pub use compare::{ComparedRun, write_comparison};
 pub use input::{Example, Found, ReportInput, ReportPart, RunCurves, StepRecord, TaskRow};
 pub use measured::{Measurements, ModelScores, ScoredTask, difference};

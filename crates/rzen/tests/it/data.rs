@@ -163,3 +163,82 @@ fn imported_rows_with_answers_labels_groups_and_scores_train() {
     assert!(told.contains("measures no tasks"), "{told}");
     assert!(folder.join("unmeasured/one/model/config.json").is_file());
 }
+
+/// A corpus of pairs of texts, one of which stands twice, and of which one file is missing and one tiny.
+fn faulty(folder: &Path) {
+    let part = |text: &str| json!([{ "text": text }]);
+    let row = |query: Value, positive: Value| json!({ "dataset": "d", "task": "text_retrieval", "query": query, "positive": positive });
+    let mut rows: Vec<Value> = (0..40).map(|n| row(part(&format!("q{n}")), part(&format!("a{n}")))).collect();
+    rows.push(rows[3].clone());
+    rows.push(row(part("gone"), json!([{ "image": "d/gone.png" }])));
+    rows.push(row(part("tiny"), json!([{ "image": "d/tiny.png" }])));
+    fs::create_dir_all(folder.join("corpus/d")).unwrap();
+    write_lines(&folder.join("corpus/d/train.jsonl"), &rows);
+    let pixel = |x: u32, y: u32| image::Rgb([(x * 9) as u8, (y * 11) as u8, ((x ^ y) * 40) as u8]);
+    image::RgbImage::from_fn(20, 20, pixel).save(folder.join("corpus/d/tiny.png")).unwrap();
+}
+
+#[test]
+fn a_check_writes_a_page_findings_and_a_corpus_that_is_clean() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    faulty(folder);
+    let told = succeed(folder, &["data", "check", "corpus", "--output", "checked"]);
+    for words in [
+        "1 missing-file",
+        "1 duplicate-row",
+        "1 tiny-picture",
+        "43 training rows of 1 datasets",
+        "3 findings",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
+    let page = fs::read_to_string(folder.join("checked/report.html")).unwrap();
+    for words in ["3 findings.", "2 rows are left out", "20 x 20 pixels", "data:image/jpeg;base64,"] {
+        assert!(page.contains(words), "{words}");
+    }
+    let findings = fs::read_to_string(folder.join("checked/findings.jsonl")).unwrap();
+    assert!(findings.starts_with(r#"{"kind":"missing-file","message":"#), "{findings}");
+    assert_eq!(findings.lines().count(), 3);
+    let told = succeed(folder, &["data", "check", "checked", "--fail-on", "error"]);
+    assert!(told.contains("1 findings") && told.contains("tiny-picture"), "{told}");
+
+    let strict = ["data", "check", "corpus", "--fail-on"];
+    for (kinds, named) in
+        [("error", "duplicate-row, missing-file"), ("tiny-picture", "tiny-picture"), ("leaks", "near-leak")]
+    {
+        let error = refuse(folder, &[&strict[..], &[kinds]].concat());
+        assert!(error.contains(named), "{error}");
+    }
+    succeed(folder, &[&strict[..], &["leak,near-picture"]].concat());
+
+    // Kinds can be moved, threads change nothing, and only what a check wrote is replaced.
+    let again = [
+        "data",
+        "check",
+        "corpus",
+        "--output",
+        "checked",
+        "--keep",
+        "duplicate-row",
+        "--drop",
+        "tiny-picture",
+    ];
+    assert!(refuse(folder, &again).contains("--overwrite"));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rzen"));
+    let threads = |threads| [("RAYON_NUM_THREADS", threads)];
+    let output =
+        command.current_dir(folder).envs(threads("1")).args(again).arg("--overwrite").output().unwrap();
+    assert!(output.status.success(), "{}", crate::command::text(&output.stderr));
+    assert_eq!(fs::read_to_string(folder.join("checked/findings.jsonl")).unwrap(), findings);
+    let left_out = fs::read_to_string(folder.join("checked/left_out.jsonl")).unwrap();
+    let lines = [
+        "{\"file\":\"d/train.jsonl\",\"row\":42,\"kinds\":[\"missing-file\"]}\n",
+        "{\"file\":\"d/train.jsonl\",\"row\":43,\"kinds\":[\"tiny-picture\"]}\n",
+    ];
+    assert_eq!(left_out, lines.concat());
+    fs::write(folder.join("checked/notes.txt"), "mine").unwrap();
+    assert!(refuse(folder, &[&again[..], &["--overwrite"]].concat()).contains("notes.txt"));
+    let over = ["data", "check", "corpus", "--output", "corpus", "--overwrite"];
+    assert!(refuse(folder, &over).contains("would remove the corpus"));
+}

@@ -1,4 +1,4 @@
-//! `rzen data`: training data of other tools, and their hard negatives.
+//! `rzen data import`: training data of other tools.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -9,35 +9,11 @@ use rzen_data::{ImportKind, ImportOptions, ImportReport, import};
 use serde_json::json;
 
 use crate::files::whole_folder;
-use crate::verbs::mine;
 use crate::verbs::output::check_folder;
 
-/// Bring training data into the form that rzen trains on, and mine hard negatives
-#[derive(clap::Args, Debug)]
-pub struct Args {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
+/// What the rows were made for.
 #[derive(Subcommand, Debug)]
-enum Verb {
-    /// Write a dataset from files that were made for another tool
-    ///
-    /// The dataset is a folder of the corpus with `train.jsonl`, `import.json` (what became of the rows) and, where the
-    /// input holds pictures, `media`. Other media stay where they are. docs/data.md says what each kind reads.
-    #[command(
-        after_help = "Example:\n  rzen data import mmeb --input MMEB-train/DocVQA/*.parquet --media MMEB-train \
-                      --output corpus --dataset docvqa --task image_qa --cap 40000"
-    )]
-    Import {
-        #[command(subcommand)]
-        kind: Kind,
-    },
-    Mine(Box<mine::Args>),
-}
-
-#[derive(Subcommand, Debug)]
-enum Kind {
+pub enum Kind {
     /// MMEB-train, mmE5 and MMEB with mined negatives: qry, qry_image_path, pos_text, …
     Mmeb(Common),
     /// MegaPairs: q_img, q_text, t_img, hns
@@ -85,8 +61,9 @@ enum Kind {
     Parquet(Common),
 }
 
+/// What every kind may be told.
 #[derive(clap::Args, Debug)]
-struct Common {
+pub struct Common {
     /// Files of rows (.jsonl, .ndjson, .json, .parquet); for `beir` a folder
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     input: Vec<PathBuf>,
@@ -153,14 +130,7 @@ impl Kind {
 
 impl Common {
     fn options(&self) -> Result<ImportOptions> {
-        let plain =
-            matches!(Path::new(&self.dataset).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
-        ensure!(
-            plain && !self.dataset.starts_with('.'),
-            "--dataset `{}` becomes a folder; give it a plain name",
-            self.dataset
-        );
-        ensure!(!self.task.is_empty(), "--task is empty; name a task, such as image_retrieval");
+        check_name(&self.dataset, &self.task)?;
         ensure!(self.num_frames >= 1, "--num-frames is 0, expected 1 or more");
         ensure!(self.cap != Some(0), "--cap is 0, expected 1 or more");
         Ok(ImportOptions {
@@ -184,19 +154,12 @@ impl Common {
 ///
 /// # Errors
 /// Names the option, file or row that is wrong. No output is left then.
-pub fn run(args: &Args) -> Result<()> {
-    match &args.verb {
-        Verb::Import { kind } => run_import(kind),
-        Verb::Mine(args) => mine::run(args),
-    }
-}
-
-fn run_import(kind: &Kind) -> Result<()> {
+pub fn run(kind: &Kind) -> Result<()> {
     let (kind, common) = kind.parts();
     let options = common.options()?;
     let folder = common.output.join(&common.dataset);
     check_folder(&folder, common.overwrite)?;
-    check_replaceable(&folder, common)?;
+    check_replaceable(&folder, common.input.iter().chain(&common.media), &WRITTEN)?;
     let mut refused = None;
     let mut report = None;
     let written = whole_folder(&folder, |part| {
@@ -220,21 +183,37 @@ fn run_import(kind: &Kind) -> Result<()> {
         return Err(error.into());
     }
     written?;
-    tell(&report.context("an import that ends well has a report")?, &folder);
+    tell(&report.context("an import that ends well has a report")?, &folder, "");
     Ok(())
 }
 
-/// Refuses to replace a folder that holds more than an import wrote, or what this one reads.
-fn check_replaceable(folder: &Path, common: &Common) -> Result<()> {
+/// Refuses a name that can't be a dataset's folder, and a task without one.
+pub fn check_name(dataset: &str, task: &str) -> Result<()> {
+    let plain = matches!(Path::new(dataset).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
+    ensure!(
+        plain && !dataset.starts_with('.'),
+        "--dataset `{dataset}` becomes a folder; give it a plain name"
+    );
+    ensure!(!task.is_empty(), "--task is empty; name a task, such as image_retrieval");
+    Ok(())
+}
+
+/// Refuses to replace a folder that holds more than was `written` by a command like this one, the first of which shows
+/// that it was, or what this one reads.
+pub fn check_replaceable<'a>(
+    folder: &Path,
+    reads: impl Iterator<Item = &'a PathBuf>,
+    written: &[&str],
+) -> Result<()> {
     if !folder.exists() {
         return Ok(());
     }
     let whole = folder.canonicalize().with_context(|| folder.display().to_string())?;
-    for source in common.input.iter().chain(&common.media) {
+    for source in reads {
         // What isn't there is refused where it is read.
         ensure!(
             !source.canonicalize().is_ok_and(|source| source.starts_with(&whole)),
-            "--overwrite would remove `{}`, which this import reads; move it out of {} first",
+            "--overwrite would remove `{}`, which this command reads; move it out of {} first",
             source.display(),
             folder.display()
         );
@@ -242,8 +221,10 @@ fn check_replaceable(folder: &Path, common: &Common) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let name = entry?.file_name();
         ensure!(
-            WRITTEN.iter().any(|written| name == *written) && folder.join(WRITTEN[0]).is_file(),
-            "--overwrite replaces what an import wrote, and `{}` is not of one; move it away, or name another --dataset",
+            written.iter().any(|written| name == *written) && folder.join(written[0]).is_file(),
+            "--overwrite replaces what a command like this wrote ({}), and `{}` is not of one; move it away, or name \
+             another --dataset",
+            written[0],
             folder.join(&name).display()
         );
     }
@@ -253,13 +234,14 @@ fn check_replaceable(folder: &Path, common: &Common) -> Result<()> {
 /// What an import writes; the first shows that it did.
 const WRITTEN: [&str; 3] = ["import.json", "train.jsonl", "media"];
 
-fn tell(report: &ImportReport, folder: &Path) {
+/// Says what became of what was read; `things` are ` films`, or rows without a name.
+pub fn tell(report: &ImportReport, folder: &Path, things: &str) {
     for row in &report.bad_rows {
         eprintln!("left out: {row}");
     }
     let ImportReport { read, rows, bad_rows, media_files, .. } = report;
     println!(
-        "{}: {rows} rows of {read} read, {} refused",
+        "{}: {rows} rows of {read}{things} read, {} refused",
         folder.join("train.jsonl").display(),
         bad_rows.len()
     );

@@ -1,0 +1,233 @@
+//! Films and their captions, in the layouts that there are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::ManifestError;
+use crate::cell::Cell;
+use crate::import::ImportError;
+use crate::import::Refusal;
+use crate::import::placeholders::take_marks;
+use crate::import::record::{Record, Rows, list_of, record_of, records, text_of, texts_of};
+
+/// A film and what is said of it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Film {
+    pub path: PathBuf,
+    pub pieces: Vec<Piece>,
+    /// What is said of all of it.
+    pub caption: Option<String>,
+}
+
+/// A piece of a film.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Piece {
+    /// In seconds.
+    pub start: f64,
+    /// In seconds; `None` for the end of the film.
+    pub end: Option<f64>,
+    pub caption: String,
+}
+
+/// The films of a file, in order; what is wrong with one is said in words.
+type Films = Box<dyn Iterator<Item = Result<Result<Film, String>, ImportError>>>;
+
+/// Reads JSON, JSON Lines or Parquet of any known layout, told by its columns, an object of films by their ids, or
+/// lines `ID START END##CAPTION`.
+pub(super) fn films(input: &Path, media: Option<&Path>) -> Result<Films, ImportError> {
+    let folder = media.or(input.parent()).unwrap_or(Path::new("")).to_owned();
+    let ending = input.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let rows: Rows<Record> = match ending {
+        "txt" => return lines(input, folder),
+        "json" => match by_id(input)? {
+            Some(rows) => rows,
+            None => records(input)?,
+        },
+        _ => records(input)?,
+    };
+    Ok(Box::new(rows.map(
+        move |record| match record.and_then(|mut record| Ok(film(&mut record, &folder)?)) {
+            Ok(film) => Ok(Ok(film)),
+            Err(Refusal::Row(message)) => Ok(Err(message)),
+            Err(Refusal::Failed(error)) => Err(error),
+        },
+    )))
+}
+
+/// The films of an object of objects, each with its key as `video_id`; `None` for any other file.
+fn by_id(input: &Path) -> Result<Option<Rows<Record>>, ImportError> {
+    let text = fs::read(input).map_err(|source| ManifestError::Read { path: input.to_owned(), source })?;
+    let Ok(films) = serde_json::from_slice::<Map<String, Value>>(&text) else { return Ok(None) };
+    if !films.values().all(Value::is_object) {
+        return Ok(None);
+    }
+    let folder = input.parent().unwrap_or(Path::new("")).into();
+    let record = move |(index, (id, value)): (usize, (String, Value))| {
+        let mut cells = vec![("video_id".to_owned(), Cell::Text(id))];
+        if let Value::Object(map) = value {
+            cells.extend(map.into_iter().map(|(name, value)| (name, value.into())));
+        }
+        Ok(Record::new(std::sync::Arc::clone(&folder), index + 1, cells))
+    };
+    Ok(Some(Box::new(films.into_iter().enumerate().map(record))))
+}
+
+/// Charades-STA's lines, a film of one piece each.
+fn lines(input: &Path, folder: PathBuf) -> Result<Films, ImportError> {
+    let text =
+        fs::read_to_string(input).map_err(|source| ManifestError::Read { path: input.to_owned(), source })?;
+    let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
+    Ok(Box::new(lines.into_iter().map(move |line| {
+        let read = || {
+            let (place, caption) = line.split_once("##")?;
+            let words: Vec<&str> = place.split_whitespace().collect();
+            let [id, start, end] = words[..] else { return None };
+            let piece = Piece {
+                start: start.parse().ok()?,
+                end: Some(end.parse().ok()?),
+                caption: caption.trim().to_owned(),
+            };
+            Some((id, piece))
+        };
+        let film = match read() {
+            None => Err(format!("`{line}` is not `ID START END##CAPTION`")),
+            Some((id, piece)) => {
+                find(id, &folder).map(|path| Film { path, pieces: vec![piece], caption: None })
+            }
+        };
+        Ok(film)
+    })))
+}
+
+fn film(record: &mut Record, folder: &Path) -> Result<Film, String> {
+    let name = ["video", "video_path", "video_id", "id"].into_iter().find_map(|name| record.take(name));
+    let name = name.map_or(Ok(None), |cell| text_of(cell, "video"))?;
+    let name = name.ok_or("names no film; expected `video`, `video_path`, `video_id` or `id`")?;
+    let path = find(&name, folder)?;
+    let mut caption = None;
+    let pieces = if let Some(cell) = record.take("segments") {
+        caption = record.text("caption")?;
+        segments(cell, record)?
+    } else if let Some(cell) = record.take("timestamps") {
+        caption = record.text("caption")?;
+        timestamps(cell, record)?
+    } else if let Some(cell) = record.take("timestamp") {
+        let (pieces, whole) = keyframes(cell, record)?;
+        caption = whole;
+        pieces
+    } else {
+        vec![one_piece(record)?]
+    };
+    Ok(Film { path, pieces, caption })
+}
+
+/// `segments: [{start, end, caption}]`.
+fn segments(cell: Cell, outer: &Record) -> Result<Vec<Piece>, String> {
+    let piece = |cell| {
+        let mut segment = record_of(cell, "segments", outer)?;
+        let start = seconds(segment.required("start")?)?;
+        let end = segment.take("end").map(seconds).transpose()?;
+        Ok(Piece { start, end, caption: segment.required_text("caption")? })
+    };
+    list_of(cell, "segments")?.into_iter().map(piece).collect()
+}
+
+/// ActivityNet Captions: `timestamps: [[start, end]]` and as many `sentences` (or `captions`).
+fn timestamps(cell: Cell, record: &mut Record) -> Result<Vec<Piece>, String> {
+    let spans = list_of(cell, "timestamps")?;
+    let captions =
+        record.take_any(&["sentences", "captions"]).ok_or("has `timestamps` and no `sentences`")?;
+    let captions = texts_of(captions, "sentences")?;
+    if spans.len() != captions.len() {
+        let (found, expected) = (captions.len(), spans.len());
+        return Err(format!("has {expected} `timestamps` and {found} sentences; expected one for each"));
+    }
+    let piece = |(span, caption): (Cell, String)| {
+        let [start, end] = <[Cell; 2]>::try_from(list_of(span, "timestamps")?)
+            .map_err(|_| "column `timestamps` holds a list that is not a start and an end".to_owned())?;
+        Ok(Piece { start: seconds(start)?, end: Some(seconds(end)?), caption: caption.trim().to_owned() })
+    };
+    spans.into_iter().zip(captions).map(piece).collect()
+}
+
+/// ShareGPT4Video: `timestamp` holds the times of key frames, `captions: [{idx, content}]` what begins at each, and under
+/// `idx` -1 what is said of the whole film.
+fn keyframes(cell: Cell, record: &mut Record) -> Result<(Vec<Piece>, Option<String>), String> {
+    let times = list_of(cell, "timestamp")?.into_iter().map(seconds).collect::<Result<Vec<f64>, _>>()?;
+    let (mut captions, mut whole) = (Vec::new(), None);
+    for cell in list_of(record.required("captions")?, "captions")? {
+        let mut caption = record_of(cell, "captions", record)?;
+        let place = caption.required_text("idx")?;
+        let content = caption.required_text("content")?;
+        match place.parse::<i64>() {
+            Ok(-1) => whole = Some(content),
+            Ok(place) if place >= 0 => captions.push((place, content)),
+            _ => return Err(format!("a caption has `idx` {place}, expected a number from 0 on, or -1")),
+        }
+    }
+    captions.sort_by_key(|(place, _)| *place);
+    if captions.len() > times.len() {
+        let (found, expected) = (times.len(), captions.len());
+        return Err(format!("has {expected} captions and {found} times in `timestamp`; expected as many"));
+    }
+    let piece = |(number, (_, caption)): (usize, (i64, String))| Piece {
+        start: times[number],
+        end: times.get(number + 1).copied(),
+        caption,
+    };
+    Ok((captions.into_iter().enumerate().map(piece).collect(), whole))
+}
+
+/// A row that is one piece: `start` and `end` beside a `caption`, a `sentence`, or LLaVA's `conversations` (VideoChat-Flash),
+/// whose first answer is the caption. Without a start it is the whole film.
+fn one_piece(record: &mut Record) -> Result<Piece, String> {
+    let start = record.take("start").map_or(Ok(0.0), seconds)?;
+    let end = record.take("end").map(seconds).transpose()?;
+    if let Some(caption) = record.take_any(&["caption", "sentence"]) {
+        let caption = text_of(caption, "caption")?.ok_or("column `caption` is empty")?;
+        return Ok(Piece { start, end, caption });
+    }
+    let column = "conversations";
+    let turns = record.take(column).ok_or(
+        "has no captions that are known here; expected `segments`, `timestamps` with `sentences`, `timestamp` with \
+         `captions`, or `start` and `end` with `caption` or `conversations`",
+    )?;
+    for cell in list_of(turns, column)? {
+        let mut turn = record_of(cell, column, record)?;
+        let from = turn.required_text("from")?;
+        if matches!(from.as_str(), "gpt" | "assistant") {
+            let (caption, _) = take_marks(&turn.required_text("value")?, "<video>");
+            return Ok(Piece { start, end, caption: caption.trim().to_owned() });
+        }
+    }
+    Err("column `conversations` holds no answer".to_owned())
+}
+
+/// Seconds as a number, or as a clock shows them: `01:02:03.5`.
+fn seconds(cell: Cell) -> Result<f64, String> {
+    let text = text_of(cell, "start")?.ok_or("a time is empty")?;
+    let mut sum = 0.0;
+    for word in text.split(':') {
+        let value: f64 =
+            word.trim().parse().map_err(|_| format!("`{text}` is no time; expected seconds or h:m:s"))?;
+        sum = sum * 60.0 + value;
+    }
+    Ok(sum)
+}
+
+/// The file of a film; ids may lack the ending.
+fn find(name: &str, folder: &Path) -> Result<PathBuf, String> {
+    const ENDINGS: [&str; 6] = ["mp4", "mkv", "webm", "avi", "mov", "m4v"];
+    let path = folder.join(name);
+    let with = |ending| {
+        let mut path = path.clone().into_os_string();
+        path.push(format!(".{ending}"));
+        PathBuf::from(path)
+    };
+    let found = std::iter::once(path.clone()).chain(ENDINGS.map(with)).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        format!("film `{}` is not there; check the path, and the folder given as media", path.display())
+    })
+}
