@@ -11,7 +11,11 @@ use std::process::ExitCode;
 
 /// Verbs that xtask runs itself; the program's own are in [`program::VERBS`].
 const OWN_VERBS: &[(&str, &str)] = &[
-    ("test", "run all tests: cargo test --release --workspace [ARGS]; with --backend those of its devices"),
+    (
+        "test",
+        "run all tests: cargo test --release --workspace [ARGS]; with --backend those of its devices, with --mpi those of \
+         several ranks",
+    ),
     ("check", "what CI checks before the tests: fmt, tidy, clippy, docs"),
     ("tidy", "crate arrows, features, licences, unused dependencies, sizes, text"),
     ("help", "this list"),
@@ -52,6 +56,7 @@ fn help() -> String {
         "  --backend {} compiles that backend in and runs on it; several: wgpu,cuda\n",
         backends.join("|")
     );
+    text += "  --mpi N (train) compiles MPI in and starts N ranks with mpirun\n";
     text += "  `cargo xtask VERB --help` lists the options of a verb\n\nVerbs of the workspace:\n";
     for (name, about) in OWN_VERBS {
         text += &format!("  {name:<9}{about}\n");

@@ -53,9 +53,15 @@ pub fn run(verb: &str, args: &[String]) -> Result<ExitCode> {
 
 /// The arguments of the cargo command for `verb` and its `args`.
 fn cargo_args(verb: &str, args: &[String]) -> Result<Vec<String>> {
-    let (backends, mut args) = take_backends(args)?;
+    let (backends, args) = take_backends(args)?;
+    let (ranks, mut args) = take_ranks(&args)?;
     let mut out: Vec<String> = ["run", "--release", "-p", "rzen", "--bin", "rzen"].map(str::to_owned).into();
-    out.extend(features(&backends));
+    out.extend(features(&backends, ranks.is_some()));
+    if let Some(ranks) = ranks {
+        // What cargo has built, it starts by this command; the condition holds on every system.
+        let runner = format!(r#"target."cfg(all())".runner=["mpirun","-n","{ranks}"]"#);
+        out.extend(["--config".to_owned(), runner]);
+    }
     if let Some(backend) = backends.first() {
         let known = VERBS.iter().find(|known| known.name == verb);
         let names_device = args.iter().any(|arg| arg == "--device" || arg.starts_with("--device="));
@@ -68,9 +74,10 @@ fn cargo_args(verb: &str, args: &[String]) -> Result<Vec<String>> {
     Ok(out)
 }
 
-/// The argument that compiles these backends in, where any is needed.
-pub fn features(backends: &[&Backend]) -> Option<String> {
-    let features: Vec<&str> = backends.iter().filter_map(|backend| backend.feature).collect();
+/// The argument that compiles these backends in, and MPI, where any is needed.
+pub fn features(backends: &[&Backend], mpi: bool) -> Option<String> {
+    let mut features: Vec<&str> = backends.iter().filter_map(|backend| backend.feature).collect();
+    features.extend(mpi.then_some("mpi"));
     (!features.is_empty()).then(|| format!("--features={}", features.join(",")))
 }
 
@@ -90,6 +97,25 @@ pub fn take_backends(args: &[String]) -> Result<(Vec<&'static Backend>, Vec<Stri
         backends = list.split(',').map(named).collect::<Result<_>>()?;
     }
     Ok((backends, rest))
+}
+
+/// Takes `--mpi N` or `--mpi=N` out of `args`: how many ranks `mpirun` starts.
+fn take_ranks(args: &[String]) -> Result<(Option<usize>, Vec<String>)> {
+    let (mut ranks, mut rest) = (None, Vec::new());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let number = match arg.strip_prefix("--mpi") {
+            Some("") => args.next().map(String::as_str),
+            Some(value) if value.starts_with('=') => Some(&value[1..]),
+            _ => {
+                rest.push(arg.clone());
+                continue;
+            }
+        };
+        let number = number.and_then(|number| number.parse().ok()).filter(|number| *number > 0);
+        ranks = Some(number.context("--mpi needs a number of ranks: --mpi 4")?);
+    }
+    Ok((ranks, rest))
 }
 
 fn named(name: &str) -> Result<&'static Backend> {
@@ -142,6 +168,16 @@ mod tests {
         assert_eq!(line("doctor", "--backend cpu,wgpu,cuda --json"), expected);
         let expected = "run --release -p rzen --bin rzen --features=cuda,wgpu -- embed --device=cuda";
         assert_eq!(line("embed", "--backend cuda,wgpu"), expected);
+    }
+
+    #[test]
+    fn ranks_are_started_by_mpirun() {
+        let expected = r#"run --release -p rzen --bin rzen --features=cuda,mpi --config target."cfg(all())".runner=["mpirun","-n","4"] -- train --device=cuda --set a=1"#;
+        assert_eq!(line("train", "--mpi 4 --backend cuda --set a=1"), expected);
+        assert_eq!(line("train", "--backend=cuda --set a=1 --mpi=4"), expected);
+        for wrong in ["--mpi", "--mpi 0", "--mpi x"] {
+            assert!(line("train", wrong).contains("--mpi needs a number"), "{wrong}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::program::{features, take_backends};
 /// Runs `cargo test --release --workspace ARGS`; packages named in ARGS (`-p`) replace the whole workspace.
 ///
 /// `--backend NAME,NAME` in ARGS runs the tests of devices instead (`crates/rzen/tests/backends`), built with these
-/// backends and the profile `backends`.
+/// backends and the profile `backends`. `--mpi` runs those of several ranks (`crates/rzen/tests/mpi`).
 pub fn run(args: &[String]) -> Result<ExitCode> {
     let summarise = !args.iter().any(|arg| arg == "--" || arg == "--no-run" || arg == "--help");
     let line = cargo_args(args, summarise)?;
@@ -55,16 +55,18 @@ const AUTOTUNE: &str = "CUBECL_AUTOTUNE_LEVEL";
 
 /// The arguments of cargo; with `summarise`, tests show what they print.
 fn cargo_args(args: &[String], summarise: bool) -> Result<Vec<String>> {
-    let (backends, args) = take_backends(args)?;
+    let (backends, mut args) = take_backends(args)?;
+    let mpi = args.iter().position(|arg| arg == "--mpi").map(|at| args.remove(at)).is_some();
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     let mut line = match backends.is_empty() {
         false => words(&["test", "--profile", "backends", "-p", "rzen", "--test", "backends"]),
+        true if mpi => words(&["test", "--release", "-p", "rzen", "--test", "mpi"]),
         true if args.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) => {
             words(&["test", "--release"])
         }
         true => words(&["test", "--release", "--workspace"]),
     };
-    line.extend(features(&backends));
+    line.extend(features(&backends, mpi));
     line.extend(args);
     if summarise {
         line.extend(words(&["--", "--show-output"]));
@@ -166,6 +168,8 @@ mod tests {
         let suite = "test --profile backends -p rzen --test backends --features=wgpu,cuda";
         assert_eq!(line("--backend wgpu,cuda", true), format!("{suite} -- --show-output wgpu:: cuda::"));
         assert_eq!(line("--backend wgpu,cuda --no-run", false), format!("{suite} --no-run"));
+        let ranks = "test --release -p rzen --test mpi --features=mpi killed -- --show-output";
+        assert_eq!(line("killed --mpi", true), ranks);
         assert!(line("--backend tpu", true).contains("`tpu` is not one of"));
     }
 

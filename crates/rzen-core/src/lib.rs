@@ -8,19 +8,22 @@
 //! a loss and a trainer meet only through the types and traits below. Nothing here reads a file,
 //! knows a model or carries a configuration.
 //!
-//! Four traits are the seams, each because some function is generic over it and more than one
+//! Five traits are the seams, each because some function is generic over it and more than one
 //! implementor exists: [`Encode`] (input → embeddings on a device), [`Objective`] (embeddings →
-//! loss), [`Embed`] (raw items → host vectors) and [`SaveWeights`] (weights → a folder).
+//! loss), [`Embed`] (raw items → host vectors), [`SaveWeights`] (weights → a folder) and [`Ranks`]
+//! (one process among those that train together).
 #![warn(missing_docs)]
 
 mod batch;
 mod item;
 mod media;
+mod ranks;
 mod traits;
 
 pub use batch::{Batch, Loss, Targets};
 pub use item::{Item, Origin, Part, Sample, Task, TeacherScores, VideoSource};
 pub use media::{LoadedItem, Media, Picture};
+pub use ranks::{Ranks, Solo, agree, on_first};
 pub use traits::{
     Embed, EmbedError, Encode, Objective, Pullback, SaveWeights, check_unit_vector, encode_with_graph,
 };

@@ -147,12 +147,15 @@ struct ListRow {
 }
 
 impl BadRows {
+    /// The name of the list.
+    pub const FILE: &'static str = "bad_rows.jsonl";
+
     /// Starts or continues the list in `folder`, which exists. More than `limit` rows are an error.
     ///
     /// # Errors
     /// [`BadRowsError::List`].
     pub fn open(folder: &Path, limit: usize) -> Result<Self, BadRowsError> {
-        let path = folder.join("bad_rows.jsonl");
+        let path = folder.join(Self::FILE);
         let list = read_list(&path).map_err(|source| BadRowsError::List { path: path.clone(), source })?;
         let mut bad_rows = BadRows { path, limit, rows: Vec::new(), seen: HashSet::new() };
         list.into_iter().for_each(|row| bad_rows.count_once(row));

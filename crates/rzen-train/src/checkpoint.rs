@@ -121,6 +121,11 @@ pub fn latest(run: &Path) -> Result<Latest, CheckpointError> {
     Ok(Latest { checkpoint: None, skipped })
 }
 
+/// Where the checkpoint of a step lies.
+pub(crate) fn folder(checkpoints: &Path, step: usize) -> PathBuf {
+    checkpoints.join(format!("step_{step:06}"))
+}
+
 /// Writes a checkpoint into `checkpoints`, which lies in the run's folder, and then drops those that `state.config`
 /// does not keep.
 ///
@@ -139,7 +144,7 @@ where
     // The folders may be new, and so may `metrics.jsonl`.
     checkpoints.ancestors().skip(1).take(2).try_for_each(sync_folder)?;
     clear_temporary(checkpoints)?;
-    let folder = checkpoints.join(format!("step_{:06}", state.step));
+    let folder = folder(checkpoints, state.step);
     let temporary = Temporary::create(&folder)?;
     save_part("encoder", &model.encoder, &temporary.path)?;
     save_part("objective", &model.objective, &temporary.path)?;

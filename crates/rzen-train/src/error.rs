@@ -71,6 +71,26 @@ pub enum TrainError {
         /// Its checkpoint.
         checkpoint: PathBuf,
     },
+    /// Another of the processes that train together can't go on.
+    #[error("rank {rank}: {message}")]
+    OtherRank {
+        /// Which.
+        rank: usize,
+        /// Its error.
+        message: String,
+    },
+    /// The processes that train together no longer hold the same weights.
+    #[error(
+        "after step {step} the weights of rank {rank} are not those of rank 0, bit for bit: its machine computes \
+         otherwise (another kind of processor, another driver) or wrong. Checkpoints hold what was the same on all ranks; \
+         leave the machine out, or take machines of one kind, and give the same command again to go on"
+    )]
+    Apart {
+        /// Steps finished.
+        step: usize,
+        /// The first rank that differs.
+        rank: usize,
+    },
     /// A fresh start in a folder that holds checkpoints.
     #[error(
         "`{}` already holds the checkpoint `{}`; resume from it, or choose another run folder",

@@ -18,6 +18,10 @@
 //! A frozen parameter is a constant of every graph: no gradient is computed for it, no optimizer
 //! state kept, and no byte of it changed.
 //!
+//! # Several processes
+//! [`train_stage_on`] is the same stage on several [`Ranks`](rzen_core::Ranks), each of which embeds a
+//! [`Share`] of every batch; [`shared_gradients`] is its step. Weights and optimizer are the same on all.
+//!
 //! Resuming finds the optimizer's state by parameter id, so an encoder and an objective must give
 //! the same id to the same parameter whenever they are built.
 #![warn(missing_docs)]
@@ -28,14 +32,18 @@ mod contrastive;
 mod error;
 mod gradients;
 mod in_order;
+mod likeness;
+mod log;
 mod metrics;
 mod optimizer;
 mod retention;
 mod run;
 mod schedule;
+mod share;
 mod stage;
 mod state;
 mod step;
+mod together;
 
 pub use checkpoint::{Checkpoint, Latest, latest};
 pub use config::{Checkpointing, Schedule, StageConfig, Warmup};
@@ -45,6 +53,7 @@ pub use gradients::{GradientNorm, clip_gradients, gradient_norm};
 pub use metrics::{Observer, StepRecord};
 pub use optimizer::{LearningRates, Optimizer};
 pub use run::RunFolder;
-pub use stage::{TrainBatch, train_stage};
+pub use share::Share;
+pub use stage::{Control, Source, TrainBatch, train_stage, train_stage_on};
 pub use state::{ParameterKey, State};
-pub use step::{StepOptions, StepStats, cached_gradients};
+pub use step::{StepOptions, StepStats, cached_gradients, shared_gradients};

@@ -1,32 +1,35 @@
 //! A stage from its first step to its last.
 
-use std::fs;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use rzen_core::{Batch, Encode, Objective, SaveWeights};
+use rzen_core::{Batch, Encode, Objective, Ranks, SaveWeights, Solo};
 
 use crate::checkpoint::{self, Checkpoint, latest};
 use crate::gradients::{norm_of, read, squared_norms};
-use crate::metrics::{Metrics, peak_memory};
+use crate::likeness::check_alike;
+use crate::log::Log;
 use crate::retention::{smoothed, tidy};
 use crate::state::{FORMAT, parameter_keys};
+use crate::together::{Turn, agreed, first};
 use crate::{
-    BoxError, Contrastive, LearningRates, Observer, Optimizer, RunFolder, StageConfig, State, StepOptions,
-    StepRecord, StepStats, TrainError, cached_gradients, clip_gradients,
+    BoxError, Contrastive, LearningRates, Observer, Optimizer, RunFolder, Share, StageConfig, State,
+    StepOptions, StepStats, TrainError, cached_gradients, clip_gradients, shared_gradients,
 };
 
 /// A batch and where it comes from.
 #[derive(Clone, Debug)]
 pub struct TrainBatch<I> {
-    /// The batch, on the plain device.
+    /// The batch, on the plain device; where it is shared, the micro-batches of this rank.
     pub batch: Batch<I>,
+    /// Which rank embeds which rows; one process alone needs none.
+    pub share: Option<Share>,
     /// The dataset or group; stands in `metrics.jsonl` and in errors.
     pub label: String,
-    /// Tokens in the batch, without padding; for `metrics.jsonl` alone.
+    /// Tokens in the whole batch, without padding; for `metrics.jsonl` alone.
     pub tokens: usize,
 }
 
@@ -50,7 +53,7 @@ pub struct TrainBatch<I> {
 pub fn train_stage<E, O>(
     model: Contrastive<E, O>,
     config: &StageConfig,
-    source: &mut dyn FnMut(usize) -> Result<TrainBatch<E::Input>, BoxError>,
+    source: &mut Source<'_, E::Input>,
     run: &RunFolder,
     resume: Option<Checkpoint>,
     observer: &mut dyn Observer,
@@ -61,10 +64,56 @@ where
     E::Input: Send,
     O: Module + Objective + SaveWeights,
 {
-    let mut stage = Stage::start(model, config, run, resume)?;
-    let mut log = Log::start(run, config, stage.step)?;
+    train_stage_on(model, config, source, run, resume, Control { ranks: &Solo, observer, stop })
+}
+
+/// Gives the batch of a step, counted from 0.
+pub type Source<'a, I> = dyn FnMut(usize) -> Result<TrainBatch<I>, BoxError> + 'a;
+
+/// Who trains, who watches, and who says that it is enough.
+pub struct Control<'a> {
+    /// The processes that train the stage together.
+    pub ranks: &'a dyn Ranks,
+    /// Told about steps and checkpoints on rank 0.
+    pub observer: &'a mut dyn Observer,
+    /// Set on any rank, all end.
+    pub stop: &'a AtomicBool,
+}
+
+/// [`train_stage`] by several processes.
+///
+/// All ranks give the same `config`, `run`, `resume` and weights, and get the same model back. The `source` of each gives
+/// its share of the batch ([`TrainBatch::share`]). Rank 0 alone writes: checkpoints, which all ranks must be able to read,
+/// are those of one process, so that a stage may go on with another number of ranks; it is then the same up to rounding.
+/// With the same number on the same machines it is the same bit for bit where the sums of [`Ranks::all_reduce_sum`] are.
+///
+/// # Errors
+/// Those of [`train_stage`], on all ranks alike: what one rank finds wrong is [`TrainError::OtherRank`] on the others.
+/// [`TrainError::Apart`] where the weights of two ranks differ, which is looked for every 100 steps and before each
+/// checkpoint.
+pub fn train_stage_on<E, O>(
+    model: Contrastive<E, O>,
+    config: &StageConfig,
+    source: &mut Source<'_, E::Input>,
+    run: &RunFolder,
+    resume: Option<Checkpoint>,
+    control: Control,
+) -> Result<Contrastive<E, O>, TrainError>
+where
+    E: Module + Encode + SaveWeights + 'static,
+    E::Input: Send,
+    O: Module + Objective + SaveWeights,
+{
+    let Control { ranks, observer, stop } = control;
+    let mut stage = agreed(ranks, Stage::start(model, config, run, resume, ranks))?;
+    let mut log = first(ranks, || Log::start(run, config, stage.step))?;
+    let mut logged = Ok(());
     for index in stage.step..config.steps {
-        if stop.load(Ordering::SeqCst) {
+        let turn = Turn::agree(ranks, logged, stop, stage.is_due())?;
+        if turn.save {
+            stage.save_once(&log, observer)?;
+        }
+        if turn.stop {
             let checkpoint = stage.save_once(&log, observer)?;
             return Err(TrainError::Interrupted { step: stage.step, checkpoint });
         }
@@ -74,17 +123,18 @@ where
         };
         let outcome;
         (stage, outcome) = stage.advance(ready);
-        log.add(outcome, observer)?;
-        let done = index + 1;
-        let by_steps = config.checkpoint_every > 0 && done.is_multiple_of(config.checkpoint_every);
-        let waited = stage.since_saved.elapsed().as_secs_f64();
-        if by_steps || config.checkpoint_minutes > 0.0 && waited >= 60.0 * config.checkpoint_minutes {
-            stage.save_once(&log, observer)?;
+        logged = log.as_mut().map_or(Ok(()), |log| log.add(outcome, observer));
+        if (index + 1).is_multiple_of(COMPARED_EVERY) {
+            stage.check_alike()?;
         }
     }
+    agreed(ranks, logged)?;
     stage.save_once(&log, observer)?;
     Ok(stage.model.without_gradients())
 }
+
+/// Steps between two looks at whether the ranks still hold the same weights.
+const COMPARED_EVERY: usize = 100;
 
 /// A stage between two steps.
 struct Stage<'a, E, O> {
@@ -92,6 +142,7 @@ struct Stage<'a, E, O> {
     optimizer: Optimizer,
     config: &'a StageConfig,
     run: &'a RunFolder,
+    ranks: &'a dyn Ranks,
     /// Steps finished.
     step: usize,
     /// See [`State::smoothed_loss`].
@@ -115,14 +166,14 @@ struct Ready {
 }
 
 /// What a finished step leaves to be reported.
-struct Outcome {
-    stats: StepStats,
-    loss: f32,
-    grad_norm: f64,
-    rates: LearningRates,
-    label: String,
-    tokens: usize,
-    stall: Duration,
+pub(crate) struct Outcome {
+    pub(crate) stats: StepStats,
+    pub(crate) loss: f32,
+    pub(crate) grad_norm: f64,
+    pub(crate) rates: LearningRates,
+    pub(crate) label: String,
+    pub(crate) tokens: usize,
+    pub(crate) stall: Duration,
 }
 
 impl<'a, E, O> Stage<'a, E, O>
@@ -136,6 +187,7 @@ where
         config: &'a StageConfig,
         run: &'a RunFolder,
         resume: Option<Checkpoint>,
+        ranks: &'a dyn Ranks,
     ) -> Result<Self, TrainError> {
         config.validate()?;
         let model = model.with_gradients();
@@ -147,7 +199,17 @@ where
         let Some(checkpoint) = resume else {
             refuse_checkpoints(run)?;
             let (smoothed_loss, saved, since_saved) = (None, None, Instant::now());
-            return Ok(Stage { model, optimizer, config, run, step: 0, smoothed_loss, saved, since_saved });
+            return Ok(Stage {
+                model,
+                optimizer,
+                config,
+                run,
+                ranks,
+                step: 0,
+                smoothed_loss,
+                saved,
+                since_saved,
+            });
         };
         let differences = checkpoint.state.differences(run, config, &parameter_keys(trained));
         if !differences.is_empty() {
@@ -155,27 +217,42 @@ where
         }
         optimizer = checkpoint.restore(optimizer)?;
         let State { step, smoothed_loss, .. } = checkpoint.state;
-        tidy(&run.checkpoints(), step, config)?;
+        if ranks.rank() == 0 {
+            tidy(&run.checkpoints(), step, config)?;
+        }
         let (saved, since_saved) = (Some(checkpoint.folder), Instant::now());
-        Ok(Stage { model, optimizer, config, run, step, smoothed_loss, saved, since_saved })
+        Ok(Stage { model, optimizer, config, run, ranks, step, smoothed_loss, saved, since_saved })
+    }
+
+    /// Whether it is time for a checkpoint.
+    fn is_due(&self) -> bool {
+        let StageConfig { checkpoint_every: every, checkpoint_minutes: minutes, .. } = self.config;
+        let by_steps = *every > 0 && self.step.is_multiple_of(*every);
+        let waited = self.since_saved.elapsed().as_secs_f64();
+        self.step > 0 && (by_steps || *minutes > 0.0 && waited >= 60.0 * minutes)
     }
 
     /// Computes the gradients of the next step, or refuses it; nothing changes yet.
-    fn prepare(
-        &self,
-        source: &mut dyn FnMut(usize) -> Result<TrainBatch<E::Input>, BoxError>,
-    ) -> Result<Ready, TrainError> {
+    fn prepare(&self, source: &mut Source<'_, E::Input>) -> Result<Ready, TrainError> {
         let asked = Instant::now();
-        let TrainBatch { batch, label, tokens } =
-            source(self.step).map_err(|source| TrainError::Source { step: self.step + 1, source })?;
+        let given = source(self.step).map_err(|source| TrainError::Source { step: self.step + 1, source });
+        let TrainBatch { batch, share, label, tokens } = agreed(self.ranks, given)?;
         let stall = asked.elapsed();
         let options = StepOptions {
             recompute: self.config.recompute,
             checkpointing: self.config.checkpointing,
             threads: self.config.threads,
         };
-        let (stats, gradients) = cached_gradients(&self.model, &batch, options);
-        let (loss, grad_norm) = self.check(&stats, &gradients, &label)?;
+        let (stats, gradients) = match share {
+            Some(share) if self.ranks.size() > 1 => {
+                shared_gradients(&self.model, &batch, &share, self.ranks, options)
+            }
+            _ => {
+                assert_eq!(self.ranks.size(), 1, "a batch that several ranks train on is shared");
+                cached_gradients(&self.model, &batch, options)
+            }
+        };
+        let (loss, grad_norm) = agreed(self.ranks, self.check(&stats, &gradients, &label))?;
         Ok(Ready { stats, loss, gradients, grad_norm, label, tokens, stall })
     }
 
@@ -195,7 +272,7 @@ where
     }
 
     /// Keeps the steps so far, since the stage has to end, and says why it has to.
-    fn keep(&mut self, cause: TrainError, log: &Log, observer: &mut dyn Observer) -> TrainError {
+    fn keep(&mut self, cause: TrainError, log: &Option<Log>, observer: &mut dyn Observer) -> TrainError {
         if self.step == 0 {
             return cause;
         }
@@ -230,13 +307,21 @@ where
         })
     }
 
-    /// Writes the checkpoint of this step unless it is there, and says where it lies.
-    fn save_once(&mut self, log: &Log, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
+    /// Writes the checkpoint of this step unless it is there, and says where it lies. Rank 0 writes.
+    fn save_once(&mut self, log: &Option<Log>, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
         if let Some(folder) = &self.saved {
             return Ok(folder.clone());
         }
+        self.check_alike()?;
+        first(self.ranks, || self.save(log.as_ref(), observer))?;
+        let folder = checkpoint::folder(&self.run.checkpoints(), self.step);
+        (self.saved, self.since_saved) = (Some(folder.clone()), Instant::now());
+        Ok(folder)
+    }
+
+    fn save(&self, log: Option<&Log>, observer: &mut dyn Observer) -> Result<(), TrainError> {
         // The checkpoint must not outlast the lines that lead to it.
-        log.metrics.sync()?;
+        log.map_or(Ok(()), |log| log.metrics.sync())?;
         let state = State {
             format: FORMAT,
             stage: self.run.stage.clone(),
@@ -250,11 +335,13 @@ where
             files: Default::default(),
         };
         let model = self.model.without_gradients();
-        let checkpoints = self.run.checkpoints();
-        let folder = checkpoint::save(&checkpoints, &model, &self.optimizer, state)?;
+        let folder = checkpoint::save(&self.run.checkpoints(), &model, &self.optimizer, state)?;
         observer.checkpoint(self.step, &folder);
-        (self.saved, self.since_saved) = (Some(folder.clone()), Instant::now());
-        Ok(folder)
+        Ok(())
+    }
+
+    fn check_alike(&self) -> Result<(), TrainError> {
+        check_alike(&self.model, self.ranks, self.step)
     }
 }
 
@@ -263,74 +350,5 @@ fn refuse_checkpoints(run: &RunFolder) -> Result<(), TrainError> {
     match latest(&run.path)?.checkpoint {
         Some(found) => Err(TrainError::NotEmpty { run: run.path.clone(), checkpoint: found.folder }),
         None => Ok(()),
-    }
-}
-
-/// Turns outcomes into lines.
-struct Log<'a> {
-    metrics: Metrics,
-    run: &'a RunFolder,
-    config: &'a StageConfig,
-    step: usize,
-    /// Since the last line.
-    samples: usize,
-    tokens: usize,
-    stall: Duration,
-    since: Instant,
-}
-
-impl<'a> Log<'a> {
-    fn start(run: &'a RunFolder, config: &'a StageConfig, step: usize) -> Result<Self, TrainError> {
-        fs::create_dir_all(&run.path).map_err(|source| TrainError::Metrics {
-            action: "make the folder",
-            path: run.path.clone(),
-            source,
-        })?;
-        let metrics = Metrics::open(run.metrics(), step)?;
-        Ok(Log {
-            metrics,
-            run,
-            config,
-            step,
-            samples: 0,
-            tokens: 0,
-            stall: Duration::ZERO,
-            since: Instant::now(),
-        })
-    }
-
-    fn add(&mut self, outcome: Outcome, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        self.step += 1;
-        self.samples += outcome.stats.samples;
-        self.tokens += outcome.tokens;
-        self.stall += outcome.stall;
-        if !self.step.is_multiple_of(self.config.log_every) && self.step != self.config.steps {
-            return Ok(());
-        }
-        let (names, values): (Vec<_>, Vec<_>) = outcome.stats.stats.into_iter().unzip();
-        let seconds = self.since.elapsed().as_secs_f64();
-        let record = StepRecord {
-            stage: self.run.stage.clone(),
-            step: self.step,
-            steps: self.config.steps,
-            loss: outcome.loss,
-            learning_rate: outcome.rates.encoder,
-            temperature_learning_rate: outcome.rates.temperature,
-            grad_norm: outcome.grad_norm,
-            samples: self.samples,
-            tokens: self.tokens,
-            samples_per_second: self.samples as f64 / seconds.max(1e-9),
-            tokens_per_second: self.tokens as f64 / seconds.max(1e-9),
-            seconds,
-            stall_seconds: self.stall.as_secs_f64(),
-            peak_memory_bytes: peak_memory(),
-            label: outcome.label,
-            // JSON has no NaN.
-            stats: names.into_iter().zip(read(values)).filter(|(_, value)| value.is_finite()).collect(),
-        };
-        self.metrics.write(&record)?;
-        observer.step(&record);
-        (self.samples, self.tokens, self.stall, self.since) = (0, 0, Duration::ZERO, Instant::now());
-        Ok(())
     }
 }

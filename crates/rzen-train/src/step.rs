@@ -3,12 +3,13 @@
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
-use rzen_core::{Batch, Encode, Objective, Pullback, Targets, encode_with_graph};
+use rzen_core::{Batch, Encode, Objective, Pullback, Ranks, Targets, encode_with_graph};
 
 use crate::Contrastive;
 use crate::config::Checkpointing;
 use crate::gradients::merge;
 use crate::in_order::in_order;
+use crate::share::{Share, Shared, Side};
 
 /// How a step spends memory and threads. None of it changes the gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,51 @@ where
     O: Module + Objective,
 {
     assert!(!batch.queries.is_empty() && !batch.candidates.is_empty(), "a batch has queries and candidates");
+    gradients(model, batch, options, None)
+}
+
+/// The same of a batch that all `ranks` embed together: the loss and the gradient of the whole batch, the same bits on
+/// each rank.
+///
+/// `batch` holds the micro-batches of this rank alone, which may be none; its targets are those of the whole batch, and
+/// `share` says which of its rows are whose. The embeddings of all ranks are gathered, every rank takes the objective over
+/// all of them and keeps the gradients of its own rows, and the gradients of parameters are summed up in one reduction.
+/// This equals [`cached_gradients`] of the whole batch up to rounding.
+///
+/// # Panics
+/// If the batch has no queries or no candidates, if micro-batches and `share` disagree, or if the encoder or the
+/// objective panics.
+pub fn shared_gradients<E, O>(
+    model: &Contrastive<E, O>,
+    batch: &Batch<E::Input>,
+    share: &Share,
+    ranks: &dyn Ranks,
+    options: StepOptions,
+) -> (StepStats, GradientsParams)
+where
+    E: Module + Encode + 'static,
+    E::Input: Send,
+    O: Module + Objective,
+{
+    assert!(!share.queries.is_empty() && !share.candidates.is_empty(), "a batch has queries and candidates");
+    let shared = Shared { ranks, share };
+    let (stats, gradients) = gradients(model, batch, options, Some(shared));
+    let (gradients, loss) = shared.sum(model, gradients, stats.loss);
+    (StepStats { loss, ..stats }, gradients)
+}
+
+/// The gradients of the batch, or of the rows that this rank has of a shared one.
+fn gradients<E, O>(
+    model: &Contrastive<E, O>,
+    batch: &Batch<E::Input>,
+    options: StepOptions,
+    shared: Option<Shared>,
+) -> (StepStats, GradientsParams)
+where
+    E: Module + Encode + 'static,
+    E::Input: Send,
+    O: Module + Objective,
+{
     let jobs = jobs(&model.encoder, batch);
     let num_queries = batch.queries.len();
     let mut sum = GradientsAccumulator::new();
@@ -77,7 +123,7 @@ where
     let (stats, objective_gradients) = if options.recompute {
         let embeddings =
             collect(options.threads, jobs.clone(), |(encoder, input)| encoder.encode_only(input));
-        let criterion = criterion(&model.objective, embeddings, num_queries, &batch.targets);
+        let criterion = criterion(&model.objective, embeddings, num_queries, &batch.targets, shared);
         let jobs = jobs.into_iter().zip(criterion.embedding_gradients).collect();
         let replay = |(job, gradient)| {
             let (_, pullback) = recorded(job);
@@ -88,7 +134,7 @@ where
     } else {
         let (embeddings, pullbacks): (_, Vec<_>) =
             collect(options.threads, jobs, recorded).into_iter().unzip();
-        let criterion = criterion(&model.objective, embeddings, num_queries, &batch.targets);
+        let criterion = criterion(&model.objective, embeddings, num_queries, &batch.targets, shared);
         let jobs = pullbacks.into_iter().zip(criterion.embedding_gradients).collect();
         let replay = |(pullback, gradient): (Pullback, _)| pullback(gradient);
         in_order(options.threads, jobs, replay, &mut add);
@@ -118,16 +164,22 @@ struct Criterion {
     embedding_gradients: Vec<Tensor<2>>,
 }
 
-/// Takes the objective over the embeddings of all micro-batches, the first `num_queries` of which are queries.
+/// Takes the objective over the embeddings of all micro-batches, the first `num_queries` of which are queries, and of
+/// those of other ranks where the batch is shared.
 fn criterion<O: Module + Objective>(
     objective: &O,
     mut embeddings: Vec<Tensor<2>>,
     num_queries: usize,
     targets: &Targets,
+    shared: Option<Shared>,
 ) -> Criterion {
     let mut rows: Vec<usize> = embeddings.iter().map(|embedding| embedding.dims()[0]).collect();
-    let leaf = |parts| Tensor::cat(parts, 0).autodiff().require_grad();
-    let (candidates, queries) = (leaf(embeddings.split_off(num_queries)), leaf(embeddings));
+    let candidates = embeddings.split_off(num_queries);
+    let whole = match shared {
+        Some(shared) => shared.gather(embeddings, candidates, &targets.positive.device()),
+        None => [embeddings, candidates].map(|parts| Tensor::cat(parts, 0)),
+    };
+    let [queries, candidates] = whole.map(|rows| rows.autodiff().require_grad());
     let objective = objective.valid().train();
     let loss = objective.loss(queries.clone(), candidates.clone(), targets);
     let mut grads = loss.value.backward();
@@ -136,13 +188,21 @@ fn criterion<O: Module + Objective>(
     let stats = StepStats {
         loss: loss.value.inner(),
         stats: loss.stats.into_iter().map(|(name, value)| (name, value.inner())).collect(),
-        samples: rows.iter().sum(),
+        samples: queries.dims()[0],
     };
     let mut embedding_gradients = Vec::new();
-    for (leaf, rows) in [(queries, rows), (candidates, candidate_rows)] {
+    for (side, leaf, rows) in [(Side::Queries, queries, rows), (Side::Candidates, candidates, candidate_rows)]
+    {
+        if rows.is_empty() {
+            continue;
+        }
         // An objective that ignores a side leaves no gradient there.
         let gradient = leaf.grad_remove(&mut grads).unwrap_or_else(|| leaf.inner().zeros_like());
-        embedding_gradients.extend(gradient.split_with_sizes(rows, 0));
+        let own = match shared {
+            Some(shared) => shared.own(gradient, side),
+            None => gradient,
+        };
+        embedding_gradients.extend(own.split_with_sizes(rows, 0));
     }
     Criterion { stats, gradients: GradientsParams::from_grads(grads, &objective), embedding_gradients }
 }

@@ -1,34 +1,35 @@
 //! The batches of a stage: planned once, read and encoded ahead by a thread.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use rzen_core::{Batch, Sample, Targets};
-use rzen_data::{BadRow, BadRows, PlannedRow};
-use rzen_model::{Collator, Encoded, EncoderInput};
-use rzen_train::{BoxError, TrainBatch};
+use rzen_core::{Batch, Ranks, Targets};
+use rzen_model::{Collator, EncoderInput};
+use rzen_train::{BoxError, Share, TrainBatch};
 
+use crate::batch_reader::{BatchReader, ReadRows, read_share};
 use crate::cut::cut;
-use crate::host_batch::{HostBatch, ReadRow, assemble, sorted};
-use crate::reader::{EncodedSample, Reader, read_samples};
+use crate::host_batch::{BatchItem, HostBatch};
+use crate::reader::Reader;
 use crate::stage_data::StageData;
 
-/// Hands out the batch of each step in order, read ahead by a thread of its own.
-pub struct BatchSource {
-    steps: Receiver<(usize, Result<HostBatch>)>,
+/// Hands out the batch of each step in order, this rank's share of it read ahead by a thread of its own.
+pub struct BatchSource<'a> {
+    shares: Receiver<(usize, ReadRows)>,
+    rows: BatchReader<'a>,
+    ranks: &'a dyn Ranks,
     collator: Collator,
     micro_batch_size: usize,
     micro_batch_tokens: usize,
     device: Device,
 }
 
-impl BatchSource {
-    /// Starts reading at `first_step`.
+impl<'a> BatchSource<'a> {
+    /// Starts reading at `first_step`; all `ranks` call it.
     ///
     /// # Errors
     /// If `run` can't hold the list of bad rows.
@@ -37,24 +38,25 @@ impl BatchSource {
         reader: Reader,
         collator: Collator,
         device: &Device,
+        ranks: &'a dyn Ranks,
         settings: SourceSettings<'_>,
     ) -> Result<Self> {
-        let mut bad_rows = BadRows::open(settings.run, settings.bad_row_limit)?;
-        data.forget_mended(&reader, &mut bad_rows)?;
-        let (sender, steps) = sync_channel(settings.prefetch.max(1));
-        let first = settings.first_step;
+        let SourceSettings { run, first_step, bad_row_limit, .. } = settings;
+        let rows = BatchReader::open(Arc::clone(&data), reader.clone(), ranks, run, bad_row_limit)?;
+        let (sender, shares) = sync_channel(settings.prefetch.max(1));
+        let (rank, size) = (ranks.rank(), ranks.size());
         std::thread::Builder::new().name("read-ahead".into()).spawn(move || {
-            for step in first..data.plan.len() {
-                let read = read_batch(&data, step, &reader, &mut bad_rows);
-                let failed = read.is_err();
+            for step in first_step..data.plan.len() {
                 // The trainer has ended when nobody receives.
-                if sender.send((step, read)).is_err() || failed {
+                if sender.send((step, read_share(&data, step, &reader, rank, size))).is_err() {
                     return;
                 }
             }
         })?;
         Ok(BatchSource {
-            steps,
+            shares,
+            rows,
+            ranks,
             collator,
             micro_batch_size: settings.micro_batch_size,
             micro_batch_tokens: settings.micro_batch_tokens,
@@ -62,24 +64,31 @@ impl BatchSource {
         })
     }
 
-    /// The batch of `step`; steps are asked for in order.
+    /// The batch of `step`; steps are asked for in order, by all ranks.
     ///
     /// # Errors
-    /// What went wrong in reading it.
+    /// What went wrong in reading it, on whatever rank.
     pub fn batch(&mut self, step: usize) -> Result<TrainBatch<EncoderInput>, BoxError> {
-        let (read_step, batch) = self.steps.recv().map_err(|_| "the thread that reads batches has ended")?;
-        assert_eq!(read_step, step, "batches are asked for in order");
-        let batch = batch.map_err(|error| BoxError::from(format!("{error:#}")))?;
+        let mine = match self.shares.recv() {
+            Ok((of, rows)) if of == step => Ok(rows),
+            Ok((of, _)) => Err(anyhow!("the batch of step {step} was asked for, and that of {of} was read")),
+            Err(_) => Err(anyhow!("the thread that reads batches has ended")),
+        };
+        let batch = self.rows.whole(step, mine).map_err(|error| BoxError::from(format!("{error:#}")))?;
         let items = batch.queries.iter().chain(&batch.candidates);
-        let tokens = items.map(|item| item.input_ids.len()).sum();
-        Ok(TrainBatch { label: batch.label.clone(), batch: self.upload(&batch), tokens })
+        let tokens = items.map(|item| item.tokens).sum();
+        let of = |items: &[BatchItem]| items.iter().map(|item| item.rank).collect();
+        let share = (self.ranks.size() > 1)
+            .then(|| Share { queries: of(&batch.queries), candidates: of(&batch.candidates) });
+        Ok(TrainBatch { label: batch.label.clone(), batch: self.upload(&batch), share, tokens })
     }
 
     fn upload(&self, batch: &HostBatch) -> Batch<EncoderInput> {
-        let micro_batches = |items: &[Encoded]| -> Vec<EncoderInput> {
-            let collate =
-                |batch: Range<usize>| self.collator.collate(&items[batch].iter().collect::<Vec<_>>());
-            cut(items, self.micro_batch_size, self.micro_batch_tokens).into_iter().map(collate).collect()
+        let micro_batches = |items: &[BatchItem]| -> Vec<EncoderInput> {
+            let own: Vec<_> = items.iter().filter_map(|item| item.encoded.as_ref()).collect();
+            let collate = |batch: Range<usize>| self.collator.collate(&own[batch]);
+            let batches = cut(own.iter().copied(), self.micro_batch_size, self.micro_batch_tokens);
+            batches.into_iter().map(collate).collect()
         };
         let tensor = |values: Vec<i64>| -> Tensor<1, Int> {
             let count = values.len();
@@ -129,61 +138,14 @@ pub struct SourceSettings<'a> {
     pub bad_row_limit: usize,
 }
 
-/// A batch needs another row, or there is nothing to tell the positive from.
-const FEWEST_ROWS: usize = 2;
-
-/// Reads the rows planned for `step`. Bad ones are left out; where fewer than two are left, rows of later
-/// steps stand in, so that the batch stays a function of the step and the files.
-fn read_batch(data: &StageData, step: usize, reader: &Reader, bad_rows: &mut BadRows) -> Result<HostBatch> {
-    let planned = &data.plan[step];
-    let (mut read, bad) = read_rows(data, step, reader, &planned.rows, 0);
-    bad_rows.record(&bad)?;
-    let fillers = if bad.is_empty() { None } else { Some(data.fillers(step)) };
-    for (extra, row) in fillers.into_iter().flatten().enumerate() {
-        if read.len() >= FEWEST_ROWS {
-            break;
-        }
-        let (more, bad) = read_rows(data, step, reader, &[row], planned.rows.len() + extra);
-        bad_rows.record(&bad)?;
-        read.extend(more);
-    }
-    ensure!(
-        read.len() >= FEWEST_ROWS,
-        "step {step}: of all rows of `{}`, {} can be read, a batch needs {FEWEST_ROWS}; mend the files listed \
-         in {} or leave the dataset out of the stage, then give the same command again",
-        planned.source,
-        read.len(),
-        bad_rows.path().display()
-    );
-    Ok(sorted(assemble(planned.source.clone(), read, data.tasks(), data.share_hard_negatives)))
-}
-
-/// Reads rows in parallel; their places in the batch count from `first_place`.
-fn read_rows<'a>(
-    data: &'a StageData,
-    step: usize,
-    reader: &Reader,
-    rows: &[PlannedRow],
-    first_place: usize,
-) -> (Vec<ReadRow<'a>>, Vec<BadRow>) {
-    let mut samples: Vec<Option<Cow<Sample>>> =
-        rows.iter().map(|row| Some(data.sample(*row, step))).collect();
-    let plain: Vec<&Sample> = samples.iter().flatten().map(Cow::as_ref).collect();
-    let (read, bad) = read_samples(reader, &plain, |sample| {
-        let (dataset, place) = (rows[sample.place].dataset, first_place + sample.place);
-        data.augment(sample, dataset, step, place);
-    });
-    let row = |(place, encoded): (usize, EncodedSample)| {
-        (samples[place].take().expect("each row is read once"), encoded)
-    };
-    (read.into_iter().map(row).collect(), bad)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
-    use rzen_data::{PlannedBatch, TeacherFilter};
+    use std::borrow::Cow;
+
+    use rzen_core::{Sample, Solo};
+    use rzen_data::{BadRows, PlannedBatch, TeacherFilter};
 
     use super::*;
     use crate::recipe::Stage;
@@ -229,6 +191,12 @@ mod tests {
         Reader { loader: Arc::default(), processor: Arc::new(processor) }
     }
 
+    /// The batch of a step of `folder`'s rows, of which `limit` may be bad.
+    fn read_batch(data: &Arc<StageData>, step: usize, folder: &Path, limit: usize) -> Result<HostBatch> {
+        let mut rows = BatchReader::open(Arc::clone(data), reader(), &Solo, folder, limit)?;
+        rows.whole(step, Ok(read_share(data, step, &reader(), 0, 1)))
+    }
+
     fn step_of_bad_row(data: &StageData) -> usize {
         let has = |batch: &PlannedBatch| batch.rows.iter().any(|row| row.row == 3);
         data.plan.iter().position(has).unwrap()
@@ -270,7 +238,7 @@ mod tests {
         });
         stage.batch_size = 6;
         stage.epochs = 8.0;
-        let data = StageData::load(&stage, folder.path(), 7).unwrap();
+        let data = Arc::new(StageData::load(&stage, folder.path(), 7).unwrap());
         assert_eq!(data.epochs, (0..8).collect::<Vec<_>>());
         let mut used = HashSet::new();
         for step in 0..data.steps() {
@@ -279,8 +247,7 @@ mod tests {
                 assert_eq!(sample, data.sample(*row, step));
                 used.insert((row.row, format!("{:?}", sample.positive)));
             }
-            let batch = read_batch(&data, step, &reader(), &mut BadRows::open(folder.path(), 0).unwrap());
-            let batch = batch.unwrap();
+            let batch = read_batch(&data, step, folder.path(), 0).unwrap();
             let rows: Vec<_> = data.plan[step].rows.iter().map(|row| data.sample(*row, step)).collect();
             let common = |sample: &&Cow<Sample>| sample.positive == rzen_core::Item::text("common");
             let number = rows.iter().filter(common).count();
@@ -305,7 +272,7 @@ mod tests {
             row["negative_scores"] = serde_json::json!([0.79, 0.3]);
         });
         stage.datasets[0].teacher = Some(TeacherFilter { margin: Some(0.05), percent: None });
-        let data = StageData::load(&stage, folder.path(), 7).unwrap();
+        let data = Arc::new(StageData::load(&stage, folder.path(), 7).unwrap());
         assert_eq!(data.false_negatives(), 6);
         for sample in data.drawn().flatten() {
             // The first one of the file is gone, and the second takes its place.
@@ -320,7 +287,7 @@ mod tests {
     #[test]
     fn fillers_are_the_rows_of_the_steps_to_come() {
         let (folder, stage) = corpus();
-        let data = StageData::load(&stage, folder.path(), 7).unwrap();
+        let data = Arc::new(StageData::load(&stage, folder.path(), 7).unwrap());
         let rows = |steps: [usize; 2]| steps.map(|step| data.plan[step].rows.clone()).concat();
         assert_eq!(data.fillers(0).collect::<Vec<_>>(), rows([1, 2]));
         assert_eq!(data.fillers(1).collect::<Vec<_>>(), rows([2, 0]));
@@ -330,12 +297,9 @@ mod tests {
     #[test]
     fn a_bad_row_of_a_small_batch_is_stood_in_for() {
         let (folder, stage) = corpus();
-        let data = StageData::load(&stage, folder.path(), 7).unwrap();
-        let (step, reader) = (step_of_bad_row(&data), reader());
-        let read = |limit| {
-            let mut bad_rows = BadRows::open(folder.path(), limit).unwrap();
-            read_batch(&data, step, &reader, &mut bad_rows)
-        };
+        let data = Arc::new(StageData::load(&stage, folder.path(), 7).unwrap());
+        let step = step_of_bad_row(&data);
+        let read = |limit| read_batch(&data, step, folder.path(), limit);
         let batch = read(1).unwrap();
         assert_eq!(batch.queries.len(), 2);
         // Two positives and the hard negative that they share.
@@ -352,9 +316,8 @@ mod tests {
         let text = std::fs::read_to_string(folder.path().join("d/train.jsonl")).unwrap();
         let broken = text.replace(r#""text": "q"#, r#""image": "q"#);
         std::fs::write(folder.path().join("d/train.jsonl"), broken).unwrap();
-        let data = StageData::load(&stage, folder.path(), 7).unwrap();
-        let mut bad_rows = BadRows::open(folder.path(), 9).unwrap();
-        let error = format!("{:#}", read_batch(&data, 0, &reader(), &mut bad_rows).unwrap_err());
+        let data = Arc::new(StageData::load(&stage, folder.path(), 7).unwrap());
+        let error = format!("{:#}", read_batch(&data, 0, folder.path(), 9).unwrap_err());
         for part in ["step 0", "`d`", "0 can be read", "bad_rows.jsonl", "mend"] {
             assert!(error.contains(part), "`{error}` doesn't say `{part}`");
         }
@@ -363,10 +326,10 @@ mod tests {
     #[test]
     fn mended_rows_are_forgotten() {
         let (folder, stage) = corpus();
-        let data = StageData::load(&stage, folder.path(), 7).unwrap();
+        let data = Arc::new(StageData::load(&stage, folder.path(), 7).unwrap());
         let reader = reader();
+        read_batch(&data, step_of_bad_row(&data), folder.path(), 1).unwrap();
         let mut bad_rows = BadRows::open(folder.path(), 1).unwrap();
-        read_batch(&data, step_of_bad_row(&data), &reader, &mut bad_rows).unwrap();
         data.forget_mended(&reader, &mut bad_rows).unwrap();
         assert_eq!(bad_rows.count(), 1);
         image::RgbImage::new(32, 32).save(folder.path().join("gone.png")).unwrap();

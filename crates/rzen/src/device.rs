@@ -57,6 +57,26 @@ pub fn open(name: &str) -> Result<Device> {
     }
 }
 
+/// Opens the device of one of several processes on a machine: without a number in its name, each takes the next, and
+/// begins again at the first where there are fewer devices than processes.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for(name: &str, local_rank: usize) -> Result<Device> {
+    match devices_of(name) {
+        0 => open(name),
+        several => open(&format!("{name}:{}", local_rank % several)),
+    }
+}
+
+/// How many devices a name without a number stands for; 0 where it is not counted.
+fn devices_of(name: &str) -> usize {
+    match name {
+        "cuda" => all_cuda().len(),
+        _ => 0,
+    }
+}
+
 /// Whether a device is the CPU.
 pub fn is_cpu(device: &Device) -> bool {
     #[cfg(feature = "cpu")]

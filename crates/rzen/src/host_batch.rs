@@ -7,14 +7,12 @@ use std::collections::{BTreeSet, HashMap};
 use rzen_core::{Item, Sample};
 use rzen_model::Encoded;
 
-use crate::reader::EncodedSample;
-
 /// A batch on the host: distinct candidates, each row of queries knowing its own.
 #[derive(Debug)]
 pub(crate) struct HostBatch {
     pub label: String,
-    pub queries: Vec<Encoded>,
-    pub candidates: Vec<Encoded>,
+    pub queries: Vec<BatchItem>,
+    pub candidates: Vec<BatchItem>,
     pub positive: Vec<usize>,
     pub task: Vec<usize>,
     /// For each candidate the one query that may use it as a negative; `None` where all may use all.
@@ -23,8 +21,21 @@ pub(crate) struct HostBatch {
     pub exempt: Vec<(usize, usize)>,
 }
 
-/// A row that has been read, and what became of its query, positive and hard negatives.
-pub(crate) type ReadRow<'a> = (Cow<'a, Sample>, EncodedSample);
+/// An item of a batch: all of it on the rank that has read it, its size on the others.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct BatchItem {
+    /// Which has read it.
+    pub rank: usize,
+    pub pictures: usize,
+    pub tokens: usize,
+    pub encoded: Option<Encoded>,
+}
+
+/// The query, the positive and the hard negatives of a row.
+pub(crate) type RowItems = (BatchItem, BatchItem, Vec<BatchItem>);
+
+/// A row that has been read, and what became of its items.
+pub(crate) type ReadRow<'a> = (Cow<'a, Sample>, RowItems);
 
 /// Makes one batch of the rows that could be read.
 pub(crate) fn assemble(
@@ -74,14 +85,14 @@ fn exempt(rows: &[Cow<Sample>], places: &HashMap<&Item, usize>) -> Vec<(usize, u
 #[derive(Default)]
 struct CandidateTable<'a> {
     places: HashMap<&'a Item, usize>,
-    candidates: Vec<Encoded>,
+    candidates: Vec<BatchItem>,
     /// The query that a candidate is hard for, if it is so for one alone and nobody's positive.
     owner: Vec<Option<usize>>,
 }
 
 impl<'a> CandidateTable<'a> {
     /// Adds a candidate that only query `owner` brings along as hard, or that is a positive (`None`).
-    fn add(&mut self, item: &'a Item, encoded: Encoded, owner: Option<usize>) -> usize {
+    fn add(&mut self, item: &'a Item, encoded: BatchItem, owner: Option<usize>) -> usize {
         match self.places.entry(item) {
             Entry::Occupied(place) => {
                 let place = *place.get();
@@ -101,9 +112,9 @@ impl<'a> CandidateTable<'a> {
 
 /// Puts items of about the same length into the same micro-batch, so that there is little padding.
 pub(crate) fn sorted(batch: HostBatch) -> HostBatch {
-    let order = |items: &[Encoded]| -> Vec<usize> {
+    let order = |items: &[BatchItem]| -> Vec<usize> {
         let mut order: Vec<usize> = (0..items.len()).collect();
-        order.sort_by_key(|&i| (items[i].pictures.len(), items[i].input_ids.len(), i));
+        order.sort_by_key(|&i| (items[i].pictures, items[i].tokens, i));
         order
     };
     let (queries, candidates) = (order(&batch.queries), order(&batch.candidates));
@@ -128,8 +139,8 @@ fn places(order: &[usize]) -> Vec<usize> {
     places
 }
 
-fn take(items: Vec<Encoded>, order: &[usize]) -> Vec<Encoded> {
-    let mut items: Vec<Option<Encoded>> = items.into_iter().map(Some).collect();
+fn take(items: Vec<BatchItem>, order: &[usize]) -> Vec<BatchItem> {
+    let mut items: Vec<Option<BatchItem>> = items.into_iter().map(Some).collect();
     order.iter().map(|&i| items[i].take().expect("an order names each place once")).collect()
 }
 
@@ -141,8 +152,9 @@ mod tests {
 
     use super::*;
 
-    fn encoded(ids: &[u32]) -> Encoded {
-        Encoded { input_ids: ids.to_vec(), pictures: Vec::new() }
+    fn encoded(ids: &[u32]) -> BatchItem {
+        let encoded = Encoded { input_ids: ids.to_vec(), pictures: Vec::new() };
+        BatchItem { rank: 0, pictures: 0, tokens: ids.len(), encoded: Some(encoded) }
     }
 
     fn row(line: usize, query: &str, positive: &str, hard: &[&str]) -> Sample {
@@ -165,9 +177,9 @@ mod tests {
         assemble("d".into(), read.collect(), &["a".into(), "b".into()], share_hard_negatives)
     }
 
-    fn texts_of(items: &[Encoded]) -> Vec<String> {
+    fn texts_of(items: &[BatchItem]) -> Vec<String> {
         let text = |item: &Encoded| item.input_ids.iter().map(|id| *id as u8 as char).collect();
-        items.iter().map(text).collect()
+        items.iter().map(|item| text(item.encoded.as_ref().unwrap())).collect()
     }
 
     #[test]

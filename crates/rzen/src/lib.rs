@@ -4,9 +4,11 @@
 #![warn(missing_docs)]
 
 pub mod augment;
+mod batch_reader;
 pub mod batches;
 pub mod card;
 mod cut;
+mod deal;
 pub mod device;
 pub mod doctor;
 pub mod embedder;
@@ -19,6 +21,7 @@ pub mod mine;
 pub mod models;
 pub mod pipeline;
 pub mod progress;
+pub mod ranks;
 pub mod reader;
 pub mod recipe;
 pub mod report;

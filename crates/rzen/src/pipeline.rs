@@ -9,11 +9,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, FloatDType};
-use rzen_core::{Sample, SaveWeights};
+use rzen_core::{Ranks, Sample, SaveWeights};
 use rzen_data::train_manifest;
 use rzen_loss::{InfoNce, TEMPERATURES_FILE};
 use rzen_model::{Processor, ProcessorConfig, Qwen2Vl};
-use rzen_train::{Checkpoint, Checkpointing, Contrastive, RunFolder, StageConfig, latest, train_stage};
+use rzen_train::{
+    Checkpoint, Checkpointing, Contrastive, Control, Observer, RunFolder, StageConfig, latest, train_stage_on,
+};
 use serde_json::json;
 
 use crate::batches::{BatchSource, SourceSettings};
@@ -24,6 +26,7 @@ use crate::files::{hex, sha256, whole_file, whole_folder};
 use crate::fit_examples::fit_examples;
 use crate::models::{self, Opened};
 use crate::progress::StageProgress;
+use crate::ranks::{agreed, as_first, count, first, same_everywhere};
 use crate::reader::Reader;
 use crate::recipe::{Recipe, Stage, Start, Train};
 use crate::run_cards::{RunCards, data_uses};
@@ -46,6 +49,17 @@ pub struct Job<'a> {
     pub device_name: &'a str,
     /// Set when the user wants it to end.
     pub stop: &'a AtomicBool,
+    /// The processes that train together. Rank 0 draws, writes and measures; the others train with it.
+    pub ranks: &'a dyn Ranks,
+}
+
+impl Job<'_> {
+    /// Tells the user, once for all ranks.
+    fn say(&self, text: &str) {
+        if self.ranks.rank() == 0 {
+            eprintln!("{text}");
+        }
+    }
 }
 
 /// The scores of one column of the results.
@@ -63,11 +77,16 @@ pub struct Column {
 pub fn train(job: &Job, name: &str) -> Result<()> {
     let started = Instant::now();
     let corpus = corpus(job)?;
-    let benchmark = Benchmark::load(&corpus, job.recipe.evaluation.tasks.as_deref())
-        .context("tasks to measure; without any, set `tasks = []` under [evaluation] of the recipe")?;
+    // Rank 0 measures.
+    let tasks = || {
+        Benchmark::load(&corpus, job.recipe.evaluation.tasks.as_deref())
+            .context("tasks to measure; without any, set `tasks = []` under [evaluation] of the recipe")
+    };
+    let benchmark = first(job.ranks, tasks)?;
     // All of them before the first trains: a mistake in the last stage's rows shows now.
     let rows = job.recipe.stages.iter().map(|stage| Rows::load(stage, &corpus, job.recipe.seed));
-    let rows: Vec<Rows> = rows.collect::<Result<_>>()?;
+    let rows: Vec<Rows> = agreed(job.ranks, rows.collect())?;
+    check_same(job, &rows)?;
     let start = start_model(job, &corpus, &rows)?;
     let uses =
         |(stage, rows): (&Stage, &Rows)| (stage.name.clone(), data_uses(&rows.data, &corpus, job.recipe));
@@ -76,8 +95,15 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
     for (stage, rows) in job.recipe.stages.iter().zip(rows) {
         train_one(job, stage, &start, rows, &cards)?;
     }
+    let finish = || benchmark.map_or(Ok(()), |benchmark| finish(job, &benchmark, &start, &cards, started));
+    first(job.ranks, finish)?;
+    Ok(())
+}
+
+/// Soup, scores and report of stages that are trained, in a run that goes on since `started`.
+fn finish(job: &Job, benchmark: &Benchmark, start: &Base, cards: &RunCards, started: Instant) -> Result<()> {
     let soup = match &job.recipe.soup {
-        Some(soup) => Some(soup_adapters(job, soup, &start, &cards)?),
+        Some(soup) => Some(soup_adapters(job, soup, start, cards)?),
         None => None,
     };
     if benchmark.tasks.is_empty() {
@@ -85,12 +111,22 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
         println!("trained: {}; the recipe measures no tasks, `rzen report` shows its curves", run.display());
         return Ok(());
     }
-    let columns = measure(job, &benchmark, &start, soup.as_deref())?;
-    write_cards(job, &cards, &columns)?;
+    let columns = measure(job, benchmark, start, soup.as_deref())?;
+    write_cards(job, cards, &columns)?;
     println!("{}", summary::table(&columns));
-    let report = summary::write_report(job, name, &benchmark, &columns, &start.processor, started.elapsed())?;
+    let report =
+        summary::write_report(job, cards.name, benchmark, &columns, &start.processor, started.elapsed())?;
     println!("report: {}", report.display());
     Ok(())
+}
+
+/// All ranks train by the same recipe on the same rows.
+fn check_same(job: &Job, rows: &[Rows]) -> Result<()> {
+    let manifests: Vec<_> = rows.iter().map(|rows| &rows.manifests).collect();
+    let recipe = toml::to_string(job.recipe).context("the resolved recipe")?;
+    same_everywhere(job.ranks, "version of rzen", env!("CARGO_PKG_VERSION"))?;
+    same_everywhere(job.ranks, "recipe", &recipe)?;
+    same_everywhere(job.ranks, "manifest of training rows", &json!(manifests).to_string())
 }
 
 /// The rows of a stage, and the hashes of the manifests that they stand in.
@@ -126,14 +162,16 @@ fn corpus(job: &Job) -> Result<PathBuf> {
     match (&job.recipe.data.world, &job.recipe.data.folder) {
         (Some(config), _) => {
             let folder = job.run.join("world");
-            let drawn = world::draw_world(config, &folder)?;
-            eprintln!(
-                "world: {} pictures, {} clips, {} documents in {}",
-                drawn.pictures,
-                drawn.clips,
-                drawn.documents,
-                folder.display()
-            );
+            let drawn = first(job.ranks, || Ok(world::draw_world(config, &folder)?))?;
+            if let Some(drawn) = drawn {
+                eprintln!(
+                    "world: {} pictures, {} clips, {} documents in {}",
+                    drawn.pictures,
+                    drawn.clips,
+                    drawn.documents,
+                    folder.display()
+                );
+            }
             Ok(folder)
         }
         (None, Some(folder)) => Ok(folder.clone()),
@@ -150,14 +188,16 @@ fn start_model(job: &Job, corpus: &Path, rows: &[Rows]) -> Result<Base> {
         Start::Checkpoint { folder } => {
             let there =
                 || ProcessorConfig::load(folder).with_context(|| format!("model {}", folder.display()));
-            let processor = own.map_or_else(there, Ok)?;
+            let processor = agreed(job.ranks, own.map_or_else(there, Ok))?;
             Ok(Base { folder: folder.clone(), processor })
         }
         Start::Scratch(scratch) => {
             let base = Base { folder: job.run.join("start"), processor: own.unwrap_or_default() };
-            if !base.folder.is_dir() {
-                draw_start(job, corpus, &base, scratch, rows)?;
-            }
+            let draw = || match base.folder.is_dir() {
+                true => Ok(()),
+                false => draw_start(job, corpus, &base, scratch, rows),
+            };
+            first(job.ranks, draw)?;
             Ok(base)
         }
     }
@@ -263,8 +303,9 @@ fn open_base(job: &Job, stage: &Stage, start: &Base, open: Open) -> Result<Opene
 
 fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows, cards: &RunCards) -> Result<()> {
     let result = result_folder(job.run, stage);
-    if result.is_dir() {
-        eprintln!("{}: done before", stage.name);
+    // Where folders are shared over a network, ranks may see new ones at different times: rank 0 looks.
+    if as_first(job.ranks, || Ok(result.is_dir()))? {
+        job.say(&format!("{}: done before", stage.name));
         return Ok(());
     }
     let run = RunFolder {
@@ -278,11 +319,7 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows, cards: &RunCard
             "manifests": rows.manifests,
         }),
     };
-    std::fs::create_dir_all(&run.path).with_context(|| run.path.display().to_string())?;
-    let resume = latest(&run.path)?;
-    for problem in &resume.skipped {
-        eprintln!("left alone: {problem}");
-    }
+    let resume = newest_checkpoint(job, &run.path)?;
     let data = rows.data;
     let config = StageConfig { steps: data.steps(), ..stage.training.clone() };
     // By blocks, no frozen weight is needed wider than it is stored but for its block's turn.
@@ -290,22 +327,25 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows, cards: &RunCard
         (Train::Lora(_), Checkpointing::Blocks) => models::open_to_embed,
         _ => models::open,
     };
-    let base = open_base(job, stage, start, open)?;
-    let model = trainable(job, stage, base.model.clone(), &data, resume.checkpoint.as_ref())?;
-    let first_step = resume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
-    eprintln!(
+    let opened = open_base(job, stage, start, open).and_then(|base| {
+        let model = trainable(job, stage, base.model.clone(), &data, resume.as_ref())?;
+        Ok((base, model))
+    });
+    let (base, model) = agreed(job.ranks, opened)?;
+    let first_step = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
+    job.say(&format!(
         "{}: {} rows, {} steps of {}, from {first_step}",
         stage.name,
         data.num_rows(),
         config.steps,
         stage.batch_size
-    );
+    ));
     if data.false_negatives() > 0 {
-        eprintln!(
+        job.say(&format!(
             "{}: {} hard negatives left out, too near their positives by the teacher's scores",
             stage.name,
             data.false_negatives()
-        );
+        ));
     }
     let settings = SourceSettings {
         run: &run.path,
@@ -316,33 +356,49 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows, cards: &RunCard
         bad_row_limit: job.recipe.data.bad_row_limit,
     };
     let collator = base.collator();
-    let mut source = BatchSource::start(
-        data,
-        base.reader(job.recipe.data.load.options()),
-        collator,
-        job.device,
-        settings,
-    )?;
-    let events = EventFile::create(&run.path, first_step)
-        .with_context(|| format!("a TensorBoard file in {}", run.path.display()))?;
-    let mut progress = StageProgress::new(&stage.name, first_step, config.steps, events);
-    let trained = train_stage(
-        model,
-        &config,
-        &mut |step| source.batch(step),
-        &run,
-        resume.checkpoint,
-        &mut progress,
-        job.stop,
-    )?;
-    progress.finish();
-    let temperatures = trained.objective.temperatures_json()?;
-    whole_file(&run.path.join(TEMPERATURES_FILE), |file| Ok(file.write_all(temperatures.as_bytes())?))?;
-    save(&trained.encoder, &result, Some(&cards.stage(stage, None)?))?;
-    if job.stop.load(Ordering::SeqCst) {
+    let reader = base.reader(job.recipe.data.load.options());
+    let source = BatchSource::start(data, reader, collator, job.device, job.ranks, settings);
+    let mut source = agreed(job.ranks, source)?;
+    let watch = || {
+        let events = EventFile::create(&run.path, first_step)
+            .with_context(|| format!("a TensorBoard file in {}", run.path.display()))?;
+        Ok(StageProgress::new(&stage.name, first_step, config.steps, events))
+    };
+    let mut progress = first(job.ranks, watch)?;
+    let mut nobody = ();
+    let observer: &mut dyn Observer = match &mut progress {
+        Some(progress) => progress,
+        None => &mut nobody,
+    };
+    let control = Control { ranks: job.ranks, observer, stop: job.stop };
+    let trained = train_stage_on(model, &config, &mut |step| source.batch(step), &run, resume, control)?;
+    let keep = || {
+        if let Some(progress) = &progress {
+            progress.finish();
+        }
+        let temperatures = trained.objective.temperatures_json()?;
+        whole_file(&run.path.join(TEMPERATURES_FILE), |file| Ok(file.write_all(temperatures.as_bytes())?))?;
+        save(&trained.encoder, &result, Some(&cards.stage(stage, None)?))
+    };
+    first(job.ranks, keep)?;
+    if count(job.ranks, job.stop.load(Ordering::SeqCst)) > 0 {
         bail!("stopped after stage `{}`; give the same command again to go on", stage.name);
     }
     Ok(())
+}
+
+/// The newest whole checkpoint of a stage, whose folder is made where it isn't there.
+fn newest_checkpoint(job: &Job, stage: &Path) -> Result<Option<Checkpoint>> {
+    let look = || {
+        std::fs::create_dir_all(stage).with_context(|| stage.display().to_string())?;
+        let found = latest(stage)?;
+        for problem in &found.skipped {
+            eprintln!("left alone: {problem}");
+        }
+        Ok(found.checkpoint.map(|checkpoint| checkpoint.folder))
+    };
+    let folder: Option<PathBuf> = as_first(job.ranks, look)?;
+    agreed(job.ranks, folder.map(|folder| Ok(Checkpoint::open(&folder)?)).transpose())
 }
 
 /// What decides a stage's numbers besides its training settings, which the checkpoint holds itself.

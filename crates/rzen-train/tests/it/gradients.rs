@@ -14,7 +14,7 @@ use rzen_train::{
 use crate::toy::{Toy, batch, bytes, config, model, run, source, train};
 
 /// The gradients of hidden, hidden_bias, output and theta.
-fn values(model: &Toy, gradients: &GradientsParams) -> Vec<Vec<f32>> {
+pub fn values(model: &Toy, gradients: &GradientsParams) -> Vec<Vec<f32>> {
     struct Values<'a>(&'a GradientsParams, Vec<Vec<f32>>);
     impl ModuleVisitor for Values<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {

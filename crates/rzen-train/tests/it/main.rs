@@ -9,4 +9,6 @@ mod gradients;
 #[cfg(unix)]
 mod killed;
 mod resume;
+mod shared;
+mod threads;
 mod toy;

@@ -166,7 +166,7 @@ pub fn batch(step: usize) -> Batch<Tensor<2>> {
 }
 
 pub fn source(step: usize) -> Result<TrainBatch<Tensor<2>>, BoxError> {
-    Ok(TrainBatch { batch: batch(step), label: format!("set-{}", step % 2), tokens: 14 })
+    Ok(TrainBatch { batch: batch(step), share: None, label: format!("set-{}", step % 2), tokens: 14 })
 }
 
 pub fn config() -> StageConfig {

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use rzen_core::Ranks;
 
 use crate::pipeline::{self, Job};
+use crate::ranks::{self, Company, agreed, count, first};
 use crate::recipe::Recipe;
 use crate::run_folder::Run;
 
@@ -32,7 +34,8 @@ pub struct Args {
     /// Folder of the run; default runs/NAME-OF-THE-RECIPE
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Device: cpu, wgpu or cuda, with :N for another than the first
+    /// Device: cpu, wgpu or cuda, with :N for another than the first; of several processes on a machine each takes
+    /// its own where there is no :N
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Change a key of the recipe, for example stage.0.epochs=2
@@ -41,6 +44,9 @@ pub struct Args {
     /// Remove the run that is in the folder and begin anew
     #[arg(long)]
     overwrite: bool,
+    /// The processes that train together; they are started with mpirun or srun, see docs/scaling.md
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
+    ranks: Company,
 }
 
 /// Set by Ctrl-C; the stage ends after its step and keeps a checkpoint.
@@ -51,6 +57,29 @@ static STOP: AtomicBool = AtomicBool::new(false);
 /// # Errors
 /// Names the recipe's key, the row, file or step that is wrong, or where the run was stopped.
 pub fn run(args: &Args) -> Result<()> {
+    let ranks = ranks::join(args.ranks)?;
+    let outcome = train(args, &*ranks);
+    ranks::end(ranks, outcome)
+}
+
+fn train(args: &Args, ranks: &dyn Ranks) -> Result<()> {
+    let (recipe, name) = agreed(ranks, recipe(args))?;
+    let device = agreed(ranks, crate::device::open_for(&args.device, ranks.local_rank()))?;
+    let folder = args.output.clone().unwrap_or_else(|| Path::new("runs").join(&name));
+    let opened = first(ranks, || Run::open(&folder, &recipe, args.overwrite))?;
+    let run = opened.unwrap_or(Run { folder });
+    agreed(ranks, on_interrupt())?;
+    let machines = count(ranks, ranks.local_rank() == 0);
+    if ranks.size() > 1 && ranks.rank() == 0 {
+        eprintln!("{} ranks, machines: {machines}", ranks.size());
+    }
+    let job =
+        Job { recipe: &recipe, run: &run, device: &device, device_name: &args.device, stop: &STOP, ranks };
+    pipeline::train(&job, &name)
+}
+
+/// The recipe as it is to be followed, and its name.
+fn recipe(args: &Args) -> Result<(Recipe, String)> {
     let (mut recipe, name) = match &args.config {
         Some(path) => {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -65,12 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(data) = &args.data {
         (recipe.data.folder, recipe.data.world) = (Some(data.clone()), None);
     }
-    let device = crate::device::open(&args.device)?;
-    let folder = args.output.clone().unwrap_or_else(|| Path::new("runs").join(&name));
-    let run = Run::open(&folder, &recipe, args.overwrite)?;
-    on_interrupt()?;
-    let job = Job { recipe: &recipe, run: &run, device: &device, device_name: &args.device, stop: &STOP };
-    pipeline::train(&job, &name)
+    Ok((recipe, name))
 }
 
 /// The first Ctrl-C or SIGTERM (as a cluster sends before it takes a machine back) asks for a checkpoint and an orderly

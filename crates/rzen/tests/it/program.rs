@@ -370,6 +370,25 @@ fn mistakes_in_the_last_stage_show_before_the_first_trains() {
 }
 
 #[test]
+#[cfg(not(feature = "mpi"))]
+fn one_of_several_processes_is_refused_by_a_program_without_mpi() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("tiny.toml"), RECIPE).unwrap();
+    let said = |variables: &[(&str, &str)], more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rzen"));
+        command.current_dir(place.path()).args(["train", "--config", "tiny.toml"]).args(more);
+        let output = command.envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap();
+        assert!(!output.status.success(), "{variables:?} {more:?}");
+        assert!(!place.path().join("runs").exists(), "nothing was begun");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let launched = said(&[("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_RANK", "1")], &[]);
+    assert!(launched.contains("OMPI_COMM_WORLD_SIZE=2") && launched.contains("--features mpi"), "{launched}");
+    assert!(launched.contains("--ranks solo"), "{launched}");
+    assert!(said(&[], &["--ranks", "mpi"]).contains("built without MPI"));
+}
+
+#[test]
 fn another_recipe_does_not_overwrite_a_run() {
     let error = refuse(run(), &["train", "--config", "tiny.toml", "--set", "seed=4"]);
     assert!(error.contains("--overwrite") && error.contains("runs/tiny"), "{error}");
