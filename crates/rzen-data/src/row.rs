@@ -18,8 +18,20 @@ pub(crate) struct Row {
     allowed: &'static [&'static str],
 }
 
+/// A JSON object and where it stands.
+pub type JsonRow = (Origin, Map<String, Value>);
+
 /// Reads the rows of a file, skipping blank lines. `allowed` are the keys that may stand in a row.
 pub(crate) fn rows(path: &Path, allowed: &'static [&'static str]) -> Result<Vec<Row>, ManifestError> {
+    let objects = json_rows(path)?.into_iter();
+    Ok(objects.map(|(origin, map)| Row::new(origin, map, allowed)).collect())
+}
+
+/// Reads the JSON objects of a file, one on each line, with where they stand. Blank lines are skipped.
+///
+/// # Errors
+/// If the file can't be read or holds no object; the first line that is none.
+pub fn json_rows(path: &Path) -> Result<Vec<JsonRow>, ManifestError> {
     let unreadable = |source| ManifestError::Read { path: path.to_owned(), source };
     let file: Arc<Path> = path.into();
     let mut rows = Vec::new();
@@ -36,7 +48,7 @@ pub(crate) fn rows(path: &Path, allowed: &'static [&'static str]) -> Result<Vec<
             continue;
         }
         match serde_json::from_str(&line) {
-            Ok(map) => rows.push(Row::new(origin, map, allowed)),
+            Ok(map) => rows.push((origin, map)),
             Err(source) => return Err(ManifestError::Json { origin, source }),
         }
     }
