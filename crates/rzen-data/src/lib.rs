@@ -66,9 +66,10 @@ pub use import::{ImportBadRow, ImportError, ImportKind, ImportOptions, ImportRep
 pub use keys::{RowKeys, row_keys};
 pub use loader::Loader;
 pub use manifest_error::ManifestError;
-pub use negatives::{NegativeChoice, NegativesLost, Sampling};
+pub use negatives::{NegativeChoice, NegativesLost, Sampling, forms_of_query};
 pub use options::{IncompleteVideo, LoadOptions, VideoDecoder};
 pub use plan::{DatasetSpec, PlanError, PlannedBatch, PlannedRow, epoch_plan};
+pub use row::{JsonRow, json_rows};
 pub use sample_frames::sample_frames;
 pub use teacher::TeacherFilter;
 pub use train_line::train_line;

@@ -2,6 +2,7 @@
 
 use std::ops::AddAssign;
 
+use rzen_core::Part;
 use serde::Serialize;
 
 use crate::TeacherFilter;
@@ -64,6 +65,13 @@ impl AddAssign for NegativesLost {
         self.max_score += other.max_score;
         self.min_score += other.min_score;
     }
+}
+
+/// What is the query again and therefore no good negative of it: all that it shows, and its pictures, clips and pages without
+/// the words.
+pub fn forms_of_query(query: &[Part]) -> impl Iterator<Item = Vec<Part>> {
+    let media: Vec<Part> = query.iter().filter(|part| !matches!(part, Part::Text(_))).cloned().collect();
+    std::iter::once(query.to_vec()).chain(Some(media).filter(|media| !media.is_empty()))
 }
 
 impl NegativeChoice {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf, absolute};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -53,6 +53,22 @@ pub fn whole_file(path: &Path, write: impl FnOnce(&mut fs::File) -> Result<()>) 
 /// Whether a name is one that [`whole_folder`] or [`whole_file`] may leave where the program is killed.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(".part")
+}
+
+/// The whole path that `path` leads to, whether or not something is there: links are followed, `..` is resolved.
+///
+/// # Errors
+/// If there is no working directory, or the path is empty.
+pub fn resolved(path: &Path) -> std::io::Result<PathBuf> {
+    let mut whole = PathBuf::new();
+    for part in absolute(path)?.components() {
+        match part {
+            Component::ParentDir => drop(whole.pop()),
+            part => whole.push(part),
+        }
+        whole = whole.canonicalize().unwrap_or(whole);
+    }
+    Ok(whole)
 }
 
 /// The SHA-256 of a file.
@@ -132,6 +148,27 @@ mod tests {
         assert_eq!(parent_of(Path::new("report")), Path::new("."));
         assert_eq!(parent_of(Path::new("runs/report")), Path::new("runs"));
         assert_eq!(parent_of(Path::new("/report")), Path::new("/"));
+    }
+
+    #[test]
+    fn paths_are_resolved_before_they_are_there() {
+        let place = tempfile::tempdir().unwrap();
+        let real = place.path().canonicalize().unwrap();
+        fs::create_dir(real.join("there")).unwrap();
+        for (path, expected) in [
+            ("there", "there"),
+            ("there/./a", "there/a"),
+            ("gone/../there/a", "there/a"),
+            ("gone/a/../../gone/b", "gone/b"),
+        ] {
+            assert_eq!(resolved(&place.path().join(path)).unwrap(), real.join(expected), "{path}");
+        }
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink(real.join("there"), real.join("link")).unwrap();
+            assert_eq!(resolved(&real.join("link/a")).unwrap(), real.join("there/a"));
+        }
+        assert_eq!(resolved(Path::new("gone")).unwrap(), resolved(Path::new("./x/../gone")).unwrap());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use rzen_core::Part;
 
 use super::{ImportOptions, ImportReport};
+use crate::forms_of_query;
 use crate::train_line::Line;
 
 /// A training row as a kind reads it.
@@ -45,7 +46,7 @@ impl Draft {
         });
         if options.drop_query {
             self.drop_negatives(report, "negatives left out that equal the query", |draft, negative| {
-                is_query(&draft.query, negative)
+                forms_of_query(&draft.query).any(|form| form == *negative)
             });
         }
         self.check_scores()?;
@@ -95,12 +96,6 @@ impl Draft {
 
 fn contents_of(items: &[Vec<Part>]) -> Vec<&[Part]> {
     items.iter().map(Vec::as_slice).collect()
-}
-
-/// Whether a negative is the query, or what the query shows.
-fn is_query(query: &[Part], negative: &[Part]) -> bool {
-    let shown = || query.iter().filter(|part| !matches!(part, Part::Text(_)));
-    query == negative || (shown().next().is_some() && shown().eq(negative))
 }
 
 /// A part of words, where there are any.

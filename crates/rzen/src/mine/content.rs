@@ -8,6 +8,7 @@ use rzen_core::{Item, Part, VideoSource};
 use sha2::{Digest, Sha256};
 
 use crate::files::sha256;
+use crate::progress::Progress;
 
 /// A SHA-256.
 pub type Key = [u8; 32];
@@ -26,16 +27,31 @@ pub struct Contents {
     files: HashMap<PathBuf, Result<Key, String>>,
 }
 
+/// Files that are read between two lines of progress.
+const PIECE: usize = 256;
+
 impl Contents {
     /// Reads the files of `items`, several at a time.
     pub fn read<'a>(items: impl Iterator<Item = &'a Item>) -> Self {
-        let files: HashSet<PathBuf> =
+        let found: HashSet<PathBuf> =
             items.flat_map(|item| &item.content).flat_map(|part| part.files(Path::new(""))).collect();
-        let hashed = files.into_par_iter().map(|file| {
-            let hash = sha256(&file).map_err(|error| error.to_string());
-            (file, hash)
-        });
-        Contents { files: hashed.collect() }
+        let found: Vec<PathBuf> = found.into_iter().collect();
+        let mut files = HashMap::with_capacity(found.len());
+        if found.is_empty() {
+            return Contents { files };
+        }
+        let progress = Progress::tasks("read media", found.len().div_ceil(PIECE));
+        progress.message("files");
+        for piece in found.chunks(PIECE) {
+            files.par_extend(piece.par_iter().map(|file| {
+                let hash = sha256(file).map_err(|error| error.to_string());
+                (file.clone(), hash)
+            }));
+            progress.part(files.len(), found.len());
+            progress.advance();
+        }
+        progress.finish();
+        Contents { files }
     }
 
     /// Equal for items that every model gives the same vector: same instruction, texts and bytes of files.

@@ -19,7 +19,7 @@ mod vectors;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rzen_core::Item;
 use rzen_data::{BadRow, NegativeChoice, NegativesLost};
 use rzen_eval::{Rows, search};
@@ -95,7 +95,7 @@ pub struct Mined<'a> {
 /// The same for any number of threads and size of batches, up to the rounding of the vectors.
 ///
 /// # Errors
-/// If more rows can't be read than allowed, a model can't be used, or vectors can't be kept.
+/// If more rows can't be read than allowed, a model can't be used, the teacher is the model, or vectors can't be kept.
 pub fn mine<'a>(
     source: &'a Source,
     model: &Model,
@@ -103,19 +103,22 @@ pub fn mine<'a>(
     vectors: &Path,
     options: &MineOptions,
 ) -> Result<Mined<'a>> {
+    ensure!(
+        teacher.is_none_or(|teacher| teacher.key != model.key),
+        "--teacher-model holds the model that --model names, with the same settings; leave it out"
+    );
     let contents = Contents::read(source.items());
-    // What isn't there is found before hours of embedding.
+    // What isn't there, or in use, is found before hours of embedding.
     let (_, missing) = source::units(source, &contents, &HashMap::new(), options.keep);
     check_limit(&missing, options.bad_row_limit)?;
+    let mut store = VectorStore::open(vectors, &model.key)?;
+    let mut teacher_store = teacher.map(|teacher| VectorStore::open(vectors, &teacher.key)).transpose()?;
     let items: Vec<(Key, &Item)> =
         source.items().filter_map(|item| Some((contents.vector_key(item).ok()?, item))).collect();
-    let mut store = VectorStore::open(vectors, &model.key)?;
     let different: HashSet<Key> = items.iter().map(|(key, _)| *key).collect();
     let found = different.iter().filter(|key| store.contains(key)).count();
     let mut refused = embed_missing(&mut store, model, &items, "embed")?;
-    let mut teacher_store = None;
-    if let Some(teacher) = teacher {
-        let store = teacher_store.insert(VectorStore::open(vectors, &teacher.key)?);
+    if let (Some(teacher), Some(store)) = (teacher, &mut teacher_store) {
         refused.extend(embed_missing(store, teacher, &items, "embed with the teacher")?);
     }
     let (units, bad_rows) = source::units(source, &contents, &refused, options.keep);
@@ -134,7 +137,7 @@ pub fn mine<'a>(
 }
 
 fn check_limit(bad: &[BadRow], limit: usize) -> Result<()> {
-    anyhow::ensure!(
+    ensure!(
         bad.len() <= limit,
         "{} rows can't be read, more than the {limit} allowed: {}; mend their files, take the rows out of the \
          manifest, or raise --bad-row-limit to leave them out",

@@ -4,16 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rzen_core::{Item, Sample, TeacherScores};
 use rzen_data::{BadRow, Loader, NegativesLost, train_line};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::evaluation::copy_tasks;
 use super::tell::{UnitSummary, median_rank};
 use super::{Mined, MinedRow, Source, Unit, page};
-use crate::files::whole_folder;
+use crate::files::{resolved, whole_folder};
 use crate::verbs::output::check_folder;
 
 /// How a mining came about: the settings as `mine.json` keeps them.
@@ -24,6 +23,8 @@ pub struct Record {
     pub settings: Value,
     /// Whether rows get the scores of their answers and negatives.
     pub scores: bool,
+    /// Whether what an earlier mining wrote may be replaced.
+    pub overwrite: bool,
 }
 
 const RECORD: &str = "mine.json";
@@ -33,14 +34,11 @@ const RECORD: &str = "mine.json";
 /// # Errors
 /// If the folder can't be written, holds the corpus or anything that no mining wrote, or is there and `overwrite` isn't set.
 pub fn check_output(output: &Path, corpus: &Path, overwrite: bool) -> Result<()> {
-    let real = |path: &Path| path.canonicalize().ok();
-    if let (Some(output), Some(corpus)) = (real(output), real(corpus)) {
-        ensure!(
-            !corpus.starts_with(&output),
-            "--output {} holds the corpus that is read; name another folder",
-            output.display()
-        );
-    }
+    ensure!(
+        !resolved(corpus)?.starts_with(resolved(output)?),
+        "--output {} holds the corpus that is read; name another folder",
+        output.display()
+    );
     check_folder(output, overwrite)?;
     if !output.exists() {
         return Ok(());
@@ -84,12 +82,14 @@ fn files_below(folder: &Path, relative: &Path) -> Result<Vec<PathBuf>> {
 /// licences of the corpus, `report.html` and `mine.json`.
 ///
 /// # Errors
-/// If something can't be written; nothing stands under the final name then, or what stood there before.
+/// As of [`check_output`], which is asked again before anything is replaced, and if something can't be written; nothing stands
+/// under the final name then, or what stood there before.
 pub fn write(output: &Path, source: &Source, mined: &Mined, record: &Record, loader: &Loader) -> Result<()> {
     ensure!(!mined.units.is_empty(), "no row can be read, so there is nothing to mine for");
-    whole_folder(output, |part| {
+    let mut refused = None;
+    let written = whole_folder(output, |part| {
         // Before the datasets: no name of a query file may replace a manifest.
-        let mut files = copy_tasks(&record.corpus, part)?;
+        let mut files = source.tasks.write(part)?;
         for (place, dataset) in source.datasets.iter().enumerate() {
             let units = mined.units.iter().filter(|(unit, _)| unit.dataset == place);
             let mut rows: Vec<(&Unit, usize, &MinedRow)> = units
@@ -117,11 +117,17 @@ pub fn write(output: &Path, source: &Source, mined: &Mined, record: &Record, loa
         files.extend(["report.html", RECORD].map(PathBuf::from));
         files.sort();
         fs::write(part.join(RECORD), format!("{:#}\n", account(mined, record, &files)))?;
+        // Hours have passed since it was asked.
+        if let Err(error) = check_output(output, &record.corpus, record.overwrite) {
+            refused = Some(error);
+            bail!("refused");
+        }
         if output.exists() {
             fs::remove_dir_all(output)?;
         }
         Ok(())
-    })
+    });
+    refused.map_or(written, Err)
 }
 
 /// The row with its negatives.

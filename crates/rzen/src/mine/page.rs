@@ -6,7 +6,7 @@ use anyhow::Result;
 use rzen_data::Loader;
 
 use super::output::Record;
-use super::tell::{COLUMNS, cells, examples, rank_in_words};
+use super::tell::{LATE, cells, columns, examples, rank_in_words};
 use super::{Mined, RANKS};
 use crate::report::{MinedCandidate, MinedExample, MinedPage, write_mined};
 use crate::summary::shown;
@@ -20,12 +20,12 @@ pub(super) fn write(path: &Path, mined: &Mined, record: &Record, loader: &Loader
     let page = MinedPage {
         title: format!("rzen: negatives for {}", record.corpus.display()),
         summary: settings.map(|(name, value)| (name.clone(), value.to_string())).collect(),
-        columns: COLUMNS.map(str::to_owned).to_vec(),
+        columns: columns(),
         table: mined.units.iter().map(|(unit, rows)| cells(unit, rows, mined)).collect(),
         examples: examples.collect(),
         notes: vec![format!(
             "`rank` to `min` count candidates that each rule left out, of those in the window and before it; an answer after the \
-             30th rank (ranks are looked at down to {RANKS} or the end of the window) may stand in a row that is labelled wrongly: \
+             {LATE}th rank (ranks are looked at down to {RANKS} or the end of the window) may stand in a row that is labelled wrongly: \
              see `positive_rank` in mined.jsonl."
         )],
     };

@@ -5,9 +5,11 @@ use std::path::{Component, Path, PathBuf, absolute};
 
 use anyhow::{Context, Result, ensure};
 use rzen_core::{Item, Origin, Sample};
-use rzen_data::{BadRow, Candidate, candidates, train_manifest, train_rows};
+use rzen_data::{BadRow, Candidate, candidates, forms_of_query, train_manifest, train_rows};
 
 use super::content::{Contents, Key, Unreadable};
+use super::evaluation::Tasks;
+use crate::files::is_temporary;
 
 /// The rows of a dataset's folder.
 pub struct Dataset {
@@ -23,16 +25,23 @@ pub struct Source {
     pub datasets: Vec<Dataset>,
     /// Further candidates.
     pub pool: Vec<Candidate>,
+    /// The tasks of the corpus.
+    pub tasks: Tasks,
 }
 
 impl Source {
-    /// Reads the manifests of `datasets`, default all there are, and the pools.
+    /// Reads the manifests of `datasets`, default all there are, the pools, and the tasks of the corpus.
     ///
     /// # Errors
     /// Names the dataset, file or row that is wrong.
     pub fn read(corpus: &Path, datasets: Option<&[String]>, pools: &[PathBuf]) -> Result<Self> {
         // Rows are written to another folder, from where relative paths lead elsewhere.
         let corpus = absolute(corpus)?;
+        ensure!(
+            corpus.to_str().is_some(),
+            "--corpus {}: rows name media by whole paths, and this one is not UTF-8; rename the folder",
+            corpus.display()
+        );
         let names = match datasets {
             Some(names) => names.to_vec(),
             None => datasets_of(&corpus)?,
@@ -52,7 +61,7 @@ impl Source {
         for file in pools {
             pool.extend(candidates(file, &corpus)?);
         }
-        Ok(Source { datasets: read, pool })
+        Ok(Source { datasets: read, pool, tasks: Tasks::read(&corpus)? })
     }
 
     /// Every item, whose query, answer or negative it may be; an item may come several times.
@@ -73,8 +82,10 @@ fn datasets_of(corpus: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(corpus).with_context(advice)? {
         let entry = entry.with_context(advice)?;
-        if train_manifest(&entry.path())?.is_file() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // What an import that was killed had begun.
+        if !is_temporary(&name) && train_manifest(&entry.path())?.is_file() {
+            names.push(name);
         }
     }
     names.sort();
@@ -105,7 +116,7 @@ pub struct UnitRow<'a> {
     /// Of its present hard negatives' vectors.
     pub negatives: Vec<Key>,
     /// Candidates that are never its negatives, by place, sorted: its answers, those of rows that ask the same, what shows the
-    /// same as its query, and the hard negatives that it has.
+    /// same as its query or as the query's media alone, and the hard negatives that it has.
     never: Vec<usize>,
     label: Option<usize>,
 }
@@ -196,9 +207,9 @@ struct ReadRow<'a> {
     query: Key,
     positives: Vec<Key>,
     negatives: Vec<Key>,
-    /// What the query asks, with its instruction, and what it shows.
+    /// What the query asks, with its instruction, and what it shows, with words and without.
     asked: Key,
-    shown: Key,
+    shown: Vec<Key>,
     /// What the answers and the hard negatives show.
     answers: Vec<Key>,
     wrong: Vec<Key>,
@@ -220,7 +231,9 @@ impl<'a> ReadRow<'a> {
             positives,
             negatives,
             asked: same(contents, &sample.query, true),
-            shown: shown(&sample.query),
+            shown: forms_of_query(&sample.query.content)
+                .map(|content| shown(&Item { content, instruction: None }))
+                .collect(),
             answers: sample.positives().map(shown).collect(),
             wrong: sample.hard_negatives.iter().map(shown).collect(),
         })
@@ -285,7 +298,7 @@ fn unit<'a>(
     pool.iter().for_each(|(item, key, shows)| add(item, *key, *shows));
     let rows = rows.into_iter().map(|row| {
         let mut never: HashSet<&Key> = rules.answers[&row.asked].iter().collect();
-        never.insert(&row.shown);
+        never.extend(&row.shown);
         if keep {
             never.extend(&row.wrong);
         }

@@ -40,13 +40,8 @@ impl VectorStore {
         let mut options = OpenOptions::new();
         let mut file =
             options.read(true).write(true).create(true).truncate(false).open(&path).with_context(advice)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                bail!("another rzen has {} open; wait for it, or name other --vectors", path.display())
-            }
-            // A disk that can't lock is no reason not to work.
-            Err(TryLockError::Error(_)) => {}
+        if let Some(warning) = warning_of_lock(file.try_lock(), &path)? {
+            eprintln!("{warning}");
         }
         let (dim, places, end) =
             read(&file, model).with_context(|| format!("the vectors {}", path.display()))?;
@@ -110,7 +105,7 @@ impl VectorStore {
     /// The vectors of `keys`, one after another.
     ///
     /// # Errors
-    /// If the file can't be read.
+    /// If the file can't be read, or no longer holds what was written there.
     ///
     /// # Panics
     /// If one is not held.
@@ -118,18 +113,44 @@ impl VectorStore {
         let dim = self.dim.unwrap_or(0);
         let end = self.file.stream_position()?;
         let mut rows = Vec::with_capacity(keys.len() * dim);
-        let mut bytes = vec![0; dim * 4];
-        let mut read = |rows: &mut Vec<f32>| -> std::io::Result<()> {
+        let mut bytes = vec![0; record(dim)];
+        let mut read = |rows: &mut Vec<f32>| -> Result<()> {
             for key in keys {
                 let place = self.places.get(key).expect("only vectors that are held are asked for");
-                self.file.seek(SeekFrom::Start(place + 32))?;
+                self.file.seek(SeekFrom::Start(*place))?;
                 self.file.read_exact(&mut bytes)?;
-                rows.extend(numbers(&bytes));
+                let body = whole_record(&bytes).filter(|body| body.starts_with(key));
+                let body = body.with_context(|| format!("what was written at byte {place} is not there"))?;
+                rows.extend(numbers(&body[32..]));
             }
-            self.file.seek(SeekFrom::Start(end)).map(drop)
+            Ok(self.file.seek(SeekFrom::Start(end)).map(drop)?)
         };
-        read(&mut rows).with_context(|| format!("can't read the vectors {}", self.path.display()))?;
+        read(&mut rows).with_context(|| {
+            format!(
+                "can't read the vectors {}; if another program wrote to the file, or the disk lost some of it, remove it: \
+                 its items are embedded again",
+                self.path.display()
+            )
+        })?;
         Ok(rows)
+    }
+}
+
+/// What to say about a file that could not be locked.
+///
+/// # Errors
+/// If another program has it locked.
+fn warning_of_lock(lock: Result<(), TryLockError>, path: &Path) -> Result<Option<String>> {
+    match lock {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another rzen has {} open; wait for it, or name other --vectors", path.display())
+        }
+        // A disk that can't lock is no reason not to work.
+        Err(TryLockError::Error(error)) => Ok(Some(format!(
+            "can't lock {}: {error}; see that no other rzen uses it meanwhile, or name --vectors on a disk that can lock",
+            path.display()
+        ))),
     }
 }
 
@@ -166,15 +187,18 @@ fn read(file: &File, model: &Key) -> Result<(Option<usize>, HashMap<Key, u64>, u
     let mut bytes = vec![0; record(dim)];
     let mut end = HEADER as u64;
     while fill(&mut reader, &mut bytes)? == bytes.len() {
-        let (body, sum) = bytes.split_at(bytes.len() - 4);
-        if crc32c::crc32c(body).to_le_bytes() != *sum {
-            break;
-        }
+        let Some(body) = whole_record(&bytes) else { break };
         places.insert(body[..32].try_into().expect("a key has 32 bytes"), end);
         end += bytes.len() as u64;
     }
     // Without a vector the header is written again, with the size of the next one.
     Ok(if places.is_empty() { (None, places, 0) } else { (Some(dim), places, end) })
+}
+
+/// Key and numbers of a record whose checksum holds.
+fn whole_record(bytes: &[u8]) -> Option<&[u8]> {
+    let (body, sum) = bytes.split_at(bytes.len() - 4);
+    (crc32c::crc32c(body).to_le_bytes() == *sum).then_some(body)
 }
 
 const FOREIGN: &str = "this is no file of this model's vectors; remove it";
@@ -233,6 +257,39 @@ mod tests {
         spoilt[HEADER + 40] ^= 1;
         fs::write(&path, &spoilt).unwrap();
         assert_eq!(open().len(), 0);
+    }
+
+    #[test]
+    fn what_changed_under_an_open_store_is_not_taken_for_a_vector() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = VectorStore::open(folder.path(), &MODEL).unwrap();
+        store.add(&vectors(3)).unwrap();
+        let whole = fs::read(store.path()).unwrap();
+        let second = HEADER + record(3);
+        // A lost byte, another vector in its place, and a file that was cut.
+        let mut spoilt = whole.clone();
+        spoilt[second + 40] ^= 1;
+        let mut moved = whole.clone();
+        moved.copy_within(HEADER..second, second);
+        for bytes in [&spoilt[..], &moved, &whole[..second + 9]] {
+            fs::write(store.path(), bytes).unwrap();
+            assert_eq!(store.rows(&[[0; 32]]).unwrap(), [0.0, 0.5, -1.0]);
+            let error = format!("{:#}", store.rows(&[[0; 32], [1; 32]]).unwrap_err());
+            assert!(error.contains(".vectors") && error.contains("remove it"), "{error}");
+        }
+        fs::write(store.path(), whole).unwrap();
+        assert_eq!(store.rows(&[[1; 32]]).unwrap(), [1.0, 0.5, -1.0]);
+    }
+
+    #[test]
+    fn a_disk_that_can_not_lock_is_told() {
+        let path = Path::new("v/07.vectors");
+        let failed = TryLockError::Error(std::io::Error::other("no locks"));
+        let warning = warning_of_lock(Err(failed), path).unwrap().unwrap();
+        assert!(warning.contains("07.vectors") && warning.contains("no locks"), "{warning}");
+        assert!(warning.contains("--vectors"), "{warning}");
+        assert_eq!(warning_of_lock(Ok(()), path).unwrap(), None);
+        assert!(warning_of_lock(Err(TryLockError::WouldBlock), path).is_err());
     }
 
     #[test]

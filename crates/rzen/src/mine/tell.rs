@@ -37,7 +37,7 @@ impl UnitSummary {
             ranks[bin].1 += 1;
         }
         let none = |(at, row): &(usize, &MinedRow)| {
-            row.taken.is_empty() && !(mined.keep && !unit.rows[*at].sample.hard_negatives.is_empty())
+            row.taken.is_empty() && (!mined.keep || unit.rows[*at].sample.hard_negatives.is_empty())
         };
         UnitSummary {
             taken: rows.iter().map(|row| row.taken.len()).sum(),
@@ -58,28 +58,33 @@ pub(super) fn median_rank(rows: &[MinedRow]) -> Option<usize> {
 
 /// A line for each unit: what was taken, what each rule left out, and where the answers rank.
 pub fn table(mined: &Mined) -> String {
-    let mut rows = vec![COLUMNS.map(str::to_owned).to_vec()];
+    let mut rows = vec![columns()];
     rows.extend(mined.units.iter().map(|(unit, rows)| cells(unit, rows, mined)));
     aligned(&rows)
 }
 
-pub(super) const COLUMNS: [&str; 13] = [
-    "name",
-    "rows",
-    "candidates",
-    "taken",
-    "rows short",
-    "without",
-    "lost: rank",
-    "margin",
-    "percent",
-    "max",
-    "min",
-    "answer 1st",
-    "after 30th",
-];
+/// The head of the table.
+pub(super) fn columns() -> Vec<String> {
+    let late = format!("after {LATE}th");
+    let names = [
+        "name",
+        "rows",
+        "candidates",
+        "taken",
+        "rows short",
+        "without",
+        "lost: rank",
+        "margin",
+        "percent",
+        "max",
+        "min",
+        "answer 1st",
+        &late,
+    ];
+    names.map(str::to_owned).to_vec()
+}
 
-/// The cells of [`COLUMNS`].
+/// The cells of [`columns`].
 pub(super) fn cells(unit: &Unit, rows: &[MinedRow], mined: &Mined) -> Vec<String> {
     let UnitSummary { taken, short, without, lost, ranks } = UnitSummary::of(unit, rows, mined);
     let late = rows.iter().filter(|row| row.positive_rank.is_none_or(|rank| rank > LATE)).count();

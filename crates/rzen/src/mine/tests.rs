@@ -55,8 +55,10 @@ struct Place {
     chunk: usize,
     key: Key,
     teacher: bool,
+    teacher_key: Key,
     pools: Vec<PathBuf>,
     scores: bool,
+    overwrite: bool,
 }
 
 impl Place {
@@ -72,13 +74,19 @@ impl Place {
             chunk: 3,
             key: [1; 32],
             teacher: false,
+            teacher_key: [2; 32],
             pools: Vec::new(),
             scores: false,
+            overwrite: true,
         }
     }
 
     fn corpus(&self) -> PathBuf {
         self.folder.path().join("corpus")
+    }
+
+    fn vectors(&self) -> PathBuf {
+        self.folder.path().join("vectors")
     }
 
     /// Mines, writes and reads what was written.
@@ -89,13 +97,13 @@ impl Place {
         };
         let (plain, turned) = (|| open(0.0), || open(1.0));
         let model = Model { key: self.key, open: &plain, chunk: self.chunk };
-        let teacher = Model { key: [2; 32], open: &turned, chunk: self.chunk };
-        let vectors = self.folder.path().join("vectors");
+        let teacher = Model { key: self.teacher_key, open: &turned, chunk: self.chunk };
+        let vectors = self.vectors();
         let mined = mine(&source, &model, self.teacher.then_some(&teacher), &vectors, options)?;
         let settings = json!({ "choice": options.choice });
-        let record = Record { corpus: self.corpus(), settings, scores: self.scores };
+        let (scores, overwrite) = (self.scores, self.overwrite);
+        let record = Record { corpus: self.corpus(), settings, scores, overwrite };
         let output = self.folder.path().join("mined");
-        check_output(&output, &self.corpus(), true)?;
         write(&output, &source, &mined, &record, &Loader::default())?;
         Ok(train_rows(&output.join("d/train.jsonl"), &output)?)
     }
@@ -251,6 +259,54 @@ fn the_same_bytes_under_another_name_are_the_same_answer() {
 }
 
 #[test]
+fn the_pictures_of_a_query_are_none_of_its_negatives() {
+    let place = Place::new(&[]);
+    for (name, angle) in [("q.png", "0"), ("copy.png", "0"), ("a.png", "10"), ("b.png", "40")] {
+        std::fs::write(place.corpus().join(name), angle).unwrap();
+    }
+    let image = |file: &str| json!([{ "image": file }]);
+    let asks = |file: &str| json!([{ "image": file }, { "text": "in red" }]);
+    let row = |query: Value, file: &str| json!({ "dataset": "d", "task": "t", "query": query, "positive": image(file) });
+    let both = json!([{ "image": "q.png" }, { "image": "a.png" }]);
+    let rows = [row(asks("q.png"), "a.png"), row(asks("b.png"), "copy.png"), row(both, "b.png")];
+    let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    std::fs::write(place.corpus().join("d/train.jsonl"), lines).unwrap();
+    // Of the two pictures of the third query, each alone is another thing.
+    assert_eq!(place.negatives(&options(3)), [vec!["b.png"], vec!["a.png"], vec!["copy.png", "a.png"]]);
+}
+
+#[test]
+fn a_teacher_is_another_model_and_free() {
+    let mut place = Place { teacher: true, teacher_key: [1; 32], ..Place::new(&rows()) };
+    let error = place.mine(&options(2)).unwrap_err().to_string();
+    assert!(error.contains("--teacher-model"), "{error}");
+    place.teacher_key = [2; 32];
+    let busy = VectorStore::open(&place.vectors(), &place.teacher_key).unwrap();
+    let error = place.mine(&options(2)).unwrap_err().to_string();
+    assert!(error.contains("another rzen") && place.embedded() == 0, "{error}");
+    drop(busy);
+    place.mine(&options(2)).unwrap();
+}
+
+#[test]
+fn what_is_wrong_with_tasks_is_found_before_anything_is_embedded() {
+    let place = Place::new(&rows());
+    std::fs::write(place.corpus().join("tasks.jsonl"), "\nno task\n").unwrap();
+    let error = format!("{:#}", place.mine(&options(2)).unwrap_err());
+    assert!(error.contains("tasks.jsonl:2") && !error.contains("room on the disk"), "{error}");
+    assert_eq!(place.embedded(), 0);
+}
+
+#[test]
+fn what_an_import_left_unfinished_is_no_dataset() {
+    let place = Place::new(&rows());
+    std::fs::create_dir(place.corpus().join(".e.part")).unwrap();
+    std::fs::write(place.corpus().join(".e.part/train.jsonl"), "half a r").unwrap();
+    assert_eq!(place.negatives(&options(2))[0], ["n 10", "n 40"]);
+    assert!(!place.folder.path().join("mined/.e.part").exists());
+}
+
+#[test]
 fn vectors_are_embedded_once_for_a_model() {
     let place = Place::new(&rows());
     let negatives = place.negatives(&options(2));
@@ -353,6 +409,20 @@ fn what_can_not_be_embedded_costs_its_row() {
     let unit = &record["datasets"][0];
     assert_eq!((&unit["rows"], &unit["candidates"], &unit["taken"]), (&json!(6), &json!(7), &json!(18)));
     assert_eq!(unit["positive_ranks"]["2-3"], 1, "{unit}");
+}
+
+#[test]
+fn what_came_into_the_output_meanwhile_stays() {
+    let place = Place { overwrite: false, ..Place::new(&rows()) };
+    let output = place.folder.path().join("mined");
+    std::fs::create_dir(&output).unwrap();
+    std::fs::write(output.join("notes.txt"), "mine").unwrap();
+    let error = format!("{:#}", place.mine(&options(2)).unwrap_err());
+    assert!(error.contains("--overwrite") && !error.contains("room on the disk"), "{error}");
+    let place = Place { overwrite: true, ..place };
+    let error = place.mine(&options(2)).unwrap_err().to_string();
+    assert!(error.contains("no such folder"), "{error}");
+    assert_eq!(std::fs::read_to_string(output.join("notes.txt")).unwrap(), "mine");
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rzen_core::Embed;
 use rzen_data::{NegativeChoice, Sampling, TeacherFilter};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::files::hex;
+use crate::files::{hex, resolved};
 use crate::load_limits::LoadLimits;
 use crate::mine::{MineOptions, Model, Record, Source, check_output, example, examples, mine, table, write};
 use crate::models;
@@ -16,10 +16,10 @@ use crate::verbs::model_options::{ModelOptions, Range};
 /// Mine hard negatives with a model
 ///
 /// Ranks the answers of all rows of a `name`, their hard negatives and the candidates of --pool for each query, and takes the
-/// hardest that are no answers: never an answer of the query or of another row that asks the same, of a row of its label, or
-/// what shows the same as one of these or as the query. Writes a corpus of the same rows to train on, tasks included, with
-/// mine.json, report.html, and in each dataset mined.jsonl (what became of each row). Vectors are kept and used again by the
-/// next run with this model.
+/// hardest that are no answers: never an answer of the query or of another row that asks the same, of a row of its label,
+/// what shows the same as one of these or as the query, or the query's own picture or clip. Writes a corpus of the same rows
+/// to train on, tasks included, with mine.json, report.html, and in each dataset mined.jsonl (what became of each row).
+/// Vectors are kept and used again by the next run with this model.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Example:\n  rzen data mine --model runs/world/stage_1/model --corpus runs/world/world --dataset pictures \
@@ -61,9 +61,9 @@ pub struct Args {
     /// Which of those that are left: top, those ranked first, or random
     #[arg(long, default_value = "top", value_name = "HOW")]
     sample: Sample,
-    /// Decides the draws of --sample random
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
+    /// Decides the draws of --sample random; default 0
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Drop the hard negatives that rows have; by default they stay, before the new ones
     #[arg(long)]
     replace: bool,
@@ -98,9 +98,12 @@ impl Args {
             below_positive: TeacherFilter { margin: self.margin, percent: self.percent },
             max_score: self.max_score,
             min_score: self.min_score,
-            sampling: match self.sample {
-                Sample::Top => Sampling::Top,
-                Sample::Random => Sampling::Random { seed: self.seed },
+            sampling: match (self.sample, self.seed) {
+                (Sample::Top, None) => Sampling::Top,
+                (Sample::Top, Some(_)) => {
+                    bail!("--seed decides the draws of --sample random; give that too, or leave --seed out")
+                }
+                (Sample::Random, seed) => Sampling::Random { seed: seed.unwrap_or(0) },
             },
         };
         // What recipes call `teacher.margin` is an option here.
@@ -128,7 +131,7 @@ pub fn run(args: &Args) -> Result<()> {
     let vectors = args.vectors()?;
     check_output(&args.output, &args.corpus, args.overwrite)?;
     ensure!(
-        !vectors.starts_with(&args.output),
+        !resolved(&vectors)?.starts_with(resolved(&args.output)?),
         "--vectors {} lies in the output; name a folder beside it",
         vectors.display()
     );
@@ -138,21 +141,28 @@ pub fn run(args: &Args) -> Result<()> {
     let model = model(&args.model, &open)?;
     let open_teacher = || opened(teacher.as_ref().expect("it is opened where there is one"));
     let teacher_model = teacher.as_ref().map(|options| self::model(options, &open_teacher)).transpose()?;
-    let mined = mine(&source, &model, teacher_model.as_ref(), &vectors, &options)?;
+    let limits = LoadLimits::parse(&args.model.load)?;
     let settings = json!({
         "model": args.model.model,
         "adapter": args.model.adapter,
         "key": hex(&model.key),
+        "processor": processor_settings(&args.model)?,
         "teacher": args.teacher_model,
         "teacher_key": teacher_model.as_ref().map(|model| hex(&model.key)),
+        "teacher_processor": teacher.as_ref().map(processor_settings).transpose()?,
+        "load": limits,
+        "dtype": args.model.dtype,
+        "device": args.model.device,
+        "datasets": source.datasets.iter().map(|dataset| &dataset.name).collect::<Vec<_>>(),
         "pools": args.pool,
         "choice": options.choice,
         "replace": args.replace,
         "scores": args.scores,
     });
-    let record = Record { corpus: args.corpus.clone(), settings, scores: args.scores };
-    let limits = LoadLimits::parse(&args.model.load)?.options();
-    let loader = models::loader(&args.model.processor_config()?, PathBuf::new(), limits);
+    let loader = models::loader(&args.model.processor_config()?, PathBuf::new(), limits.options());
+    let mined = mine(&source, &model, teacher_model.as_ref(), &vectors, &options)?;
+    let record =
+        Record { corpus: args.corpus.clone(), settings, scores: args.scores, overwrite: args.overwrite };
     write(&args.output, &source, &mined, &record, &loader)?;
     for row in &mined.bad_rows {
         eprintln!("left out: {}: {}", row.origin, row.message);
@@ -173,6 +183,10 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Rows that are shown.
 const EXAMPLES: usize = 3;
+
+fn processor_settings(options: &ModelOptions) -> Result<Value> {
+    Ok(serde_json::to_value(options.processor_config()?)?)
+}
 
 fn model<'a>(options: &ModelOptions, open: &'a dyn Fn() -> Result<Box<dyn Embed>>) -> Result<Model<'a>> {
     ensure!(options.batch_size > 0, "--batch-size is 0, expected 1 or more");

@@ -56,6 +56,11 @@ fn a_mined_corpus_trains_and_is_measured_as_the_one_it_came_from() {
     let record: Value = serde_json::from_slice(&fs::read(folder.join("mined/mine.json")).unwrap()).unwrap();
     let vectors = || fs::metadata(folder.join("mined.vectors").join(stored(folder))).unwrap().len();
     let before = vectors();
+    let settings = &record["settings"];
+    assert_eq!(settings["datasets"], serde_json::json!(["pictures", "clips"]));
+    assert_eq!((&settings["dtype"], &settings["device"]), (&"f32".into(), &"cpu".into()));
+    assert!(settings["processor"]["image_tokens"].is_array(), "{settings}");
+    assert!(settings["load"]["max_pixels"].is_u64() && settings["teacher_processor"].is_null(), "{settings}");
 
     // A changed filter embeds nothing; changed settings of pictures embed all of them again.
     assert!(refuse(folder, &mine(&["--scores"])).contains("--overwrite"));
@@ -81,6 +86,9 @@ fn a_mined_corpus_trains_and_is_measured_as_the_one_it_came_from() {
     }
     let page = fs::read_to_string(folder.join("mined/report.html")).unwrap();
     assert!(page.contains("<img src=\"data:image/jpeg") && page.contains("answer at rank"), "no pictures");
+
+    let teacher = ["--overwrite", "--teacher-model", "runs/tiny/one/model"];
+    assert!(refuse(folder, &mine(&teacher)).contains("--teacher-model holds the model"));
 
     // The same tasks, from elsewhere.
     let eval = |data: &str| {
@@ -120,7 +128,9 @@ fn options_that_make_no_sense_are_refused_before_anything_is_read() {
         (&["--percent", "101"], "`--percent` is 101"),
         (&["--min-score", "0.5", "--max-score", "0.1"], "0.5 or more and 0.1 or less"),
         (&["--sample", "best"], "best"),
+        (&["--seed", "3"], "--sample random"),
         (&["--vectors", "mined/vectors"], "lies in the output"),
+        (&["--vectors", "./gone/../mined/vectors"], "lies in the output"),
         (&["--dataset", "../d"], "no folder of the corpus"),
         (&["--dataset", "d"], "corpus/d/train.jsonl"),
     ] {
