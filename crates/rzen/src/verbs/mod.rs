@@ -6,7 +6,6 @@ pub mod embed;
 pub mod eval;
 pub mod init;
 pub mod inspect;
-pub mod mine;
 pub mod model_options;
 pub mod output;
 pub mod plan;

@@ -3,11 +3,10 @@
 mod check;
 mod clips;
 mod import;
+mod mine;
 
 use anyhow::Result;
 use clap::Subcommand;
-
-use crate::verbs::mine;
 
 /// Bring training data into the form that rzen trains on, look what is wrong with it, mine hard negatives
 #[derive(clap::Args, Debug)]
