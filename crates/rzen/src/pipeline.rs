@@ -86,7 +86,8 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
     // All of them before the first trains: a mistake in the last stage's rows shows now.
     let rows = job.recipe.stages.iter().map(|stage| Rows::load(stage, &corpus, job.recipe.seed));
     let rows: Vec<Rows> = agreed(job.ranks, rows.collect())?;
-    check_same(job, &rows)?;
+    let manifests: Vec<_> = rows.iter().map(|rows| &rows.manifests).collect();
+    same_everywhere(job.ranks, "manifest of training rows", &json!(manifests).to_string())?;
     let start = start_model(job, &corpus, &rows)?;
     let uses =
         |(stage, rows): (&Stage, &Rows)| (stage.name.clone(), data_uses(&rows.data, &corpus, job.recipe));
@@ -118,15 +119,6 @@ fn finish(job: &Job, benchmark: &Benchmark, start: &Base, cards: &RunCards, star
         summary::write_report(job, cards.name, benchmark, &columns, &start.processor, started.elapsed())?;
     println!("report: {}", report.display());
     Ok(())
-}
-
-/// All ranks train by the same recipe on the same rows.
-fn check_same(job: &Job, rows: &[Rows]) -> Result<()> {
-    let manifests: Vec<_> = rows.iter().map(|rows| &rows.manifests).collect();
-    let recipe = toml::to_string(job.recipe).context("the resolved recipe")?;
-    same_everywhere(job.ranks, "version of rzen", env!("CARGO_PKG_VERSION"))?;
-    same_everywhere(job.ranks, "recipe", &recipe)?;
-    same_everywhere(job.ranks, "manifest of training rows", &json!(manifests).to_string())
 }
 
 /// The rows of a stage, and the hashes of the manifests that they stand in.

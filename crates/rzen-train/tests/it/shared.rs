@@ -125,9 +125,6 @@ fn a_stage_is_the_same_on_any_number_of_ranks() {
         }
         let (off, moved) = distance(&found[0], &alone);
         assert!(off <= 1e-4 * moved, "{size} ranks: off by {off} of {moved}");
-        if size == 1 {
-            assert_eq!(off, 0.0);
-        }
         let lines = std::fs::read_to_string(place.join("metrics.jsonl")).unwrap();
         let steps: Vec<usize> = timeless(&lines).map(|line| line.step).collect();
         assert_eq!(steps, (1..=12).collect::<Vec<_>>(), "one rank writes");

@@ -59,10 +59,14 @@ impl Mpi {
 
     fn gather<T: Equivalence + Clone + Default>(&self, mine: &[T]) -> (Vec<T>, Vec<i32>) {
         let (starts, counts) = self.counts(mine.len());
-        let total: i32 = counts.iter().sum();
-        let mut all = vec![T::default(); count(total)];
-        self.world
-            .all_gather_varcount_into(mine, &mut PartitionMut::new(&mut all[..], &counts[..], &starts[..]));
+        let mut all = vec![T::default(); count(counts.iter().sum())];
+        // An empty slice may point anywhere, also to where MPI reads a mark of its own (`MPI_IN_PLACE` of Open MPI is 1).
+        if !all.is_empty() {
+            let nothing = [T::default()];
+            let mine = if mine.is_empty() { &nothing[..0] } else { mine };
+            let mut parts = PartitionMut::new(&mut all[..], &counts[..], &starts[..]);
+            self.world.all_gather_varcount_into(mine, &mut parts);
+        }
         (all, counts)
     }
 }

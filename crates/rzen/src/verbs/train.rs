@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use rzen_core::Ranks;
 
 use crate::pipeline::{self, Job};
-use crate::ranks::{self, Company, agreed, count, first};
+use crate::ranks::{self, Company, agreed, count, first, same_everywhere};
 use crate::recipe::Recipe;
 use crate::run_folder::Run;
 
@@ -64,6 +64,10 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn train(args: &Args, ranks: &dyn Ranks) -> Result<()> {
     let (recipe, name) = agreed(ranks, recipe(args))?;
+    // First of all: what ranks do next depends on it.
+    let text = agreed(ranks, toml::to_string(&recipe).context("the resolved recipe"))?;
+    same_everywhere(ranks, "version of rzen", env!("CARGO_PKG_VERSION"))?;
+    same_everywhere(ranks, "recipe", &text)?;
     let device = agreed(ranks, crate::device::open_for(&args.device, ranks.local_rank()))?;
     let folder = args.output.clone().unwrap_or_else(|| Path::new("runs").join(&name));
     let opened = first(ranks, || Run::open(&folder, &recipe, args.overwrite))?;

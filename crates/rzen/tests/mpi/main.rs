@@ -6,6 +6,7 @@ mod case;
 #[path = "../it/command.rs"]
 #[allow(dead_code)]
 mod command;
+mod ending;
 mod gradients;
 mod launch;
 mod program;

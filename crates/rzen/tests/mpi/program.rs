@@ -29,9 +29,10 @@ queries = 4
 name = "full"
 batch_size = 8
 micro_batch_size = 4
-epochs = 2.5
+epochs = 2.86
 instructions = false
 datasets = [{ dataset = "stage1_captions" }, { dataset = "stage1_clips" }, { dataset = "stage1_texts" }]
+objective = { alpha = 2.0, delta = 2.0 }
 training = { learning_rate = 1e-3, checkpoint_every = 5, keep_last = 0 }
 [[stage]]
 name = "lora"
@@ -98,9 +99,9 @@ fn checkpoint(place: &Path, stage: &str, step: usize) -> PathBuf {
 
 /// The weights of two runs of one recipe agree to this share of the way that training has moved them.
 ///
-/// Gradients agree to 1e-6. AdamW divides each by its own size, and so makes a difference of 1e-6 of a gradient that is
-/// itself rounding one of the size of a step; there are few of these, and they are small steps.
-const ALIKE: f64 = 1e-2;
+/// Gradients agree to 1e-5 of the largest. AdamW divides each by its own size, so that one that is itself rounding moves by
+/// a whole step in a direction that rounding chose; few are, and what is found is some 1e-5.
+const ALIKE: f64 = 1e-3;
 
 fn assert_alike(found: &Path, expected: &Path) {
     let full = apart(&found.join(FULL), &expected.join(FULL), &expected.join("run/start/model.safetensors"));
@@ -190,9 +191,12 @@ fn signal(place: &Path, rank: usize, name: &str) -> Option<(String, Option<i32>)
         assert!(Instant::now() < deadline, "the job does not end");
         std::thread::sleep(Duration::from_millis(20));
     };
-    for process in &processes {
-        let alive = Command::new("kill").args(["-0", process]).stderr(Stdio::null()).status().unwrap();
-        assert!(!alive.success(), "process {process} is left");
+    let alive = |process: &String| {
+        Command::new("kill").args(["-0", process]).stderr(Stdio::null()).status().unwrap().success()
+    };
+    while processes.iter().any(alive) {
+        assert!(Instant::now() < deadline, "of {processes:?} one is left");
+        std::thread::sleep(Duration::from_millis(20));
     }
     Some((std::fs::read_to_string(place.join("said")).unwrap(), status.code()))
 }
@@ -223,8 +227,8 @@ fn a_rank_that_is_told_to_stop_stops_all_with_a_checkpoint() {
     assert!(bytes(&place.path().join(FULL)) == bytes(&run_of(2).unwrap().join(FULL)));
 }
 
-/// A place with the first stage's recipe and a corpus whose `row`-th row of captions can't be read.
-fn spoiled_corpus(row: usize) -> Option<tempfile::TempDir> {
+/// A place with the first stage's recipe and a corpus of which one caption's picture is gone, and its line in the manifest.
+fn spoiled_corpus() -> Option<(tempfile::TempDir, usize)> {
     let place = tempfile::tempdir().unwrap();
     let first = RECIPE.split("[[stage]]\nname = \"lora\"").next().unwrap();
     std::fs::write(place.path().join("tiny.toml"), format!("{first}[evaluation]\ntasks = []\n")).unwrap();
@@ -233,22 +237,25 @@ fn spoiled_corpus(row: usize) -> Option<tempfile::TempDir> {
     assert!(copied.success());
     let manifest = place.path().join("corpus/stage1_captions/train.jsonl");
     let text = std::fs::read_to_string(&manifest).unwrap();
+    let row = text.lines().position(|line| line.contains(".png")).unwrap();
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    let picture = lines[row].split('"').find(|word| word.ends_with(".png")).unwrap().to_owned();
-    lines[row] = lines[row].replace(&picture, "gone.png");
+    lines[row] = lines[row].replace(".png", ".gone.png");
     std::fs::write(manifest, lines.join("\n") + "\n").unwrap();
-    Some(place)
+    Some((place, row + 1))
 }
 
 #[test]
 fn a_bad_row_of_one_rank_is_bad_for_all() {
-    let Some(place) = spoiled_corpus(7) else { return };
+    let Some((place, line)) = spoiled_corpus() else { return };
     let args = |output| {
         [&ARGS[..2], &["--data", "corpus", "--set", "data.bad_row_limit=1", "--output", output]].concat()
     };
     let strict = [&args("run")[..], &["--set", "data.bad_row_limit=0"]].concat();
     let said = refuse(&mut train(2, place.path(), &strict).unwrap());
-    assert!(said.contains("train.jsonl:8") && said.contains("raise `bad_row_limit`"), "{said}");
+    assert!(
+        said.contains(&format!("train.jsonl:{line}")) && said.contains("raise `bad_row_limit`"),
+        "{said}"
+    );
     assert_eq!(said.matches("error: ").count(), 1, "all ranks end by the same error: {said}");
     succeed(&mut train(2, place.path(), &args("run")).unwrap());
     let list = String::from_utf8(bytes(&place.path().join("run/full/bad_rows.jsonl"))).unwrap();
