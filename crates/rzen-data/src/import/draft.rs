@@ -94,10 +94,6 @@ impl Draft {
     }
 }
 
-fn contents_of(items: &[Vec<Part>]) -> Vec<&[Part]> {
-    items.iter().map(Vec::as_slice).collect()
-}
-
 /// A part of words, where there are any.
 pub(super) fn words(text: &str) -> Option<Part> {
     let text = text.trim();
