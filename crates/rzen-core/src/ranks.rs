@@ -30,7 +30,7 @@ pub trait Ranks {
     fn all_reduce_sum(&self, values: &mut [f32]);
 
     /// The bytes that rank 0 gives; what others give is ignored. The others may wait for hours, without work.
-    fn from_first(&self, bytes: Vec<u8>) -> Vec<u8>;
+    fn broadcast(&self, bytes: Vec<u8>) -> Vec<u8>;
 
     /// Whether all ranks call this within `patience`; to be called once, as the last of all.
     fn all_end(&self, patience: Duration) -> bool;
@@ -66,7 +66,7 @@ impl Ranks for Solo {
 
     fn all_reduce_sum(&self, _values: &mut [f32]) {}
 
-    fn from_first(&self, bytes: Vec<u8>) -> Vec<u8> {
+    fn broadcast(&self, bytes: Vec<u8>) -> Vec<u8> {
         bytes
     }
 
@@ -109,10 +109,10 @@ pub fn on_first<T, E: Display>(
 ) -> Result<Option<T>, E> {
     if ranks.rank() == 0 {
         let done = work();
-        ranks.from_first(tell(&done));
+        ranks.broadcast(tell(&done));
         return done.map(Some);
     }
-    match problem(&ranks.from_first(Vec::new())) {
+    match problem(&ranks.broadcast(Vec::new())) {
         Some(message) => Err(elsewhere(0, message)),
         None => Ok(None),
     }
@@ -164,7 +164,7 @@ mod tests {
             vec![Vec::new(), mine.to_vec(), tell(&Err::<(), _>("no disk"))]
         }
         fn all_reduce_sum(&self, _values: &mut [f32]) {}
-        fn from_first(&self, _bytes: Vec<u8>) -> Vec<u8> {
+        fn broadcast(&self, _bytes: Vec<u8>) -> Vec<u8> {
             tell(&Err::<(), _>(""))
         }
         fn all_end(&self, _patience: Duration) -> bool {

@@ -57,7 +57,7 @@ impl Ranks for Threads {
         }
     }
 
-    fn from_first(&self, bytes: Vec<u8>) -> Vec<u8> {
+    fn broadcast(&self, bytes: Vec<u8>) -> Vec<u8> {
         self.all_gather_bytes(&bytes).swap_remove(0)
     }
 

@@ -78,7 +78,7 @@ pub fn as_first<T: Serialize + DeserializeOwned>(
 ) -> Result<T> {
     let found = first(ranks, find)?;
     let text = found.as_ref().map_or(Ok(Vec::new()), serde_json::to_vec)?;
-    Ok(serde_json::from_slice(&ranks.from_first(text))?)
+    Ok(serde_json::from_slice(&ranks.broadcast(text))?)
 }
 
 /// Whether all ranks have the same in hand.

@@ -106,7 +106,7 @@ impl Ranks for Mpi {
         }
     }
 
-    fn from_first(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+    fn broadcast(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         let root = self.waiting.process_at_rank(0);
         let mut length = bytes.len() as u64;
         scope(|scope| patiently(root.immediate_broadcast_into(scope, &mut length), None));

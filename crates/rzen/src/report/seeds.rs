@@ -6,6 +6,9 @@ use rzen_eval::{PairedDifference, bootstrap_of_tasks};
 use super::compare::ComparedRun;
 use super::measured::{ModelScores, ScoredTask, mean, same_queries};
 
+/// Keys and values but the seed.
+type Recipe<'a> = Vec<&'a (String, String)>;
+
 /// Measured runs whose recipes are the same but for their seed.
 pub struct SeedGroup<'a> {
     /// What the names of its runs begin with.
@@ -30,9 +33,9 @@ impl<'a> SeedGroup<'a> {
     /// # Errors
     /// Two runs of one recipe and one seed.
     pub fn of(runs: &'a [ComparedRun]) -> Result<Vec<Self>> {
-        let mut groups: Vec<(Vec<&(String, String)>, Vec<&'a ComparedRun>)> = Vec::new();
+        let mut groups: Vec<(Recipe, Vec<&'a ComparedRun>)> = Vec::new();
         for run in runs.iter().filter(|run| run.model().is_some()) {
-            let rest: Vec<_> = run.recipe.iter().filter(|(key, _)| key != "seed").collect();
+            let rest: Recipe = run.recipe.iter().filter(|(key, _)| key != "seed").collect();
             match groups.iter_mut().find(|(recipe, _)| *recipe == rest) {
                 Some((_, members)) => members.push(run),
                 None => groups.push((rest, vec![run])),
