@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn ranks_get_alike_much() {
         for (costs, ranks, expected) in [
-            (vec![1, 9, 2, 8, 3, 7], 2, vec![0, 0, 1, 1, 1, 0]),
+            (vec![1, 9, 2, 8, 3, 7], 2, vec![0, 0, 0, 1, 0, 1]),
             (vec![5, 5, 5, 5], 4, vec![0, 1, 2, 3]),
             (vec![5, 5], 3, vec![0, 1]),
             (vec![4, 3, 2, 1], 1, vec![0; 4]),
