@@ -674,7 +674,19 @@ fn a_training_is_planned_as_it_goes() {
     assert!((4.0 * seconds(&shared) / seconds(&planned) - 1.0).abs() < 1e-9);
     let without = refuse(
         place.path(),
-        &["plan", "--config", "tiny.toml", "--gflops", "1", "--set", "data.world.seed=1", "--rows", "9"],
+        &[
+            "plan",
+            "--config",
+            "tiny.toml",
+            "--gflops",
+            "1",
+            "--set",
+            "data.world.seed=1",
+            "--rows",
+            "9",
+            "--mix",
+            "text:9",
+        ],
     );
     assert!(without.contains("--data"), "{without}");
 }
