@@ -1,7 +1,7 @@
 //! Films cut into clips.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rzen_core::{Part, Sample, VideoSource};
 use rzen_data::{ClipDirection, ClipOptions, ImportError, ImportReport, LoadOptions, cut_clips, train_rows};
@@ -46,7 +46,7 @@ impl Films {
     }
 
     /// The number of the frame that a picture shows.
-    fn frame(&self, path: &PathBuf) -> f64 {
+    fn frame(&self, path: &Path) -> f64 {
         let picture = load_image(path, &LoadOptions::default()).unwrap();
         let grey = f64::from(picture.rgb()[picture.rgb().len() / 2]);
         // From the range of video to that of pictures.
