@@ -151,7 +151,8 @@ impl EvalCorpus {
 /// # Errors
 /// The first row that is wrong, with file, line and key; an id that stands twice.
 pub fn candidates(pool: &Path, root: &Path) -> Result<Vec<Candidate>, ManifestError> {
-    let all: Vec<_> = each_candidate(pool, root)?.collect::<Result<_, _>>()?;
+    let rows = rows(pool, CANDIDATE_KEYS)?.into_iter();
+    let all: Vec<_> = rows.map(|row| candidate(row, root)).collect::<Result<_, _>>()?;
     check_unique(all.iter().map(|candidate| (candidate.id.as_str(), &candidate.origin)))?;
     Ok(all)
 }
