@@ -18,28 +18,17 @@ pub(crate) struct Row {
     allowed: &'static [&'static str],
 }
 
-/// A JSON object and where it stands.
-pub type JsonRow = (Origin, Map<String, Value>);
-
-/// Reads the JSON objects of a file, one on each line, with where they stand. Blank lines are skipped.
-///
-/// # Errors
-/// If the file can't be read or holds no object; the first line that is none.
-pub fn json_rows(path: &Path) -> Result<Vec<JsonRow>, ManifestError> {
-    all_rows(path, each_json(path)?)
-}
-
 /// Reads the rows of a file, skipping blank lines. `allowed` are the keys that may stand in a row.
 pub(crate) fn rows(path: &Path, allowed: &'static [&'static str]) -> Result<Vec<Row>, ManifestError> {
     all_rows(path, each_row(path, allowed)?)
 }
 
 /// All of the rows, of which there must be some.
-pub(crate) fn all_rows<T>(
+pub(crate) fn all_rows(
     path: &Path,
-    rows: impl Iterator<Item = Result<T, ManifestError>>,
-) -> Result<Vec<T>, ManifestError> {
-    let rows: Vec<T> = rows.collect::<Result<_, _>>()?;
+    rows: impl Iterator<Item = Result<Row, ManifestError>>,
+) -> Result<Vec<Row>, ManifestError> {
+    let rows: Vec<Row> = rows.collect::<Result<_, _>>()?;
     match rows.is_empty() {
         true => Err(ManifestError::NoRows { path: path.to_owned() }),
         false => Ok(rows),
@@ -51,12 +40,6 @@ pub(crate) fn each_row(
     path: &Path,
     allowed: &'static [&'static str],
 ) -> Result<impl Iterator<Item = Result<Row, ManifestError>> + use<>, ManifestError> {
-    Ok(each_json(path)?.map(move |row| row.map(|(origin, map)| Row::new(origin, map, allowed))))
-}
-
-fn each_json(
-    path: &Path,
-) -> Result<impl Iterator<Item = Result<JsonRow, ManifestError>> + use<>, ManifestError> {
     let file: Arc<Path> = path.into();
     let unreadable = |path: &Path, source| ManifestError::Read { path: path.to_owned(), source };
     let lines = BufReader::new(File::open(path).map_err(|source| unreadable(path, source))?).split(b'\n');
@@ -74,7 +57,7 @@ fn each_json(
             return None;
         }
         Some(match serde_json::from_str(&line) {
-            Ok(map) => Ok((origin, map)),
+            Ok(map) => Ok(Row::new(origin, map, allowed)),
             Err(source) => Err(ManifestError::Json { origin, source }),
         })
     }))

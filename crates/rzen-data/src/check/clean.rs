@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use rzen_core::Part;
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::{CheckError, Checked, CheckedManifest, FindingKind, RowPlace};
+use crate::eval_copy::EvalCopy;
 use crate::train_line::Line;
 use crate::train_rows::each_train_row;
 
@@ -62,12 +61,13 @@ pub fn write_clean(
         }
     }
     let mut manifests = Vec::new();
-    for manifest in &checked.manifests {
-        match manifest.trains {
-            true => manifests.push(write_rows(checked, manifest, &out, folder)?),
-            false => copy_rows(&checked.corpus, &manifest.file, folder)?,
-        }
+    for manifest in checked.manifests.iter().filter(|manifest| manifest.trains) {
+        manifests.push(write_rows(checked, manifest, &out, folder)?);
     }
+    EvalCopy::read(&checked.corpus)
+        .map_err(|(path, source)| CheckError::Read { path, source })?
+        .write(folder)
+        .map_err(|(path, source)| CheckError::Write { path, source })?;
     let licences = checked.corpus.join("LICENSES.md");
     if licences.is_file() {
         let copy = folder.join("LICENSES.md");
@@ -119,30 +119,6 @@ fn write_rows(
     }
     let left_out = out.keys().filter(|place| place.file == manifest.file).count();
     Ok(CleanedManifest { file: manifest.file.clone(), kept, left_out })
-}
-
-/// Copies queries, pools and tasks that lie under the corpus, with media named from the root of the disk.
-fn copy_rows(corpus: &Path, file: &str, folder: &Path) -> Result<(), CheckError> {
-    let (source, target) = (corpus.join(file), folder.join(file));
-    // A file that isn't there was a finding before; one elsewhere stays there.
-    if Path::new(file).is_absolute() || !source.is_file() {
-        return Ok(());
-    }
-    let unreadable = |error| CheckError::Read { path: source.clone(), source: error };
-    let lines = BufReader::new(File::open(&source).map_err(unreadable)?).lines();
-    write_lines(&target, lines.map(|line| Ok(with_paths(line.map_err(unreadable)?, corpus)))).map(drop)
-}
-
-/// A line whose parts have `root` put before relative paths; one that can't be read stays as it is.
-fn with_paths(line: String, root: &Path) -> String {
-    let Ok(mut row) = serde_json::from_str::<Map<String, Value>>(&line) else { return line };
-    for key in ["query", "content"] {
-        let Some(value) = row.get_mut(key) else { continue };
-        let Ok(parts) = serde_json::from_value::<Vec<Part>>(value.clone()) else { return line };
-        let parts: Vec<Part> = parts.into_iter().map(|part| part.under(root)).collect();
-        *value = serde_json::to_value(parts).expect("parts become JSON");
-    }
-    Value::Object(row).to_string()
 }
 
 /// Writes lines to a file, whose folder is made, and counts them.

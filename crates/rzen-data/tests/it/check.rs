@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{FilterType, crop_imm, resize};
 use image::{ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
-use rzen_data::{CheckOptions, Checked, Finding, FindingKind, check, train_rows, write_clean};
+use rzen_data::{CheckOptions, Checked, EvalCorpus, Finding, FindingKind, check, train_rows, write_clean};
 use serde_json::{Value, json};
 
 use crate::made::{Folder, WebpFrame, encode, webp};
@@ -431,4 +431,29 @@ fn a_folder_that_is_no_corpus_is_refused() {
     let refusal = |path: PathBuf| check(&path, &CheckOptions::default(), &|_, _| {}).unwrap_err().to_string();
     assert!(refusal(empty.path().to_owned()).contains("neither a folder with train.jsonl"));
     assert!(refusal(empty.path().join("gone")).contains("gone"));
+}
+
+/// A pool outside of the corpus is read and copied, and nothing is written where it lies.
+#[test]
+fn nothing_is_written_outside_of_the_clean_corpus() {
+    let corpus = Corpus::new();
+    corpus.write();
+    let place = Folder::new();
+    let whole = place.path().join("corpus");
+    fs::rename(corpus.folder.path().join("d"), place.path().join("d")).unwrap();
+    fs::create_dir(&whole).unwrap();
+    fs::rename(corpus.folder.path().join("pictures"), whole.join("pictures")).unwrap();
+    let list = fs::read_to_string(corpus.folder.path().join("tasks.jsonl")).unwrap();
+    fs::write(whole.join("tasks.jsonl"), list.replace("d/", "../d/")).unwrap();
+    let pool = fs::read(place.path().join("d/pool_all.jsonl")).unwrap();
+    let checked = check(&whole, &CheckOptions::default(), &|_, _| {}).unwrap();
+    let clean = place.path().join("clean");
+    fs::create_dir(&clean).unwrap();
+    write_clean(&checked, &BTreeSet::new(), &clean).unwrap();
+    assert_eq!(fs::read(place.path().join("d/pool_all.jsonl")).unwrap(), pool);
+    let items = |folder: &Path| {
+        let corpus = EvalCorpus::open(folder).unwrap();
+        corpus.load(&corpus.tasks[0]).unwrap().pool.into_iter().map(|row| row.item).collect::<Vec<_>>()
+    };
+    assert_eq!(items(&clean), items(&whole));
 }

@@ -89,7 +89,9 @@ pub fn write(output: &Path, source: &Source, mined: &Mined, record: &Record, loa
     let mut refused = None;
     let written = whole_folder(output, |part| {
         // Before the datasets: no name of a query file may replace a manifest.
-        let mut files = source.tasks.write(part)?;
+        let written = source.tasks.write(part);
+        let mut files =
+            written.map_err(|(path, error)| anyhow::Error::new(error).context(path.display().to_string()))?;
         for (place, dataset) in source.datasets.iter().enumerate() {
             let units = mined.units.iter().filter(|(unit, _)| unit.dataset == place);
             let mut rows: Vec<(&Unit, usize, &MinedRow)> = units

@@ -5,10 +5,10 @@ use std::path::{Component, Path, PathBuf, absolute};
 
 use anyhow::{Context, Result, ensure};
 use rzen_core::{Item, Origin, Sample};
-use rzen_data::{BadRow, Candidate, candidates, forms_of_query, train_manifest, train_rows};
+use rzen_data::{BadRow, Candidate, EvalCopy, candidates, forms_of_query, train_manifest, train_rows};
 
 use super::content::{Contents, Key, Unreadable};
-use super::evaluation::Tasks;
+use super::evaluation::tasks;
 use crate::files::is_temporary;
 
 /// The rows of a dataset's folder.
@@ -26,7 +26,7 @@ pub struct Source {
     /// Further candidates.
     pub pool: Vec<Candidate>,
     /// The tasks of the corpus.
-    pub tasks: Tasks,
+    pub tasks: EvalCopy,
 }
 
 impl Source {
@@ -61,7 +61,7 @@ impl Source {
         for file in pools {
             pool.extend(candidates(file, &corpus)?);
         }
-        Ok(Source { datasets: read, pool, tasks: Tasks::read(&corpus)? })
+        Ok(Source { datasets: read, pool, tasks: tasks(&corpus)? })
     }
 
     /// Every item, whose query, answer or negative it may be; an item may come several times.
