@@ -1,21 +1,12 @@
 //! Blocks of the 2B model with random weights, as `Qwen2Vl::embed` computes them.
 
+mod items;
+
 use burn::tensor::{Device, FloatDType};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rzen_core::Picture;
-use rzen_model::{
-    Collator, Encoded, ModelConfig, PositionMode, ProcessorConfig, Qwen2Vl, SpecialIds, picture_patches,
-};
+use rzen_model::{Collator, Encoded, ModelConfig, PositionMode, Qwen2Vl};
 
-const SPECIAL: SpecialIds = SpecialIds {
-    endoftext: 990,
-    im_start: 991,
-    im_end: 992,
-    vision_start: 993,
-    vision_end: 994,
-    image_pad: 995,
-    video_pad: 996,
-};
+use items::{SPECIAL, picture, words};
 
 /// The 2B model with fewer blocks and words.
 fn config(decoder_layers: usize) -> ModelConfig {
@@ -27,17 +18,12 @@ fn config(decoder_layers: usize) -> ModelConfig {
 
 /// Texts without a common beginning.
 fn texts() -> Vec<Encoded> {
-    let ids = |text: u32| (0..128).map(|i| (i * 7 + text * 13) % 990).collect();
-    (0..8).map(|text| Encoded { input_ids: ids(text), pictures: Vec::new() }).collect()
+    (0..8).map(|text| words(text, 128)).collect()
 }
 
 /// 4900 patches, 1225 tokens.
-fn picture() -> Vec<Encoded> {
-    let bytes = (0..980 * 980 * 3_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8);
-    let picture = Picture::new(980, 980, bytes.collect());
-    let patches = picture_patches(&ProcessorConfig::default(), &picture, [256, 1280]);
-    let input_ids = [vec![SPECIAL.image_pad; 1225], vec![SPECIAL.endoftext]].concat();
-    vec![Encoded { input_ids, pictures: vec![patches] }]
+fn large_picture() -> Vec<Encoded> {
+    vec![picture(980, 0)]
 }
 
 fn blocks(criterion: &mut Criterion) {
@@ -46,7 +32,7 @@ fn blocks(criterion: &mut Criterion) {
     group.sample_size(10);
     // A last layer computes little more than the keys and values of its own.
     let works = [
-        ("vision_block/4900", 1, picture()),
+        ("vision_block/4900", 1, large_picture()),
         ("decoder_block/8x128", 2, texts()),
         ("pooling/8x128", 1, texts()),
     ];
@@ -67,7 +53,7 @@ fn collate(criterion: &mut Criterion) {
     let collator = Collator::new(&config(1), &SPECIAL, PositionMode::Sequential, &Device::flex());
     let mut group = criterion.benchmark_group("collate");
     group.sample_size(20);
-    for (name, items) in [("text_8x128", texts()), ("picture_4900", picture())] {
+    for (name, items) in [("text_8x128", texts()), ("picture_4900", large_picture())] {
         let items: Vec<&Encoded> = items.iter().collect();
         group.bench_function(name, |b| b.iter(|| collator.collate(&items)));
     }

@@ -1,24 +1,17 @@
 //! A cached step of a model of middling size: 8 texts and 2 pictures, each with a text as its query, as `train_stage` computes it.
 
+mod items;
+
 use burn::tensor::{Device, FloatDType, Int, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rzen_core::{Batch, Picture, Targets};
+use rzen_core::{Batch, Targets};
 use rzen_loss::InfoNceConfig;
 use rzen_model::{
-    AdapterConfig, Collator, Encoded, EncoderInput, ModelConfig, PositionMode, ProcessorConfig, Qwen2Vl,
-    SpecialIds, all_linear, picture_patches,
+    AdapterConfig, Collator, Encoded, EncoderInput, ModelConfig, PositionMode, Qwen2Vl, all_linear,
 };
 use rzen_train::{Checkpointing, Contrastive, Optimizer, StageConfig, StepOptions, cached_gradients};
 
-const SPECIAL: SpecialIds = SpecialIds {
-    endoftext: 990,
-    im_start: 991,
-    im_end: 992,
-    vision_start: 993,
-    vision_end: 994,
-    image_pad: 995,
-    video_pad: 996,
-};
+use items::{SPECIAL, picture, words};
 
 /// A quarter of the 2B model's widths, four blocks of each tower: 18 M numbers.
 fn config() -> ModelConfig {
@@ -30,21 +23,6 @@ fn config() -> ModelConfig {
     config
 }
 
-fn words(seed: u32, length: u32) -> Encoded {
-    Encoded { input_ids: (0..length).map(|i| (i * 7 + seed * 13) % 990).collect(), pictures: Vec::new() }
-}
-
-/// 256 patches, 64 tokens.
-fn picture(seed: u32) -> Encoded {
-    let byte = |i: u32| (i.wrapping_mul(2_654_435_761).wrapping_add(seed << 20) >> 24) as u8;
-    let picture = Picture::new(224, 224, (0..224 * 224 * 3).map(byte).collect());
-    let patches = picture_patches(&ProcessorConfig::default(), &picture, [4, 1280]);
-    Encoded {
-        input_ids: [vec![SPECIAL.image_pad; 64], vec![SPECIAL.endoftext]].concat(),
-        pictures: vec![patches],
-    }
-}
-
 fn batch(config: &ModelConfig, device: &Device) -> Batch<EncoderInput> {
     let collator = Collator::new(config, &SPECIAL, PositionMode::Mrope, device);
     let collate = |items: Vec<Encoded>| collator.collate(&items.iter().collect::<Vec<_>>());
@@ -53,7 +31,7 @@ fn batch(config: &ModelConfig, device: &Device) -> Batch<EncoderInput> {
         queries: vec![collate((0..10).map(|i| words(i, 16)).collect())],
         candidates: vec![
             collate((0..8).map(|i| words(20 + i, 64)).collect()),
-            collate((0..2).map(picture).collect()),
+            collate((0..2).map(|i| picture(224, i)).collect()),
         ],
         targets: Targets { task: positive.zeros_like(), positive, owner: None, exempt: None },
     }

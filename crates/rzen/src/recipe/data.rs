@@ -1,6 +1,6 @@
 //! The table `[data]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,5 +26,14 @@ pub struct Data {
 impl Default for Data {
     fn default() -> Self {
         Data { folder: None, world: None, bad_row_limit: 0, prefetch: 2, load: LoadLimits::default() }
+    }
+}
+
+impl Data {
+    /// Takes the rows from `folder` instead, where one is given.
+    pub fn replace_by(&mut self, folder: Option<&Path>) {
+        if let Some(folder) = folder {
+            (self.folder, self.world) = (Some(folder.to_owned()), None);
+        }
     }
 }

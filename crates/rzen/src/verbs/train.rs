@@ -95,9 +95,7 @@ fn recipe(args: &Args) -> Result<(Recipe, String)> {
             (recipe, "world".to_owned())
         }
     };
-    if let Some(data) = &args.data {
-        (recipe.data.folder, recipe.data.world) = (Some(data.clone()), None);
-    }
+    recipe.data.replace_by(args.data.as_deref());
     Ok((recipe, name))
 }
 

@@ -1,14 +1,12 @@
 //! `rzen data clips`: films with captioned pieces to rows of clips.
 
-use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use rzen_data::{ClipDirection, ClipOptions, LoadOptions, cut_clips};
 use serde_json::json;
 
-use super::import::{check_name, check_replaceable, tell};
-use crate::files::whole_folder;
+use super::import::{check_name, check_replaceable, tell, write_dataset};
 use crate::load_limits::LoadLimits;
 use crate::progress::Progress;
 use crate::verbs::output::check_folder;
@@ -90,31 +88,13 @@ pub fn run(args: &ClipArgs) -> Result<()> {
     check_replaceable(&folder, args.input.iter().chain(&args.media), &WRITTEN)?;
     let progress = Progress::tasks("clips", 1);
     progress.message("films");
-    let mut refused = None;
-    let mut report = None;
-    let written = whole_folder(&folder, |part| {
-        let cut = match cut_clips(&args.input, &options, part, &|done| progress.part(done, done)) {
-            Ok(cut) => cut,
-            Err(error) => {
-                refused = Some(error);
-                bail!("refused")
-            }
-        };
-        let record = json!({ "input": args.input, "report": cut });
-        fs::write(part.join(WRITTEN[0]), format!("{record:#}\n"))?;
-        report = Some(cut);
-        if args.overwrite && folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        Ok(())
-    });
-    // What was wrong with the input, not that the folder could therefore not be written.
-    if let Some(error) = refused {
-        return Err(error.into());
-    }
-    written?;
+    let report = write_dataset(&folder, args.overwrite, WRITTEN[0], |part| {
+        let report = cut_clips(&args.input, &options, part, &|done| progress.part(done, done))?;
+        let record = json!({ "input": args.input, "report": report });
+        Ok((report, record))
+    })?;
     progress.finish();
-    tell(&report.context("a cutting that ends well has a report")?, &folder, " films");
+    tell(&report, &folder, " films");
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use rzen_data::{ImportKind, ImportOptions, ImportReport, import};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::files::whole_folder;
 use crate::verbs::output::check_folder;
@@ -160,31 +160,45 @@ pub fn run(kind: &Kind) -> Result<()> {
     let folder = common.output.join(&common.dataset);
     check_folder(&folder, common.overwrite)?;
     check_replaceable(&folder, common.input.iter().chain(&common.media), &WRITTEN)?;
+    let report = write_dataset(&folder, common.overwrite, WRITTEN[0], |part| {
+        let report = import(&kind, &common.input, &options, part)?;
+        let record = json!({ "kind": format!("{kind:?}"), "input": common.input, "report": report });
+        Ok((report, record))
+    })?;
+    tell(&report, &folder, "");
+    Ok(())
+}
+
+/// Writes a dataset's folder, whole or not at all: what `write` puts into the part, and the `record` of how it came about.
+pub fn write_dataset(
+    folder: &Path,
+    overwrite: bool,
+    record: &str,
+    write: impl FnOnce(&Path) -> Result<(ImportReport, Value)>,
+) -> Result<ImportReport> {
     let mut refused = None;
     let mut report = None;
-    let written = whole_folder(&folder, |part| {
-        let taken = match import(&kind, &common.input, &options, part) {
-            Ok(taken) => taken,
+    let written = whole_folder(folder, |part| {
+        let (found, text) = match write(part) {
+            Ok(found) => found,
             Err(error) => {
                 refused = Some(error);
                 bail!("refused")
             }
         };
-        let record = json!({ "kind": format!("{kind:?}"), "input": common.input, "report": taken });
-        fs::write(part.join(WRITTEN[0]), format!("{record:#}\n"))?;
-        report = Some(taken);
-        if common.overwrite && folder.exists() {
-            fs::remove_dir_all(&folder)?;
+        fs::write(part.join(record), format!("{text:#}\n"))?;
+        report = Some(found);
+        if overwrite && folder.exists() {
+            fs::remove_dir_all(folder)?;
         }
         Ok(())
     });
     // What was wrong with the input, not that the folder could therefore not be written.
     if let Some(error) = refused {
-        return Err(error.into());
+        return Err(error);
     }
     written?;
-    tell(&report.context("an import that ends well has a report")?, &folder, "");
-    Ok(())
+    report.context("what ends well has a report")
 }
 
 /// Refuses a name that can't be a dataset's folder, and a task without one.

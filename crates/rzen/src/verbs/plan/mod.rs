@@ -226,7 +226,6 @@ impl Plan {
     }
 
     fn lines(&self) -> Vec<String> {
-        let giga = |bytes: f64| format!("{:.2} GB", bytes / 1e9);
         let Memory { weights, activations, waiting } = self.memory;
         let mut lines = vec![format!(
             "{:<20} {:>7} {:>7} {:>9} {:>9} {:>9} {:>9} {:>10} {:>6}",
@@ -334,6 +333,11 @@ impl Args {
             (None, None) => bail!("which model? Give --model DIR, or --shape NAME of a released one"),
         }
     }
+}
+
+/// `4.42 GB`.
+fn giga(bytes: f64) -> String {
+    format!("{:.2} GB", bytes / 1e9)
 }
 
 /// Whether a checkpoint's files hold bf16.

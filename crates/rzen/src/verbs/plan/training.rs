@@ -12,7 +12,7 @@ use rzen_model::{
 use rzen_train::Checkpointing;
 use serde_json::{Value, json};
 
-use super::{Args, Kind};
+use super::{Args, Kind, giga};
 use crate::pipeline::training_texts;
 use crate::reader::{EncodedSample, Reader, read_samples};
 use crate::recipe::{Recipe, Stage, Start, Train};
@@ -24,9 +24,7 @@ use crate::stage_data::StageData;
 /// Names the option or key that is wrong or missing, or the row that can't be read.
 pub fn plan(args: &Args, path: &Path) -> Result<TrainingPlan> {
     let mut recipe = Recipe::load(path, &args.set)?;
-    if let Some(data) = &args.data {
-        (recipe.data.folder, recipe.data.world) = (Some(data.clone()), None);
-    }
+    recipe.data.replace_by(args.data.as_deref());
     let rows = Rows::of(args, &recipe)?;
     let (config, processor) = model(args, &recipe, &rows)?;
     let device = crate::device::open(&args.device)?;
@@ -352,10 +350,6 @@ impl TrainingPlan {
             "seconds": self.stages.iter().map(|stage| self.seconds(stage)).sum::<f64>(),
         })
     }
-}
-
-fn giga(bytes: f64) -> String {
-    format!("{:.2} GB", bytes / 1e9)
 }
 
 /// `12.3 s`, `45.0 min`, `6.1 h`, `9.9 days`.
