@@ -42,7 +42,7 @@ impl Rates {
     }
 
     /// The rates of training in f32: the same with a graph, forwards and backwards, through two frozen layers and
-    /// through attention by [`attend_backward`].
+    /// through attention by `attend_backward`.
     pub fn measure_training(config: &ModelConfig, device: &Device) -> Self {
         Rates { linear: linear_backward(config, device), attention: squares_backward(config, device) }
     }
