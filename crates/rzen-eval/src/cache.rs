@@ -32,6 +32,11 @@ impl EmbeddingCache {
         self.places.is_empty()
     }
 
+    /// Numbers in a vector; 0 as long as none is held.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// The vector of an item, if it is held.
     pub fn get(&self, item: &Item) -> Option<&[f32]> {
         self.places.get(item).map(|place| &self.vectors[place * self.dim..][..self.dim])

@@ -49,6 +49,15 @@ pub enum EvalError {
         #[source]
         problem: EmbedProblem,
     },
+    /// The vectors of candidates can't be read.
+    #[error("can't read the vectors of the candidates of task `{task}`")]
+    Read {
+        /// The task.
+        task: String,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Two tasks of one run have the same name.
     #[error("the results already hold a task `{task}`; task names must differ")]
     DuplicateTask {

@@ -18,8 +18,10 @@
 mod bootstrap;
 mod cache;
 mod chance;
+mod compression;
 mod error;
 mod metric;
+mod rank;
 mod ranking;
 mod results;
 mod run;
@@ -30,10 +32,12 @@ mod task;
 
 pub use bootstrap::{PairedDifference, bootstrap_of_tasks, paired_bootstrap};
 pub use cache::{EmbeddingCache, item_size};
+pub use compression::{Compression, Quantization, UnknownCompression};
 pub use error::{EmbedProblem, EvalError, QueryProblem};
 pub use metric::{Metric, UnknownMetric};
-pub use ranking::Ranking;
+pub use rank::ReadRows;
+pub use ranking::{Placed, Ranking};
 pub use results::{KindMean, Results, TaskSummary};
-pub use run::{QueryScore, RunOptions, TaskScore, TopK, run_task};
+pub use run::{Keep, QueryScore, RunOptions, TaskScore, TopK, run_task, score_task};
 pub use search::{Rows, search};
 pub use task::{RankQuery, RankTask};

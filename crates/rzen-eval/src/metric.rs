@@ -59,20 +59,23 @@ impl Metric {
 
     /// The value for one ranking.
     pub fn value(self, ranking: &Ranking) -> f64 {
-        let grades = ranking.grades();
+        let all = ranking.relevant();
+        let found = |k: NonZeroUsize| all.iter().take_while(move |one| one.place < k.get());
+        let hits = |k| found(k).count() as f64;
         match self {
-            Metric::HitRate(k) => f64::from(u8::from(hits(first(grades, k)) > 0)),
-            Metric::Precision(k) => hits(first(grades, k)) as f64 / k.get() as f64,
-            Metric::Recall(k) => hits(first(grades, k)) as f64 / hits(grades) as f64,
+            Metric::HitRate(k) => f64::from(u8::from(all[0].place < k.get())),
+            Metric::Precision(k) => hits(k) / k.get() as f64,
+            Metric::Recall(k) => hits(k) / all.len() as f64,
             // 2PR / (P + R) with P = h / k and R = h / r.
-            Metric::F1(k) => 2.0 * hits(first(grades, k)) as f64 / (k.get() + hits(grades)) as f64,
-            Metric::Mrr(k) => {
-                let cut = first(grades, cutoff(k));
-                cut.iter().position(|grade| *grade > 0.0).map_or(0.0, |place| 1.0 / (place + 1) as f64)
+            Metric::F1(k) => 2.0 * hits(k) / (k.get() + all.len()) as f64,
+            Metric::Mrr(k) => found(cutoff(k)).next().map_or(0.0, |one| 1.0 / (one.place + 1) as f64),
+            Metric::Map(k) => {
+                let precisions =
+                    found(cutoff(k)).zip(1..).map(|(one, h)| f64::from(h) / (one.place + 1) as f64);
+                precisions.sum::<f64>() / all.len().min(cutoff(k).get()) as f64
             }
-            Metric::Map(k) => average_precision(first(grades, cutoff(k)), hits(grades).min(cutoff(k).get())),
-            Metric::Ndcg(k) => ndcg(grades, cutoff(k), linear_gain),
-            Metric::NdcgExponential(k) => ndcg(grades, cutoff(k), exponential_gain),
+            Metric::Ndcg(k) => ndcg(ranking, cutoff(k), linear_gain),
+            Metric::NdcgExponential(k) => ndcg(ranking, cutoff(k), exponential_gain),
         }
     }
 }
@@ -86,26 +89,6 @@ pub(crate) fn cutoff(k: Option<NonZeroUsize>) -> NonZeroUsize {
     k.unwrap_or(NonZeroUsize::MAX)
 }
 
-fn first(grades: &[f64], k: NonZeroUsize) -> &[f64] {
-    &grades[..k.get().min(grades.len())]
-}
-
-fn hits(grades: &[f64]) -> usize {
-    grades.iter().filter(|grade| **grade > 0.0).count()
-}
-
-fn average_precision(grades: &[f64], reachable: usize) -> f64 {
-    let mut found = 0;
-    let mut sum = 0.0;
-    for (place, grade) in grades.iter().enumerate() {
-        if *grade > 0.0 {
-            found += 1;
-            sum += f64::from(found) / (place + 1) as f64;
-        }
-    }
-    sum / reachable as f64
-}
-
 pub(crate) fn linear_gain(grade: f64) -> f64 {
     grade
 }
@@ -115,19 +98,17 @@ pub(crate) fn exponential_gain(grade: f64) -> f64 {
     (grade * std::f64::consts::LN_2).exp_m1()
 }
 
-fn ndcg(grades: &[f64], k: NonZeroUsize, gain: fn(f64) -> f64) -> f64 {
-    discounted(first(grades, k), gain) / ideal(grades, k, gain)
+fn ndcg(ranking: &Ranking, k: NonZeroUsize, gain: fn(f64) -> f64) -> f64 {
+    let grades: Vec<f64> = ranking.relevant().iter().map(|one| one.grade).collect();
+    let found = ranking.relevant().iter().take_while(|one| one.place < k.get());
+    found.map(|one| gain(one.grade) * discount(one.place)).sum::<f64>() / ideal(&grades, k, gain)
 }
 
 /// The gain of the best order: all relevant ones by falling grade, cut at k.
 pub(crate) fn ideal(grades: &[f64], k: NonZeroUsize, gain: fn(f64) -> f64) -> f64 {
     let mut relevant: Vec<f64> = grades.iter().copied().filter(|grade| *grade > 0.0).collect();
     relevant.sort_by(|a, b| b.total_cmp(a));
-    discounted(first(&relevant, k), gain)
-}
-
-fn discounted(grades: &[f64], gain: fn(f64) -> f64) -> f64 {
-    grades.iter().enumerate().map(|(place, grade)| gain(*grade) * discount(place)).sum()
+    relevant.iter().take(k.get()).enumerate().map(|(place, grade)| gain(*grade) * discount(place)).sum()
 }
 
 /// The weight of a place, counted from 0.

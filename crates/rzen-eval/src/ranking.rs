@@ -1,18 +1,31 @@
-//! Candidates in the order of their scores.
+//! Where the relevant candidates of a query stand among all of them.
 
 use std::cmp::Ordering;
 
 use crate::QueryProblem;
 
-/// The candidates of one query from best to worst, with their grades.
+/// The places of the relevant candidates of one query, best first.
 ///
-/// The order is by falling score, then rising grade, then index: what has the same score as
+/// The order of all candidates is by falling score, then rising grade, then index: what has the same score as
 /// something better is ranked before it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ranking {
-    ranked: Vec<(usize, f32)>,
-    grades: Vec<f64>,
+    candidates: usize,
+    relevant: Vec<Placed>,
     ties: usize,
+}
+
+/// A relevant candidate and its place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Placed {
+    /// The place, counted from 0.
+    pub place: usize,
+    /// The candidate.
+    pub index: usize,
+    /// Its score.
+    pub score: f32,
+    /// Its grade, above 0.
+    pub grade: f64,
 }
 
 impl Ranking {
@@ -24,39 +37,31 @@ impl Ranking {
     /// A score that is NaN; a grade that is negative, not finite or above 1000; an index that
     /// stands twice or is relevant without being ranked; no grade above 0.
     pub fn new(scores: Vec<(usize, f32)>, relevant: &[(usize, f64)]) -> Result<Self, QueryProblem> {
-        let mut relevant = sorted_grades(relevant)?;
-        relevant.retain(|(_, grade)| *grade > 0.0);
-        let mut rows = Vec::with_capacity(scores.len());
-        let mut graded = 0;
-        for (candidate, score) in scores {
-            if score.is_nan() {
-                return Err(QueryProblem::ScoreIsNan { candidate });
+        let relevant = graded(relevant)?;
+        if let Some((candidate, _)) = scores.iter().find(|(_, score)| score.is_nan()) {
+            return Err(QueryProblem::ScoreIsNan { candidate: *candidate });
+        }
+        let found = relevant.iter().map(|(index, grade)| {
+            let mut with_index = scores.iter().filter(|(candidate, _)| candidate == index);
+            match (with_index.next(), with_index.next()) {
+                (None, _) => Err(QueryProblem::NotRanked { candidate: *index }),
+                (Some((_, score)), None) => Ok((*index, *score, *grade)),
+                _ => Err(QueryProblem::Repeated { candidate: *index }),
             }
-            let grade = relevant.binary_search_by_key(&candidate, |(index, _)| *index);
-            graded += usize::from(grade.is_ok());
-            rows.push((candidate, score, grade.map_or(0.0, |at| relevant[at].1)));
-        }
-        rows.sort_unstable_by(before);
-        if graded != relevant.len() {
-            return Err(misplaced(&rows, &relevant));
-        }
-        let ties = count_ties(&rows);
-        let grades = rows.iter().map(|(_, _, grade)| *grade).collect();
-        Ok(Ranking {
-            ranked: rows.into_iter().map(|(index, score, _)| (index, score)).collect(),
-            grades,
-            ties,
-        })
+        });
+        let mut standing = Standing::new(found.collect::<Result<_, _>>()?, 0);
+        scores.into_iter().for_each(|(index, score)| standing.offer(index, score));
+        Ok(standing.finish().0)
     }
 
-    /// `(index, score)` from best to worst.
-    pub fn ranked(&self) -> &[(usize, f32)] {
-        &self.ranked
+    /// Candidates that were ranked.
+    pub fn candidates(&self) -> usize {
+        self.candidates
     }
 
-    /// The grades in the same order.
-    pub fn grades(&self) -> &[f64] {
-        &self.grades
+    /// The relevant candidates in the order of their places, at least one.
+    pub fn relevant(&self) -> &[Placed] {
+        &self.relevant
     }
 
     /// The candidates ranked before a better one only because their scores are the same.
@@ -66,12 +71,12 @@ impl Ranking {
 
     /// The rank of the first relevant candidate, counted from 1.
     pub fn first_relevant_rank(&self) -> usize {
-        1 + self.grades.iter().position(|grade| *grade > 0.0).expect("`new` wants a grade above 0")
+        self.relevant[0].place + 1
     }
 
     /// `(index, score)` of the first relevant candidate.
     pub fn first_relevant(&self) -> (usize, f32) {
-        self.ranked[self.first_relevant_rank() - 1]
+        (self.relevant[0].index, self.relevant[0].score)
     }
 }
 
@@ -83,57 +88,207 @@ fn before(a: &Row, b: &Row) -> Ordering {
     by_score.then(a.2.total_cmp(&b.2)).then(a.0.cmp(&b.0))
 }
 
-/// The grades by index, checked.
-fn sorted_grades(relevant: &[(usize, f64)]) -> Result<Vec<(usize, f64)>, QueryProblem> {
+/// The grades above 0 by index, checked.
+///
+/// # Errors
+/// A grade that is negative, not finite or above 1000; an index that stands twice; no grade above 0.
+pub(crate) fn graded(relevant: &[(usize, f64)]) -> Result<Vec<(usize, f64)>, QueryProblem> {
     if let Some(&(candidate, grade)) = relevant.iter().find(|(_, grade)| !(0.0..=1000.0).contains(grade)) {
         return Err(QueryProblem::Grade { candidate, grade });
     }
-    if relevant.iter().all(|(_, grade)| *grade == 0.0) {
+    let mut sorted = relevant.to_vec();
+    sorted.sort_unstable_by_key(|(index, _)| *index);
+    if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(QueryProblem::Repeated { candidate: pair[0].0 });
+    }
+    sorted.retain(|(_, grade)| *grade > 0.0);
+    if sorted.is_empty() {
         return Err(QueryProblem::NothingRelevant);
     }
-    // -0.0 + 0.0 is 0.0: one zero only, so that `total_cmp` never orders by its sign.
-    let mut sorted: Vec<_> = relevant.iter().map(|(index, grade)| (*index, grade + 0.0)).collect();
-    sorted.sort_unstable_by_key(|(index, _)| *index);
-    match sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        Some(pair) => Err(QueryProblem::Repeated { candidate: pair[0].0 }),
-        None => Ok(sorted),
-    }
+    Ok(sorted)
 }
 
-/// Why not exactly the relevant candidates were found among the ranked ones.
-fn misplaced(rows: &[Row], relevant: &[(usize, f64)]) -> QueryProblem {
-    for (candidate, _) in relevant {
-        match rows.iter().filter(|row| row.0 == *candidate).count() {
-            0 => return QueryProblem::NotRanked { candidate: *candidate },
-            1 => {}
-            _ => return QueryProblem::Repeated { candidate: *candidate },
+/// Counts how many candidates are ahead of the relevant ones while all pass by, in any order.
+pub(crate) struct Standing {
+    /// In the order of their places.
+    relevant: Vec<Row>,
+    /// Their different scores, falling.
+    levels: Vec<f32>,
+    /// Candidates with scores between a level and the one before it.
+    above: Vec<usize>,
+    /// Candidates with the score of a level.
+    equal: Vec<usize>,
+    /// Candidates below all levels.
+    below: usize,
+    top: Top,
+}
+
+impl Standing {
+    /// `relevant`: each with its score and grade; the `top_k` best of all candidates are kept.
+    pub(crate) fn new(mut relevant: Vec<Row>, top_k: usize) -> Self {
+        relevant.sort_unstable_by(before);
+        let mut levels: Vec<f32> = relevant.iter().map(|row| row.1).collect();
+        levels.dedup();
+        let mut grades: Vec<(usize, f64)> = relevant.iter().map(|row| (row.0, row.2)).collect();
+        grades.sort_unstable_by_key(|(index, _)| *index);
+        Standing {
+            above: vec![0; levels.len()],
+            equal: vec![0; levels.len()],
+            below: 0,
+            top: Top { k: top_k, grades, entries: Vec::new(), least: f32::NEG_INFINITY },
+            relevant,
+            levels,
         }
     }
-    unreachable!("each relevant candidate was found once")
+
+    /// Takes a candidate, relevant ones too, each once. Scores of relevant ones are those given to `new`.
+    pub(crate) fn offer(&mut self, index: usize, score: f32) {
+        self.top.offer(index, score);
+        let level = self.levels.partition_point(|level| *level > score);
+        match self.levels.get(level) {
+            None => self.below += 1,
+            Some(found) if *found == score => self.equal[level] += 1,
+            Some(_) => self.above[level] += 1,
+        }
+    }
+
+    /// Takes the candidates from `start` on, of which `scores` are known up to `margin`; `exact` gives the score of one. The
+    /// result is that of [`offer`](Self::offer) with the exact ones.
+    pub(crate) fn offer_all(
+        &mut self,
+        start: usize,
+        scores: &[f32],
+        margin: f32,
+        exact: impl Fn(usize) -> f32,
+    ) {
+        let (first, last) = (self.levels[0] + margin, self.levels[self.levels.len() - 1] - margin);
+        for (chunk, scores) in scores.chunks(LANES).enumerate() {
+            let highest = scores.iter().fold(f32::NEG_INFINITY, |most, score| most.max(*score));
+            if highest < last && highest < self.top.bar() - margin {
+                self.below += scores.len();
+                continue;
+            }
+            for (lane, score) in scores.iter().enumerate() {
+                let at = chunk * LANES + lane;
+                if *score >= self.top.bar() - margin {
+                    self.offer(start + at, exact(at));
+                } else if *score < last {
+                    self.below += 1;
+                } else if *score > first {
+                    self.above[0] += 1;
+                } else {
+                    self.offer_between(start + at, *score, margin, || exact(at));
+                }
+            }
+        }
+    }
+
+    /// One that is not among the best, with a score between two levels or near one.
+    fn offer_between(&mut self, index: usize, score: f32, margin: f32, exact: impl Fn() -> f32) {
+        let level = self.levels.partition_point(|level| *level > score + margin);
+        match self.levels.get(level) {
+            Some(next) if *next < score - margin => self.above[level] += 1,
+            _ => self.offer(index, exact()),
+        }
+    }
+
+    /// The places, and the best candidates `(index, score)` in their order.
+    pub(crate) fn finish(self) -> (Ranking, Vec<(usize, f32)>) {
+        let candidates = self.below + self.above.iter().chain(&self.equal).sum::<usize>();
+        let (mut ahead, mut ties) = (0, 0);
+        let mut relevant = Vec::with_capacity(self.relevant.len());
+        for (level, group) in self.relevant.chunk_by(|a, b| a.1 == b.1).enumerate() {
+            ahead += self.above[level];
+            let others = self.equal[level] - group.len();
+            let best = group[group.len() - 1].2;
+            ties += others + group.iter().filter(|row| row.2 < best).count();
+            let placed = group.iter().enumerate().map(|(at, (index, score, grade))| Placed {
+                place: ahead + others + at,
+                index: *index,
+                score: *score,
+                grade: *grade,
+            });
+            relevant.extend(placed);
+            ahead += self.equal[level];
+        }
+        (Ranking { candidates, relevant, ties }, self.top.ranked())
+    }
 }
 
-fn count_ties(rows: &[Row]) -> usize {
-    rows.chunk_by(|a, b| a.1 == b.1)
-        .map(|group| {
-            let best = group[group.len() - 1].2;
-            group.iter().filter(|row| row.2 < best).count()
-        })
-        .sum()
+/// Scores that are looked at together.
+const LANES: usize = 32;
+
+/// The best candidates so far, and up to as many more.
+struct Top {
+    k: usize,
+    /// The grades above 0 by index.
+    grades: Vec<(usize, f64)>,
+    entries: Vec<Row>,
+    /// What a score must reach to be among the best.
+    least: f32,
+}
+
+impl Top {
+    fn bar(&self) -> f32 {
+        if self.k == 0 { f32::INFINITY } else { self.least }
+    }
+
+    fn offer(&mut self, index: usize, score: f32) {
+        if self.k == 0 || score < self.least {
+            return;
+        }
+        let grade = self.grades.binary_search_by_key(&index, |(index, _)| *index);
+        self.entries.push((index, score, grade.map_or(0.0, |at| self.grades[at].1)));
+        if self.entries.len() >= self.k.saturating_mul(2) {
+            self.shorten();
+        }
+    }
+
+    /// Keeps the best `k`.
+    fn shorten(&mut self) {
+        if self.entries.len() > self.k {
+            self.entries.select_nth_unstable_by(self.k - 1, before);
+            self.entries.truncate(self.k);
+        }
+        if self.entries.len() == self.k {
+            self.least = self.entries[self.k - 1].1;
+        }
+    }
+
+    fn ranked(mut self) -> Vec<(usize, f32)> {
+        self.entries.sort_unstable_by(before);
+        self.entries.truncate(self.k);
+        self.entries.into_iter().map(|(index, score, _)| (index, score)).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn indices(ranking: &Ranking) -> Vec<usize> {
-        ranking.ranked().iter().map(|(index, _)| *index).collect()
+    /// `(place, index)` of the relevant ones.
+    fn places(ranking: &Ranking) -> Vec<(usize, usize)> {
+        ranking.relevant().iter().map(|found| (found.place, found.index)).collect()
+    }
+
+    fn top(scores: &[(usize, f32)], relevant: &[(usize, f64)], k: usize) -> Vec<usize> {
+        let relevant = relevant.iter().map(|(index, grade)| {
+            (*index, scores.iter().find(|(candidate, _)| candidate == index).unwrap().1, *grade)
+        });
+        let mut standing = Standing::new(relevant.collect(), k);
+        scores.iter().for_each(|(index, score)| standing.offer(*index, *score));
+        standing.finish().1.iter().map(|(index, _)| *index).collect()
     }
 
     #[test]
     fn ties_go_against_the_model() {
         let scores = vec![(0, 0.5), (1, 0.5), (2, 0.9), (3, 0.5), (4, 0.5), (5, 0.1)];
-        let ranking = Ranking::new(scores, &[(0, 2.0), (1, 1.0), (5, 1.0)]).unwrap();
-        assert_eq!(indices(&ranking), [2, 3, 4, 1, 0, 5]);
+        let relevant = [(0, 2.0), (1, 1.0), (5, 1.0)];
+        for k in 0..8 {
+            assert_eq!(top(&scores, &relevant, k), [2, 3, 4, 1, 0, 5][..k.min(6)]);
+        }
+        let ranking = Ranking::new(scores, &relevant).unwrap();
+        assert_eq!((places(&ranking), ranking.candidates()), (vec![(3, 1), (4, 0), (5, 5)], 6));
         assert_eq!((ranking.first_relevant_rank(), ranking.first_relevant()), (4, (1, 0.5)));
         // Candidates 3 and 4 stand before 1, and 1 before 0, by the rule alone.
         assert_eq!(ranking.ties(), 3);
@@ -145,7 +300,7 @@ mod tests {
     #[test]
     fn a_minus_zero_is_no_grade_of_its_own() {
         let ranking = Ranking::new(vec![(0, 0.5), (1, 0.5), (2, 0.1)], &[(1, -0.0), (2, 1.0)]).unwrap();
-        assert_eq!((indices(&ranking), ranking.ties()), (vec![0, 1, 2], 0));
+        assert_eq!((places(&ranking), ranking.ties()), (vec![(2, 2)], 0));
     }
 
     #[test]
@@ -164,6 +319,35 @@ mod tests {
             turned.rotate_left(shift);
             turned.swap(0, 2);
             assert_eq!(Ranking::new(turned, &relevant).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn scores_known_up_to_a_margin_rank_as_exact_ones() {
+        let mut state = 5u64;
+        let mut random = move |below: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % below
+        };
+        for round in 0..200 {
+            let count = 1 + random(150) as usize;
+            // Few different scores, so that many are equal or near.
+            let exact: Vec<f32> = (0..count).map(|_| random(40) as f32 / 100.0).collect();
+            let relevant: Vec<(usize, f32, f64)> = (0..count)
+                .step_by(1 + random(30) as usize)
+                .map(|i| (i, exact[i], 1.0 + random(3) as f64))
+                .collect();
+            let margin = [0.0, 0.004, 0.013, 1.0][round % 4];
+            let near: Vec<f32> =
+                exact.iter().map(|score| score + margin * (random(1999) as f32 / 1000.0 - 0.999)).collect();
+            let k = random(7) as usize;
+            let (mut plain, mut fast) =
+                (Standing::new(relevant.clone(), k), Standing::new(relevant.clone(), k));
+            exact.iter().enumerate().for_each(|(index, score)| plain.offer(index, *score));
+            let half = count / 2;
+            fast.offer_all(0, &near[..half], margin, |at| exact[at]);
+            fast.offer_all(half, &near[half..], margin, |at| exact[half + at]);
+            assert_eq!(fast.finish(), plain.finish(), "round {round}");
         }
     }
 

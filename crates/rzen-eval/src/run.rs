@@ -1,23 +1,39 @@
 //! Embeds the items of a task, ranks, and scores.
 
-use rayon::prelude::*;
 use rzen_core::{Embed, Item, Task};
 
-use crate::similarity::{dot, dot_all};
-use crate::{EmbedProblem, EmbeddingCache, EvalError, Metric, QueryProblem, RankQuery, RankTask, Ranking};
+use crate::rank::rank;
+use crate::{
+    Compression, EmbedProblem, EmbeddingCache, EvalError, Metric, RankTask, Ranking, ReadRows, Rows,
+};
 
 /// How to run a task; none of it changes a score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunOptions {
     /// Items given to the embedder at a time, at least 1.
     pub batch_size: usize,
-    /// Candidates kept in each query's [`TopK`].
+    /// What is kept of each ranking.
+    pub keep: Keep,
+}
+
+/// What is kept of each ranking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Metrics beside the task's own.
+    pub metrics: &'static [Metric],
+    /// Candidates in each query's [`TopK`].
     pub top_k: usize,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Keep { metrics: &Metric::STANDARD, top_k: 5 }
+    }
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        RunOptions { batch_size: 32, top_k: 5 }
+        RunOptions { batch_size: 32, keep: Keep::default() }
     }
 }
 
@@ -30,7 +46,7 @@ pub struct TaskScore {
     pub kind: Task,
     /// The metric that the task is known by.
     pub metric: Metric,
-    /// The mean over the queries of the task's metric (first) and of [`Metric::STANDARD`].
+    /// The mean over the queries of the task's metric (first) and of those asked for.
     pub values: Vec<(Metric, f64)>,
     /// What a random order scores on the task's metric.
     pub chance: f64,
@@ -105,15 +121,53 @@ pub fn run_task(
 ) -> Result<TaskScore, EvalError> {
     task.check()?;
     embed_items(embedder, cache, task, options.batch_size, progress)?;
-    let metrics = metrics_of(task.metric);
-    let outcomes = rank_queries(cache, task, &metrics, options.top_k)?;
+    let vector = |item: &Item| cache.get(item).expect("embedded before ranking");
+    let queries: Vec<f32> = task.queries.iter().flat_map(|query| vector(&query.item)).copied().collect();
+    let mut read = |indices: &[usize], rows: &mut Vec<f32>| {
+        rows.extend(indices.iter().flat_map(|index| vector(&task.pool[*index].1)));
+        Ok(())
+    };
+    let queries = Rows::new(&queries, cache.dim());
+    score_task(task, queries, &mut read, Compression::NONE, options.keep)
+}
+
+/// Scores a task whose items were embedded.
+///
+/// - `queries`: the vectors of its queries, in their order
+/// - `read`: gives the vectors of candidates; asked for those that a query ranks, a few thousand at a time, so that
+///   memory does not grow with the pool
+/// - `compression`: what is done to every vector before
+///
+/// A score is the dot product in f32, always summed in the same order.
+///
+/// # Errors
+/// Wrong data ([`RankTask::check`]), or candidates that can't be read.
+///
+/// # Panics
+/// If there is not one vector for each query.
+pub fn score_task(
+    task: &RankTask,
+    queries: Rows<'_>,
+    read: &mut ReadRows<'_>,
+    compression: Compression,
+    keep: Keep,
+) -> Result<TaskScore, EvalError> {
+    task.check()?;
+    let metrics = metrics_of(task.metric, keep.metrics);
+    let ranked = rank(task, queries, read, compression, keep.top_k)?;
+    let outcomes = ranked.into_iter().enumerate().map(|(query, (ranking, top))| Outcome {
+        values: metrics.iter().map(|metric| metric.value(&ranking)).collect(),
+        ties: ranking.ties(),
+        top: top_of(query, &ranking, top),
+    });
+    let outcomes = outcomes.collect();
     Ok(summarise(task, &metrics, outcomes))
 }
 
-/// The task's own metric, then the standard ones.
-fn metrics_of(own: Metric) -> Vec<Metric> {
+/// The task's own metric, then the others.
+fn metrics_of(own: Metric, others: &[Metric]) -> Vec<Metric> {
     let mut metrics = vec![own];
-    metrics.extend(Metric::STANDARD.into_iter().filter(|metric| *metric != own));
+    metrics.extend(others.iter().filter(|metric| **metric != own));
     metrics
 }
 
@@ -147,74 +201,9 @@ struct Outcome {
     top: TopK,
 }
 
-/// Queries that are scored together.
-const QUERY_BLOCK: usize = 16;
-
-fn rank_queries(
-    cache: &EmbeddingCache,
-    task: &RankTask,
-    metrics: &[Metric],
-    top_k: usize,
-) -> Result<Vec<Outcome>, EvalError> {
-    let vector = |item: &Item| cache.get(item).expect("embedded before ranking");
-    // Empty where no query ranks a candidate, which then has no vector.
-    let pool: Vec<&[f32]> = task.pool.iter().map(|(_, item)| cache.get(item).unwrap_or_default()).collect();
-    let blocks: Vec<Vec<Outcome>> = task
-        .queries
-        .par_chunks(QUERY_BLOCK)
-        .enumerate()
-        .map(|(block, queries)| {
-            let vectors: Vec<&[f32]> = queries.iter().map(|query| vector(&query.item)).collect();
-            let scores = score_block(queries, &vectors, &pool);
-            let outcomes = queries.iter().zip(scores).enumerate().map(|(i, (query, scores))| {
-                judge(block * QUERY_BLOCK + i, query, scores, metrics, top_k).map_err(|problem| {
-                    EvalError::Query { task: task.name.clone(), query: query.id.clone(), problem }
-                })
-            });
-            outcomes.collect()
-        })
-        .collect::<Result<_, _>>()?;
-    Ok(blocks.into_iter().flatten().collect())
-}
-
-/// `(index, score)` for the candidates of each query.
-fn score_block(queries: &[RankQuery], vectors: &[&[f32]], pool: &[&[f32]]) -> Vec<Vec<(usize, f32)>> {
-    let whole_pool: Vec<&[f32]> = queries
-        .iter()
-        .zip(vectors)
-        .filter(|(query, _)| query.candidates.is_none())
-        .map(|(_, vector)| *vector)
-        .collect();
-    let mut whole_pool = dot_all(&whole_pool, pool).into_iter();
-    queries
-        .iter()
-        .zip(vectors)
-        .map(|(query, vector)| match &query.candidates {
-            None => whole_pool.next().expect("one row each").into_iter().enumerate().collect(),
-            Some(indices) => indices.iter().map(|index| (*index, dot(vector, pool[*index]))).collect(),
-        })
-        .collect()
-}
-
-fn judge(
-    query: usize,
-    row: &RankQuery,
-    scores: Vec<(usize, f32)>,
-    metrics: &[Metric],
-    top_k: usize,
-) -> Result<Outcome, QueryProblem> {
-    let ranking = Ranking::new(scores, &row.relevant)?;
-    let ranked = ranking.ranked().iter().take(top_k).copied().collect();
-    Ok(Outcome {
-        values: metrics.iter().map(|metric| metric.value(&ranking)).collect(),
-        ties: ranking.ties(),
-        top: TopK {
-            query,
-            ranked,
-            first_relevant_rank: ranking.first_relevant_rank(),
-            first_relevant: ranking.first_relevant(),
-        },
-    })
+fn top_of(query: usize, ranking: &Ranking, ranked: Vec<(usize, f32)>) -> TopK {
+    let (first_relevant_rank, first_relevant) = (ranking.first_relevant_rank(), ranking.first_relevant());
+    TopK { query, ranked, first_relevant_rank, first_relevant }
 }
 
 fn summarise(task: &RankTask, metrics: &[Metric], outcomes: Vec<Outcome>) -> TaskScore {

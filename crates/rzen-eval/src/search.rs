@@ -31,6 +31,16 @@ impl<'a> Rows<'a> {
         Rows { data, dim }
     }
 
+    /// All numbers, row after row.
+    pub fn data(&self) -> &'a [f32] {
+        self.data
+    }
+
+    /// Numbers in a row.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// Rows there are.
     pub fn len(&self) -> usize {
         self.data.len() / self.dim
@@ -104,7 +114,7 @@ pub fn search(
 }
 
 /// Rows enough for the kernel that sums in the same way whatever their number.
-fn enough_rows(block: &[f32], dim: usize) -> Cow<'_, [f32]> {
+pub(crate) fn enough_rows(block: &[f32], dim: usize) -> Cow<'_, [f32]> {
     match block.len() / dim > FEW_ROWS {
         true => Cow::Borrowed(block),
         false => {

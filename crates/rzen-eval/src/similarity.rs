@@ -21,20 +21,6 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// Rows of candidates that stay in the cache of a core while a block of queries passes.
-const BLOCK: usize = 64;
-
-/// Scores `[queries][candidates]` of each query against each candidate.
-pub(crate) fn dot_all(queries: &[&[f32]], candidates: &[&[f32]]) -> Vec<Vec<f32>> {
-    let mut scores: Vec<Vec<f32>> = queries.iter().map(|_| Vec::with_capacity(candidates.len())).collect();
-    for block in candidates.chunks(BLOCK) {
-        for (query, row) in queries.iter().zip(&mut scores) {
-            row.extend(block.iter().map(|candidate| dot(query, candidate)));
-        }
-    }
-    scores
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,18 +32,6 @@ mod tests {
             let b: Vec<f32> = (0..len).map(|i| 1.5 - i as f32 * 0.5).collect();
             let expected: f64 = a.iter().zip(&b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
             assert!((f64::from(dot(&a, &b)) - expected).abs() <= 1e-5 * expected.abs(), "length {len}");
-        }
-    }
-
-    #[test]
-    fn blocks_do_not_change_a_score() {
-        let rows: Vec<Vec<f32>> = (0..3 * BLOCK + 5)
-            .map(|i| (0..37).map(|j| ((i * 31 + j * 17) % 23) as f32 - 11.0).collect())
-            .collect();
-        let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
-        for (query, scores) in rows[..7].iter().zip(dot_all(&rows[..7], &rows)) {
-            let expected: Vec<f32> = rows.iter().map(|candidate| dot(query, candidate)).collect();
-            assert_eq!(scores, expected);
         }
     }
 }

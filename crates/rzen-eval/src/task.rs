@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use rzen_core::{Item, Task};
 
+use crate::ranking::graded;
 use crate::{EvalError, Metric, QueryProblem};
 
 /// Queries to be ranked against a pool.
@@ -105,8 +106,8 @@ impl RankQuery {
             return Err(QueryProblem::NoCandidates);
         }
         let listed = self.candidates.iter().flatten();
-        let graded = self.relevant.iter().map(|(candidate, _)| candidate);
-        if let Some(&candidate) = listed.chain(graded).find(|candidate| **candidate >= pool) {
+        let named = self.relevant.iter().map(|(candidate, _)| candidate);
+        if let Some(&candidate) = listed.chain(named).find(|candidate| **candidate >= pool) {
             return Err(QueryProblem::OutOfPool { candidate, pool });
         }
         if let Some(candidates) = &self.candidates {
@@ -115,20 +116,14 @@ impl RankQuery {
                 return Err(QueryProblem::Repeated { candidate });
             }
         }
-        // The rest is what a ranking checks, whatever the scores.
-        let scores = match &self.candidates {
-            Some(candidates) => candidates.iter().map(|candidate| (*candidate, 0.0)).collect(),
-            None => self.relevant.iter().map(|(candidate, _)| (*candidate, 0.0)).collect(),
-        };
-        crate::Ranking::new(dedup(scores), &self.relevant).map(|_| ())
+        let relevant = graded(&self.relevant)?;
+        let Some(candidates) = &self.candidates else { return Ok(()) };
+        let ranked: HashSet<usize> = candidates.iter().copied().collect();
+        match relevant.into_iter().find(|(candidate, _)| !ranked.contains(candidate)) {
+            Some((candidate, _)) => Err(QueryProblem::NotRanked { candidate }),
+            None => Ok(()),
+        }
     }
-}
-
-/// The candidates once each; a grade given twice is found by the ranking.
-fn dedup(mut scores: Vec<(usize, f32)>) -> Vec<(usize, f32)> {
-    scores.sort_unstable_by_key(|(candidate, _)| *candidate);
-    scores.dedup_by_key(|(candidate, _)| *candidate);
-    scores
 }
 
 fn repeated<'a>(ids: impl Iterator<Item = &'a str>) -> Option<String> {

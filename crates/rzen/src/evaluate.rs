@@ -46,7 +46,7 @@ impl Benchmark {
         let mut cache = EmbeddingCache::new();
         let (mut results, mut scores) = (Results::new(), Vec::new());
         // Enough at a time for the embedder to sort by length.
-        let options = RunOptions { batch_size: batch_size * 16, top_k: 5 };
+        let options = RunOptions { batch_size: batch_size * 16, ..RunOptions::default() };
         let progress = Progress::tasks(label, self.tasks.len());
         for task in &self.tasks {
             progress.message(&task.name);
@@ -70,7 +70,7 @@ pub struct Scores {
 }
 
 /// Looks for every file of a task, so that none is missing only after hours of training.
-fn find_files(task: &RankTask, seen: &mut HashSet<PathBuf>) -> Result<()> {
+pub(crate) fn find_files(task: &RankTask, seen: &mut HashSet<PathBuf>) -> Result<()> {
     let queries = task.queries.iter().map(|query| ("query", &query.id, &query.item));
     let pool = task.pool.iter().map(|(id, item)| ("candidate", id, item));
     for (kind, id, item) in queries.chain(pool) {
@@ -88,7 +88,7 @@ fn find_files(task: &RankTask, seen: &mut HashSet<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn rank_task(task: &EvalTask, set: EvalSet) -> Result<RankTask> {
+pub(crate) fn rank_task(task: &EvalTask, set: EvalSet) -> Result<RankTask> {
     let places: HashMap<&str, usize> =
         set.pool.iter().enumerate().map(|(i, row)| (row.id.as_str(), i)).collect();
     let metric: Metric = task.metric.parse().with_context(|| format!("{}: `metric`", task.origin))?;

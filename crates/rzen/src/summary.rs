@@ -19,6 +19,7 @@ use crate::report::{
     Example, Found, Measurements, ModelScores, ReportInput, ReportPart, RunCurves, ScoredTask, TaskRow,
     difference, read_curves, write_report as write_html,
 };
+use crate::text_table::aligned;
 
 /// The headline metric of each task, a column for each model, with the mean and the mean of hit@1; below it what
 /// the last model's mean of hit@1 is worth.
@@ -38,7 +39,7 @@ pub fn table(columns: &[Column]) -> String {
     rows.push(mean_row("mean of hit_rate@1", hit_chance, columns, mean_hit));
     let models: Vec<ModelScores> = columns.iter().map(model_scores).collect();
     let verdict = hit_verdict(&models).map_or(String::new(), |verdict| format!("\n\n{verdict}"));
-    aligned(&rows) + &verdict
+    aligned(&rows, 2) + &verdict
 }
 
 fn mean_row(
@@ -81,20 +82,6 @@ fn hit_sentence(means: &[(&str, f64)], chance: f64) -> String {
 
 fn number(x: f64) -> String {
     format!("{x:.3}")
-}
-
-/// Names to the left, numbers to the right.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
-    let line = |row: &Vec<String>| -> String {
-        let cells = row.iter().zip(&widths).enumerate().map(|(i, (cell, width))| match i {
-            0 | 1 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Writes `report.html` into the run.
@@ -226,7 +213,8 @@ fn is_right(task: &RankTask, score: &TaskScore, i: usize) -> bool {
     top.ranked.first().is_some_and(|(candidate, _)| relevant(task, top.query, *candidate))
 }
 
-fn example(loader: &Loader, task: &RankTask, score: &TaskScore, i: usize) -> Example {
+/// A query with what was found for it.
+pub(crate) fn example(loader: &Loader, task: &RankTask, score: &TaskScore, i: usize) -> Example {
     let top = &score.per_query[i].top;
     let query = &task.queries[top.query];
     let found = |candidate: usize, score: f32| Found {
@@ -296,12 +284,5 @@ mod tests {
     fn short_runs_are_told_in_seconds() {
         let spelled = [4, 119, 750].map(|seconds| spelled(Duration::from_secs(seconds)));
         assert_eq!(spelled, ["4 seconds", "119 seconds", "12.5 minutes"]);
-    }
-
-    #[test]
-    fn tables_align() {
-        let rows = [["task", "metric", "x"], ["a longer name", "m", "0.125"]]
-            .map(|row| row.map(String::from).to_vec());
-        assert_eq!(aligned(&rows), "task           metric      x\na longer name  m       0.125");
     }
 }

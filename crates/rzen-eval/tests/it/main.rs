@@ -1,5 +1,6 @@
 //! The public contract: tasks in, scores out.
 
 mod embedders;
+mod rank;
 mod results;
 mod run;

@@ -5,16 +5,13 @@
 //!                    └─units─► Unit ─search─► ranks ─NegativeChoice─► MinedRow ─write─► corpus, mine.json, report.html
 //! ```
 
-pub mod content;
 mod evaluation;
 mod output;
 mod page;
 mod source;
-pub mod store;
 mod tell;
 #[cfg(test)]
 mod tests;
-mod vectors;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -24,15 +21,12 @@ use rzen_core::Item;
 use rzen_data::{BadRow, NegativeChoice, NegativesLost};
 use rzen_eval::{Rows, search};
 
-use content::{Contents, Key};
 pub use output::{Record, check_output, write};
 pub use source::{Source, Unit, UnitRow};
-use store::VectorStore;
 pub use tell::{example, examples, table};
-pub use vectors::Model;
-use vectors::embed_missing;
 
 use crate::progress::Progress;
+use crate::vectors::{Contents, Key, Model, VectorStore, embed_missing};
 
 /// How negatives are mined.
 pub struct MineOptions {

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use rzen_core::{Item, Origin, Sample};
 use rzen_data::{BadRow, Candidate, EvalCopy, candidates, forms_of_query, train_manifest, train_rows};
 
-use super::content::{Contents, Key, Unreadable};
 use super::evaluation::tasks;
 use crate::files::is_temporary;
+use crate::vectors::{Contents, Key, Unreadable};
 
 /// The rows of a dataset's folder.
 pub struct Dataset {

@@ -4,6 +4,7 @@ use rzen_core::{Item, Part, VideoSource};
 use rzen_data::{BadRow, NegativesLost};
 
 use super::{Mined, MinedRow, Unit};
+use crate::text_table::aligned;
 
 /// The numbers of a unit.
 pub(super) struct UnitSummary {
@@ -60,7 +61,7 @@ pub(super) fn median_rank(rows: &[MinedRow]) -> Option<usize> {
 pub fn table(mined: &Mined) -> String {
     let mut rows = vec![columns()];
     rows.extend(mined.units.iter().map(|(unit, rows)| cells(unit, rows, mined)));
-    aligned(&rows)
+    aligned(&rows, 1)
 }
 
 /// The head of the table.
@@ -103,20 +104,6 @@ pub(super) fn cells(unit: &Unit, rows: &[MinedRow], mined: &Mined) -> Vec<String
         late,
     ];
     std::iter::once(unit.name.to_owned()).chain(numbers.map(|number| number.to_string())).collect()
-}
-
-/// Names to the left, numbers to the right.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(i, (cell, width))| match i {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ")
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Rows that show what was taken, spread over the units: their places.

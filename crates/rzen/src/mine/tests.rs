@@ -96,8 +96,8 @@ impl Place {
             Ok(Box::new(Angles { turned, embedded: self.embedded.clone(), most: self.most }))
         };
         let (plain, turned) = (|| open(0.0), || open(1.0));
-        let model = Model { key: self.key, open: &plain, chunk: self.chunk };
-        let teacher = Model { key: self.teacher_key, open: &turned, chunk: self.chunk };
+        let model = Model::new(self.key, self.chunk, &plain);
+        let teacher = Model::new(self.teacher_key, self.chunk, &turned);
         let vectors = self.vectors();
         let mined = mine(&source, &model, self.teacher.then_some(&teacher), &vectors, options)?;
         let settings = json!({ "choice": options.choice });

@@ -39,7 +39,7 @@ fn side(class: &str, title: &str, examples: &[&Example]) -> String {
     format!("<div class=\"side {class}\">\n<h4>{title}</h4>\n{cards}</div>\n")
 }
 
-fn card(example: &Example) -> String {
+pub(super) fn card(example: &Example) -> String {
     let instruction = example.instruction.as_deref().map_or(String::new(), |text| {
         format!("<p class=\"instruction\" dir=\"auto\">{}</p>\n", escape_cut(text, MOST_LETTERS))
     });

@@ -8,6 +8,7 @@ mod chart;
 mod check;
 mod compare;
 mod curves;
+mod evaluation;
 mod examples;
 mod html;
 mod input;
@@ -26,6 +27,7 @@ use anyhow::{Result, ensure};
 
 pub use check::{CheckPage, write_check};
 pub use compare::{ComparedRun, write_comparison};
+pub use evaluation::{Bar, EvaluationPage, write_evaluation_page};
 pub use input::{Example, Found, ReportInput, ReportPart, RunCurves, StepRecord, TaskRow};
 pub use measured::{Measurements, ModelScores, ScoredTask, difference};
 pub use metrics::read_curves;

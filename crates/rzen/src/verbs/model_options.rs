@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
+use rzen_core::Embed;
 use rzen_model::{PositionMode, Processor, ProcessorConfig, SpecialTokens};
 use sha2::{Digest, Sha256};
 
@@ -11,6 +12,7 @@ use crate::embedder::{EmbedSettings, LocalEmbedder};
 use crate::files::sha256;
 use crate::load_limits::LoadLimits;
 use crate::models::{self, Opened};
+use crate::vectors::Model;
 
 /// The model and how it is run; what is not given is as the checkpoint's `processor.json` says.
 #[derive(clap::Args, Clone, Debug)]
@@ -106,6 +108,29 @@ impl ModelOptions {
     pub fn embedder(&self) -> Result<LocalEmbedder> {
         let limits = LoadLimits::parse(&self.load)?.options();
         Ok(self.open()?.embedder(PathBuf::new(), self.batch_size, self.batch_tokens, limits))
+    }
+
+    /// The same as an embedder of any kind, for [`stored`](Self::stored).
+    ///
+    /// # Errors
+    /// As of [`embedder`](Self::embedder).
+    pub fn boxed(&self) -> Result<Box<dyn Embed>> {
+        Ok(Box::new(self.embedder()?))
+    }
+
+    /// The model as one whose vectors are kept; `open` opens it.
+    ///
+    /// # Errors
+    /// Names the option, or the file of the model, that is wrong.
+    pub fn stored<'a>(&self, open: &'a dyn Fn() -> Result<Box<dyn Embed>>) -> Result<Model<'a>> {
+        anyhow::ensure!(self.batch_size > 0, "--batch-size is 0, expected 1 or more");
+        anyhow::ensure!(
+            self.model.join("config.json").is_file(),
+            "model {}: no `config.json` there; give the folder of a Hugging Face checkpoint",
+            self.model.display()
+        );
+        // Enough at a time for the embedder to sort by length.
+        Ok(Model::new(self.key()?, self.batch_size.saturating_mul(16), open))
     }
 
     /// Opens the model with these options over its own settings.

@@ -1,15 +1,14 @@
 //! `rzen data mine`: hard negatives with a model.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use rzen_core::Embed;
 use rzen_data::{NegativeChoice, Sampling, TeacherFilter};
 use serde_json::{Value, json};
 
 use crate::files::{hex, resolved};
 use crate::load_limits::LoadLimits;
-use crate::mine::{MineOptions, Model, Record, Source, check_output, example, examples, mine, table, write};
+use crate::mine::{MineOptions, Record, Source, check_output, example, examples, mine, table, write};
 use crate::models;
 use crate::verbs::model_options::{ModelOptions, Range};
 
@@ -137,10 +136,10 @@ pub fn run(args: &Args) -> Result<()> {
     );
     let source = Source::read(&args.corpus, args.dataset.as_deref(), &args.pool)?;
     let teacher = args.teacher_model.clone().map(|folder| args.model.of_model(folder));
-    let open = || opened(&args.model);
-    let model = model(&args.model, &open)?;
-    let open_teacher = || opened(teacher.as_ref().expect("it is opened where there is one"));
-    let teacher_model = teacher.as_ref().map(|options| self::model(options, &open_teacher)).transpose()?;
+    let open = || args.model.boxed();
+    let model = args.model.stored(&open)?;
+    let open_teacher = || teacher.as_ref().expect("it is opened where there is one").boxed();
+    let teacher_model = teacher.as_ref().map(|options| options.stored(&open_teacher)).transpose()?;
     let limits = LoadLimits::parse(&args.model.load)?;
     let settings = json!({
         "model": args.model.model,
@@ -186,19 +185,4 @@ const EXAMPLES: usize = 3;
 
 fn processor_settings(options: &ModelOptions) -> Result<Value> {
     Ok(serde_json::to_value(options.processor_config()?)?)
-}
-
-fn model<'a>(options: &ModelOptions, open: &'a dyn Fn() -> Result<Box<dyn Embed>>) -> Result<Model<'a>> {
-    ensure!(options.batch_size > 0, "--batch-size is 0, expected 1 or more");
-    ensure!(
-        Path::new(&options.model).join("config.json").is_file(),
-        "model {}: no `config.json` there; give the folder of a Hugging Face checkpoint",
-        options.model.display()
-    );
-    // Enough at a time for the embedder to sort by length.
-    Ok(Model { key: options.key()?, open, chunk: options.batch_size.saturating_mul(16) })
-}
-
-fn opened(options: &ModelOptions) -> Result<Box<dyn Embed>> {
-    Ok(Box::new(options.embedder()?))
 }

@@ -1,5 +1,6 @@
-//! The vectors of all items of a mining, computed where no earlier run did.
+//! The vectors of items, computed where no earlier run did.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result};
@@ -10,14 +11,29 @@ use super::content::Key;
 use super::store::VectorStore;
 use crate::progress::Progress;
 
-/// A model that is opened only where something is left to embed.
+/// A model that is opened only where something is left to embed, and then once.
 pub struct Model<'a> {
     /// A hash of everything besides an item that its vector depends on.
     pub key: Key,
-    /// Opens it.
-    pub open: &'a dyn Fn() -> Result<Box<dyn Embed>>,
     /// Items given to it at a time; the vectors are kept after each time.
     pub chunk: usize,
+    open: &'a dyn Fn() -> Result<Box<dyn Embed>>,
+    opened: OnceCell<Box<dyn Embed>>,
+}
+
+impl<'a> Model<'a> {
+    /// A model that `open` opens.
+    pub fn new(key: Key, chunk: usize, open: &'a dyn Fn() -> Result<Box<dyn Embed>>) -> Self {
+        Model { key, chunk, open, opened: OnceCell::new() }
+    }
+
+    fn embedder(&self) -> Result<&dyn Embed> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(&**opened);
+        }
+        let opened = (self.open)()?;
+        Ok(&**self.opened.get_or_init(|| opened))
+    }
 }
 
 /// Embeds the `items` that `store` has no vector of, each once. Returns what is wrong with those that can't be embedded.
@@ -40,13 +56,13 @@ pub fn embed_missing(
         return Ok(bad);
     }
     missing.sort_by_key(|(_, item)| std::cmp::Reverse(item_size(item)));
-    let embedder = (model.open)()?;
+    let embedder = model.embedder()?;
     let progress = Progress::tasks(label, missing.len().div_ceil(model.chunk));
     progress.message("items");
     for (chunk, part) in missing.chunks(model.chunk).enumerate() {
         let mut rest = part;
         while !rest.is_empty() {
-            let (vectors, refused) = embed_until_refused(&*embedder, rest)?;
+            let (vectors, refused) = embed_until_refused(embedder, rest)?;
             let count = vectors.len();
             store.add(&rest.iter().map(|(key, _)| *key).zip(vectors).collect::<Vec<_>>())?;
             let mut next = count;

@@ -1,0 +1,164 @@
+//! Ranks the candidates of every query, in memory that doesn't grow with the pool.
+
+use std::error::Error;
+
+use rayon::prelude::*;
+use rzen_kernels::{Linear, Matrix, Then};
+
+use crate::ranking::{Standing, graded};
+use crate::search::enough_rows;
+use crate::similarity::dot;
+use crate::{Compression, EvalError, RankQuery, RankTask, Ranking, Rows};
+
+/// Appends the vectors of candidates, given by their index in the pool, to the rows.
+pub type ReadRows<'a> = dyn FnMut(&[usize], &mut Vec<f32>) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
+
+/// Queries that are multiplied at once.
+const QUERY_ROWS: usize = 1024;
+/// Candidates that are read at once.
+const POOL_ROWS: usize = 4096;
+
+/// The places of the relevant candidates of each query, and its `top_k` best candidates.
+///
+/// Scores are those of `dot`. Most of them need not be known exactly: where a query ranks the whole pool, they are taken
+/// from products of matrices, and only those that are too near to one that counts are computed anew.
+pub(crate) fn rank(
+    task: &RankTask,
+    queries: Rows<'_>,
+    read: &mut ReadRows<'_>,
+    compression: Compression,
+    top_k: usize,
+) -> Result<Vec<(Ranking, Vec<(usize, f32)>)>, EvalError> {
+    assert_eq!(queries.len(), task.queries.len(), "one vector for each query");
+    let mut pool = Pool { task, dim: queries.dim(), read, compression };
+    let (queries, dim) = compression.apply(queries);
+    let queries = Rows::new(&queries, dim);
+    let mut standings = standings(&mut pool, queries, top_k)?;
+
+    let all = 0..task.queries.len();
+    let whole: Vec<usize> = all.filter(|query| task.queries[*query].candidates.is_none()).collect();
+    let packed: Vec<f32> = whole.iter().flat_map(|query| queries.row(*query)).copied().collect();
+    for block in task.used_candidates().chunks(POOL_ROWS) {
+        let rows = pool.rows(block)?;
+        let rows = Rows::new(&rows, dim);
+        // The whole pool is used where a query ranks all of it, so that a block is a run of indices.
+        for (at, queries) in packed.chunks(QUERY_ROWS * dim).enumerate() {
+            let of_block = &whole[at * QUERY_ROWS..][..queries.len() / dim];
+            rank_whole(&mut standings, of_block, Rows::new(queries, dim), block[0], rows);
+        }
+        standings.par_iter_mut().enumerate().for_each(|(query, standing)| {
+            rank_listed(standing, &task.queries[query], queries.row(query), block, rows);
+        });
+    }
+    Ok(standings.into_par_iter().map(Standing::finish).collect())
+}
+
+/// The candidates of a task.
+struct Pool<'a, 'b> {
+    task: &'a RankTask,
+    dim: usize,
+    read: &'a mut ReadRows<'b>,
+    compression: Compression,
+}
+
+impl Pool<'_, '_> {
+    fn rows(&mut self, indices: &[usize]) -> Result<Vec<f32>, EvalError> {
+        let mut rows = Vec::with_capacity(indices.len() * self.dim);
+        (self.read)(indices, &mut rows)
+            .map_err(|source| EvalError::Read { task: self.task.name.clone(), source })?;
+        assert_eq!(rows.len(), indices.len() * self.dim, "one vector for each candidate");
+        Ok(match self.compression {
+            Compression::NONE => rows,
+            compression => compression.apply(Rows::new(&rows, self.dim)).0.into_owned(),
+        })
+    }
+}
+
+/// The scores of the relevant candidates, with nothing counted yet.
+fn standings(pool: &mut Pool, queries: Rows<'_>, top_k: usize) -> Result<Vec<Standing>, EvalError> {
+    let task = pool.task;
+    let relevant = |query: &RankQuery| graded(&query.relevant).expect("the task was checked");
+    let mut standings = Vec::with_capacity(task.queries.len());
+    while standings.len() < task.queries.len() {
+        let first = standings.len();
+        let mut grades = Vec::new();
+        let mut indices: Vec<usize> = Vec::new();
+        for query in &task.queries[first..] {
+            if !grades.is_empty() && indices.len() >= POOL_ROWS {
+                break;
+            }
+            let of_query = relevant(query);
+            indices.extend(of_query.iter().map(|(index, _)| *index));
+            grades.push(of_query);
+        }
+        indices.sort_unstable();
+        indices.dedup();
+        let rows = pool.rows(&indices)?;
+        let rows = Rows::new(&rows, queries.dim());
+        let each = grades.into_par_iter().enumerate().map(|(at, grades)| {
+            let query = queries.row(first + at);
+            let scored = grades.into_iter().map(|(index, grade)| {
+                let row = indices.binary_search(&index).expect("read with the others");
+                (index, dot(query, rows.row(row)), grade)
+            });
+            Standing::new(scored.collect(), top_k)
+        });
+        standings.par_extend(each);
+    }
+    Ok(standings)
+}
+
+/// Ranks candidates from index `start` on for queries that rank all.
+///
+/// - `of_block`: which queries these are
+/// - `queries`: their vectors
+fn rank_whole(
+    standings: &mut [Standing],
+    of_block: &[usize],
+    queries: Rows<'_>,
+    start: usize,
+    candidates: Rows<'_>,
+) {
+    let (dim, outputs) = (queries.dim(), candidates.len());
+    let block = enough_rows(queries.data(), dim);
+    let weight = Matrix::F32(candidates.data());
+    let product = Linear { weight, inputs: dim, outputs, bias: None, lora: None };
+    let mut scores = vec![0.0; block.len() / dim * outputs];
+    product.forward(&block, &mut scores, false, Then::Nothing);
+    let longest = (0..outputs).map(|row| norm(candidates.row(row))).fold(0.0, f32::max);
+    let mut standings = pick(standings, of_block);
+    standings.par_iter_mut().zip(scores.par_chunks(outputs)).enumerate().for_each(
+        |(row, (standing, scores))| {
+            let query = queries.row(row);
+            // Two sums of `dim` products in f32 differ by no more, in whatever order each is taken.
+            let margin = dim as f32 * f32::EPSILON * norm(query) * longest;
+            standing.offer_all(start, scores, margin, |at| dot(query, candidates.row(at)));
+        },
+    );
+}
+
+/// Ranks those of `block` that the query lists, if it lists any.
+fn rank_listed(
+    standing: &mut Standing,
+    query: &RankQuery,
+    vector: &[f32],
+    block: &[usize],
+    candidates: Rows<'_>,
+) {
+    for candidate in query.candidates.iter().flatten() {
+        if let Ok(row) = block.binary_search(candidate) {
+            standing.offer(*candidate, dot(vector, candidates.row(row)));
+        }
+    }
+}
+
+/// Those at rising places.
+fn pick<'a, T>(items: &'a mut [T], places: &[usize]) -> Vec<&'a mut T> {
+    let mut places = places.iter().peekable();
+    let all = items.iter_mut().enumerate();
+    all.filter(|(place, _)| places.next_if(|next| *next == place).is_some()).map(|(_, item)| item).collect()
+}
+
+fn norm(vector: &[f32]) -> f32 {
+    dot(vector, vector).sqrt()
+}

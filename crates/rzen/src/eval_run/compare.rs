@@ -1,0 +1,214 @@
+//! Two evaluations beside each other: which differences are real.
+
+use std::collections::HashMap;
+
+use anyhow::{Result, bail, ensure};
+use rzen_eval::{PairedDifference, bootstrap_of_tasks};
+use serde::Serialize;
+
+use super::Scored;
+use super::scored::ScoredQueries;
+
+/// The second evaluation against the first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// Tasks that both have, in the order of the first.
+    pub tasks: Vec<ComparedTask>,
+    /// Groups of these, by name, with the number of their tasks.
+    pub groups: Vec<ComparedGroup>,
+    /// Over all of these.
+    pub overall: PairedDifference,
+    /// Tasks that only the first has.
+    pub only_first: Vec<String>,
+    /// Tasks that only the second has.
+    pub only_second: Vec<String>,
+}
+
+/// A task of both evaluations.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ComparedTask {
+    /// Its name.
+    pub task: String,
+    /// Its metric.
+    pub metric: String,
+    /// The mean of the first.
+    pub first: f64,
+    /// The mean of the second.
+    pub second: f64,
+    /// The second minus the first.
+    pub difference: PairedDifference,
+    /// The p value after Holm's correction for the number of tasks: below 0.05 the difference is taken to be real.
+    pub corrected_p: f64,
+}
+
+/// A group of tasks of both evaluations.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ComparedGroup {
+    /// Its name.
+    pub name: String,
+    /// Its tasks.
+    pub tasks: usize,
+    /// The second minus the first.
+    pub difference: PairedDifference,
+}
+
+/// Resamples; enough that p stays below 0.05 after correction for a hundred tasks.
+const SAMPLES: usize = 10_000;
+/// Decides the draws.
+const SEED: u64 = 1;
+/// A p value below which a difference is taken to be real.
+pub const REAL: f64 = 0.05;
+
+/// Compares `second` with `first`, query by query.
+///
+/// # Errors
+/// No task in common, or a task that the two measured with other metrics or on other queries.
+pub fn compare(first: &Scored, second: &Scored) -> Result<Comparison> {
+    let has = |scored: &Scored, name: &str| scored.tasks.iter().any(|task| task.task == name);
+    let missing = |from: &Scored, of: &Scored| -> Vec<String> {
+        let names = of.tasks.iter().map(|task| &task.task);
+        names.filter(|name| !has(from, name)).cloned().collect()
+    };
+    let (mut tasks, mut differences, mut groups) =
+        (Vec::new(), Vec::new(), Vec::<(String, Vec<usize>)>::new());
+    for a in &first.tasks {
+        let Some(b) = second.tasks.iter().find(|b| b.task == a.task) else { continue };
+        let of_task = paired(a, b)?;
+        for group in &a.groups {
+            match groups.iter_mut().find(|(name, _)| name == group) {
+                Some((_, members)) => members.push(tasks.len()),
+                None => groups.push((group.clone(), vec![tasks.len()])),
+            }
+        }
+        tasks.push(ComparedTask {
+            task: a.task.clone(),
+            metric: a.metric.clone(),
+            first: mean(a),
+            second: mean(b),
+            difference: bootstrap_of_tasks(std::slice::from_ref(&of_task), SAMPLES, SEED)?,
+            corrected_p: 1.0,
+        });
+        differences.push(of_task);
+    }
+    ensure!(!tasks.is_empty(), "the two evaluations have no task in common");
+    correct(&mut tasks);
+    let groups = groups.into_iter().map(|(name, members)| {
+        let of_group: Vec<Vec<f64>> = members.iter().map(|at| differences[*at].clone()).collect();
+        let difference = bootstrap_of_tasks(&of_group, SAMPLES, SEED)?;
+        Ok(ComparedGroup { name, tasks: members.len(), difference })
+    });
+    Ok(Comparison {
+        groups: groups.collect::<Result<_>>()?,
+        overall: bootstrap_of_tasks(&differences, SAMPLES, SEED)?,
+        only_first: missing(second, first),
+        only_second: missing(first, second),
+        tasks,
+    })
+}
+
+fn mean(task: &ScoredQueries) -> f64 {
+    task.queries.iter().map(|(_, value)| value).sum::<f64>() / task.queries.len() as f64
+}
+
+/// The second minus the first for each query, whatever the order of either.
+fn paired(a: &ScoredQueries, b: &ScoredQueries) -> Result<Vec<f64>> {
+    if a.metric != b.metric {
+        bail!("task `{}` is measured by {} in the one and by {} in the other", a.task, a.metric, b.metric);
+    }
+    let of_b: HashMap<&str, f64> = b.queries.iter().map(|(id, value)| (id.as_str(), *value)).collect();
+    let lost = || a.queries.iter().filter(|(id, _)| !of_b.contains_key(id.as_str())).count();
+    ensure!(
+        a.queries.len() == b.queries.len() && lost() == 0,
+        "task `{}` has {} queries in the one and {} in the other, {} of the first missing from the second; evaluate both on \
+         the same data",
+        a.task,
+        a.queries.len(),
+        b.queries.len(),
+        lost()
+    );
+    Ok(a.queries.iter().map(|(id, value)| of_b[id.as_str()] - value).collect())
+}
+
+/// Holm's step-down correction: the smallest p counts as often as there are tasks, the next one once less, and so on.
+fn correct(tasks: &mut [ComparedTask]) {
+    let mut order: Vec<usize> = (0..tasks.len()).collect();
+    order.sort_by(|a, b| tasks[*a].difference.p.total_cmp(&tasks[*b].difference.p));
+    let mut least = 0.0f64;
+    for (place, at) in order.iter().enumerate() {
+        least = least.max(tasks[*at].difference.p * (tasks.len() - place) as f64).min(1.0);
+        tasks[*at].corrected_p = least;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scored(tasks: &[(&str, Vec<f64>)]) -> Scored {
+        let task = |(name, values): &(&str, Vec<f64>)| ScoredQueries {
+            task: (*name).to_owned(),
+            metric: "hit_rate@1".into(),
+            groups: vec!["all".into(), name[..1].to_owned()],
+            queries: values.iter().enumerate().map(|(i, value)| (format!("q{i}"), *value)).collect(),
+        };
+        Scored { tasks: tasks.iter().map(task).collect() }
+    }
+
+    fn hits(count: usize, every: usize) -> Vec<f64> {
+        (0..count).map(|i| f64::from(u8::from(i % every == 0))).collect()
+    }
+
+    #[test]
+    fn clear_differences_are_real_and_faint_ones_are_not() {
+        let first =
+            scored(&[("a1", hits(400, 4)), ("a2", hits(400, 4)), ("b1", hits(60, 3)), ("x", hits(9, 2))]);
+        let second =
+            scored(&[("b1", hits(60, 3)), ("a1", hits(400, 2)), ("a2", hits(400, 5)), ("y", hits(9, 2))]);
+        let found = compare(&first, &second).unwrap();
+        let names: Vec<_> = found.tasks.iter().map(|task| task.task.as_str()).collect();
+        assert_eq!(names, ["a1", "a2", "b1"]);
+        assert_eq!((found.only_first.join(""), found.only_second.join("")), ("x".into(), "y".into()));
+        assert!((found.tasks[0].difference.mean_difference - 0.25).abs() < 1e-12);
+        assert!(found.tasks[0].corrected_p < REAL && found.tasks[2].corrected_p == 1.0);
+        // 0.20 against 0.25 with 400 queries each: nothing to be sure of.
+        assert!(found.tasks[1].corrected_p > REAL, "{:?}", found.tasks[1]);
+        let mean = found.tasks.iter().map(|task| task.difference.mean_difference).sum::<f64>() / 3.0;
+        assert!((found.overall.mean_difference - mean).abs() < 1e-12);
+        let groups: Vec<_> = found.groups.iter().map(|group| (group.name.as_str(), group.tasks)).collect();
+        assert_eq!(groups, [("all", 3), ("a", 2), ("b", 1)]);
+        // The other way round the signs turn.
+        let back = compare(&second, &first).unwrap();
+        assert!((back.overall.mean_difference + found.overall.mean_difference).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_correction_is_that_of_holm() {
+        let p = |p| PairedDifference { mean_difference: 0.0, low: 0.0, high: 0.0, p };
+        let mut tasks: Vec<ComparedTask> = [0.02, 0.01, 0.04, 0.5]
+            .map(|value| ComparedTask {
+                task: String::new(),
+                metric: String::new(),
+                first: 0.0,
+                second: 0.0,
+                difference: p(value),
+                corrected_p: 1.0,
+            })
+            .into();
+        correct(&mut tasks);
+        let found: Vec<f64> = tasks.iter().map(|task| task.corrected_p).collect();
+        for (found, expected) in found.iter().zip([0.06, 0.04, 0.08, 0.5]) {
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn other_queries_are_refused() {
+        let first = scored(&[("a", hits(10, 2))]);
+        let error = compare(&first, &scored(&[("a", hits(9, 2))])).unwrap_err().to_string();
+        assert!(error.contains("`a`") && error.contains("10") && error.contains('9'), "{error}");
+        assert!(compare(&first, &scored(&[("b", hits(10, 2))])).unwrap_err().to_string().contains("no task"));
+        let mut other = first.clone();
+        other.tasks[0].metric = "mrr".into();
+        assert!(compare(&first, &other).unwrap_err().to_string().contains("mrr"));
+    }
+}
