@@ -9,6 +9,7 @@
 //!   `convert("RGB")` would.
 //! - [`train_rows`], [`embed_rows`] and [`EvalCorpus`] read JSON lines, the first Parquet too, and name file,
 //!   line and key of whatever is wrong with them.
+//! - [`Published`] reads published benchmarks from the files that they are published as.
 //! - [`import`] writes such a manifest of what other tools train on.
 //! - [`NegativeChoice`] takes hard negatives from what a model ranks high; [`train_line`] writes a row again.
 //! - [`check`] reads all of a corpus, says everything that is wrong with it, and [`write_clean`] leaves it out.
@@ -43,6 +44,7 @@ mod parquet_rows;
 mod picture;
 mod plan;
 mod process;
+mod published;
 mod rng;
 mod row;
 mod sample_frames;
@@ -71,6 +73,10 @@ pub use manifest_error::ManifestError;
 pub use negatives::{NegativeChoice, NegativesLost, Sampling, forms_of_query};
 pub use options::{IncompleteVideo, LoadOptions, VideoDecoder};
 pub use plan::{DatasetSpec, PlanError, PlannedBatch, PlannedRow, epoch_plan};
+pub use published::{
+    Distribution, MissingMedia, Modality, Problem, Problems, Protocol, ProtocolSettings, Published,
+    PublishedError, PublishedTask, Suite, UnknownName,
+};
 pub use sample_frames::sample_frames;
 pub use teacher::TeacherFilter;
 pub use train_line::train_line;

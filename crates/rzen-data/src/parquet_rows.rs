@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parquet::errors::ParquetError;
-use parquet::file::reader::SerializedFileReader;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::reader::RowIter;
+use parquet::schema::types::Type;
 use rzen_core::Origin;
 use serde_json::{Map, Value};
 
@@ -17,10 +19,36 @@ use crate::row::Row;
 pub(crate) fn table(
     path: &Path,
 ) -> Result<impl Iterator<Item = Result<Vec<(String, Cell)>, ParquetError>> + use<>, ManifestError> {
+    let rows = open(path)?.into_iter();
+    Ok(rows.map(|row| row.map(columns)))
+}
+
+/// Opens a Parquet file of large cells; of its columns those named are read, where there are such.
+pub(crate) fn table_of(
+    path: &Path,
+    names: &[&str],
+) -> Result<impl Iterator<Item = Result<Vec<(String, Cell)>, ParquetError>> + use<>, ManifestError> {
+    let unreadable = |source| ManifestError::Parquet { path: path.to_owned(), source };
+    let reader = open(path)?;
+    let schema = reader.metadata().file_metadata().schema();
+    let fields = schema.get_fields().iter().filter(|field| names.contains(&field.name())).cloned().collect();
+    let wanted = Type::group_type_builder(schema.name()).with_fields(fields).build().map_err(unreadable)?;
+    // So many rows of each column lie in memory at once.
+    let rows = RowIter::from_file_into(Box::new(reader)).with_batch_size(16);
+    Ok(rows.project(Some(wanted)).map_err(unreadable)?.map(|row| row.map(columns)))
+}
+
+/// The columns of a Parquet file, in order.
+pub(crate) fn column_names(path: &Path) -> Result<Vec<String>, ManifestError> {
+    let reader = open(path)?;
+    let schema = reader.metadata().file_metadata().schema();
+    Ok(schema.get_fields().iter().map(|field| field.name().to_owned()).collect())
+}
+
+fn open(path: &Path) -> Result<SerializedFileReader<File>, ManifestError> {
     let file = File::open(path).map_err(|source| ManifestError::Read { path: path.to_owned(), source })?;
     let unreadable = |source| ManifestError::Parquet { path: path.to_owned(), source };
-    let rows = SerializedFileReader::new(file).map_err(unreadable)?.into_iter();
-    Ok(rows.map(|row| row.map(columns)))
+    SerializedFileReader::new(file).map_err(unreadable)
 }
 
 /// Reads the rows of a manifest one by one. `allowed` are the columns that there may be; those in `json` may hold JSON

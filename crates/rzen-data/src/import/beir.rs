@@ -11,7 +11,7 @@ use super::record::{Record, records, text_of};
 use super::{ImportError, ImportReport, Layout, Refusal};
 
 /// Grades of passages, by query and in the order of the file.
-type Judgements = HashMap<String, Vec<(String, f64)>>;
+pub(crate) type Judgements = HashMap<String, Vec<(String, f64)>>;
 
 pub(super) fn layout<'a>(
     inputs: &[PathBuf],
@@ -73,7 +73,7 @@ fn read(
 }
 
 /// The files of a part of the folder: `corpus.jsonl`, or all tables in `corpus/`; of `split` alone where there are splits.
-fn files(folder: &Path, name: &str, split: Option<&str>) -> Result<Vec<PathBuf>, ImportError> {
+pub(crate) fn files(folder: &Path, name: &str, split: Option<&str>) -> Result<Vec<PathBuf>, ImportError> {
     const ENDINGS: [&str; 4] = ["jsonl", "parquet", "json", "tsv"];
     let single = ENDINGS.map(|ending| folder.join(format!("{name}.{ending}"))).into_iter();
     let single: Vec<PathBuf> = single.filter(|path| path.is_file()).collect();
@@ -100,7 +100,7 @@ fn files(folder: &Path, name: &str, split: Option<&str>) -> Result<Vec<PathBuf>,
     Ok(files)
 }
 
-fn judgements(files: &[PathBuf]) -> Result<Judgements, ImportError> {
+pub(crate) fn judgements(files: &[PathBuf]) -> Result<Judgements, ImportError> {
     let mut judgements = Judgements::new();
     for file in files {
         let wrong = |row: usize, problem: String| ImportError::Layout {

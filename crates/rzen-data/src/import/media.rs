@@ -142,7 +142,7 @@ impl Media {
 const ADVICE: &str = "check the path, and the folder given as media";
 
 /// The pictures of a folder, in the order of the numbers in their names.
-fn frames(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub(crate) fn frames(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut frames = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -4,15 +4,15 @@
 //! file ─records─► Record ─a kind's reader─► Draft ─► a line of train.jsonl      pictures in Parquet ─► media/
 //! ```
 
-mod beir;
+pub(crate) mod beir;
 mod columns;
 mod draft;
 mod llava;
 mod manifest;
-mod media;
+pub(crate) mod media;
 mod megapairs;
 mod mmeb;
-mod passages;
+pub(crate) mod passages;
 pub(crate) mod placeholders;
 mod python_list;
 pub(crate) mod record;

@@ -56,7 +56,7 @@ impl Passages {
 }
 
 /// The id of a passage or query.
-pub(super) fn id_of(record: &mut Record) -> Result<String, String> {
+pub(crate) fn id_of(record: &mut Record) -> Result<String, String> {
     match record.take_any(&IDS) {
         Some(cell) => text_of(cell, "id")?.ok_or_else(|| "the id is empty".to_owned()),
         None => Err(format!("there is no id; it may be called {}", IDS.join(", "))),
@@ -77,7 +77,7 @@ pub(super) fn content(record: &mut Record, media: &mut Media) -> Result<Vec<Part
 }
 
 /// Title and text in one, as Tevatron and BEIR join them.
-pub(super) fn titled(record: &mut Record) -> Result<Option<Part>, String> {
+pub(crate) fn titled(record: &mut Record) -> Result<Option<Part>, String> {
     let title = record.text("title")?.unwrap_or_default();
     let text = record.text("text")?.unwrap_or_default();
     Ok(words(&format!("{} {}", title.trim(), text.trim())))

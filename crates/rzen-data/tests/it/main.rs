@@ -16,6 +16,10 @@ mod imports;
 mod made;
 mod made_parquet;
 mod manifests;
+#[path = "../miniature/mod.rs"]
+mod miniature;
 mod mp4;
 mod pictures;
 mod plan;
+mod published;
+mod published_damage;

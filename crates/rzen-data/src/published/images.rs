@@ -1,0 +1,169 @@
+//! The 36 image sets: a picture or words, and a list of candidates for each query, of which the first is the answer.
+
+use std::path::Path;
+
+use rzen_core::{Item, Part};
+
+use super::annotations::Hub;
+use super::draft::{Draft, Query};
+use super::error::PublishedError;
+use super::names::Protocol;
+use super::rows::{Annotation, annotations};
+use super::texts::{Words, exact, picture_candidate, picture_query, text_query};
+use crate::import::placeholders::take_image_marks;
+
+/// What queries and candidates are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ImageLayout {
+    /// A picture, and labels.
+    Labels,
+    /// A picture with a question, and answers.
+    Questions,
+    /// A picture, and captions.
+    Captions,
+    /// Words, and pictures, which may have words of their own.
+    Search,
+    /// A picture, with words or without, and pictures.
+    Edits,
+}
+
+/// Annotations with instructions in columns of their own, and the older ones that have them inside their texts.
+const NEWER: &str = "ziyjiang/MMEB_Test_Instruct";
+const OLDER: &str = "TIGER-Lab/MMEB-eval";
+/// The folder of the pictures.
+const FOLDER: &str = "image-tasks";
+
+/// Reads a set; `name` is its config.
+pub(crate) fn read(
+    name: &'static str,
+    layout: ImageLayout,
+    data: &Path,
+    protocol: Protocol,
+) -> Result<Draft, PublishedError> {
+    let newer = Hub::of(NEWER).config(name);
+    let older = Hub::of(OLDER).config(name);
+    let is_older = !newer.folder(data).is_dir() && older.folder(data).is_dir();
+    let files = if is_older { older.files(data)? } else { newer.files(data)? };
+    let columns: &[&str] = match is_older {
+        true => &["qry_text", "qry_img_path", "tgt_text", "tgt_img_path"],
+        false => &["qry_inst", "qry_text", "qry_img_path", "tgt_inst", "tgt_text", "tgt_img_path"],
+    };
+    let mut draft = Draft::default();
+    let set = Set { name, layout, root: &data.join(FOLDER), protocol, is_older };
+    annotations(&files, columns, |row| set.read(row, &mut draft))?;
+    Ok(draft)
+}
+
+struct Set<'a> {
+    name: &'static str,
+    layout: ImageLayout,
+    root: &'a Path,
+    protocol: Protocol,
+    /// Whether instructions stand inside the texts.
+    is_older: bool,
+}
+
+impl Set<'_> {
+    fn read(&self, row: &mut Annotation, draft: &mut Draft) -> Result<(), String> {
+        let item = self.query(row)?;
+        let ids = match self.layout {
+            ImageLayout::Labels | ImageLayout::Questions | ImageLayout::Captions => self.texts(row, draft)?,
+            ImageLayout::Search | ImageLayout::Edits => self.pictures(row, draft)?,
+        };
+        let Some(answer) = ids.first().cloned() else {
+            return Err("the list of targets is empty, and its first is the answer".into());
+        };
+        let origin = row.origin.clone();
+        let (id, relevant) = (origin.line.to_string(), vec![(answer, 1.0)]);
+        draft.query(self.name, Query { id, item, candidates: Some(ids), relevant, origin })
+    }
+
+    fn query(&self, row: &mut Annotation) -> Result<Item, String> {
+        let text = row.text("qry_text")?;
+        let picture = match self.layout {
+            ImageLayout::Search => None,
+            _ => Some(self.picture(&row.needed("qry_img_path")?)),
+        };
+        if self.is_older {
+            return Ok(self.whole(&text, picture));
+        }
+        let instruction = without_marks(&row.text("qry_inst")?);
+        let words = Words { instruction: &instruction, text: &text };
+        Ok(match picture {
+            Some(picture) => picture_query(self.protocol, words, picture),
+            // Dialogues end in a line of their own.
+            None => text_query(self.protocol, words, if self.name == "VisDial" { "\n" } else { "" }),
+        })
+    }
+
+    /// Candidates of words alone: the words are their ids.
+    fn texts(&self, row: &mut Annotation, draft: &mut Draft) -> Result<Vec<String>, String> {
+        let texts = row.texts("tgt_text")?;
+        for text in &texts {
+            if text.trim().is_empty() {
+                return Err("column `tgt_text` holds an empty text".into());
+            }
+            draft.candidate(text, &row.origin, |_| Item::text(text.as_str()));
+        }
+        Ok(texts)
+    }
+
+    /// Candidates that are pictures: paths are their ids, or paths and words where both tell them apart.
+    fn pictures(&self, row: &mut Annotation, draft: &mut Draft) -> Result<Vec<String>, String> {
+        let instruction =
+            if self.is_older { String::new() } else { without_marks(&row.first_text("tgt_inst")?) };
+        let paths = row.texts("tgt_img_path")?;
+        let mut texts = row.texts("tgt_text").unwrap_or_default();
+        if texts.len() < paths.len() && texts.iter().all(|text| text.trim().is_empty()) {
+            texts.resize(paths.len(), String::new());
+        }
+        if texts.len() != paths.len() {
+            return Err(format!("`tgt_img_path` has {} entries and `tgt_text` {}", paths.len(), texts.len()));
+        }
+        let has_texts = texts.first().is_some_and(|text| !text.trim().is_empty());
+        let mut ids = Vec::with_capacity(paths.len());
+        for (path, text) in paths.iter().zip(&texts) {
+            if path.is_empty() {
+                return Err("column `tgt_img_path` holds an empty path".into());
+            }
+            let id = match self.layout {
+                ImageLayout::Edits => format!("{path}:{}", text.trim_matches('"')),
+                _ => path.clone(),
+            };
+            draft.candidate(&id, &row.origin, |_| self.candidate(path, &instruction, text, has_texts));
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    fn candidate(&self, path: &str, instruction: &str, text: &str, has_texts: bool) -> Item {
+        let picture = self.picture(path);
+        if self.is_older {
+            return self.whole(text, Some(picture));
+        }
+        let end = if has_texts || self.layout == ImageLayout::Search { "\n" } else { "" };
+        let text = if has_texts { text } else { "" };
+        picture_candidate(self.protocol, Words { instruction, text }, picture, end)
+    }
+
+    /// An item whose text has the instruction and the mark of its picture.
+    fn whole(&self, text: &str, picture: Option<Part>) -> Item {
+        match self.protocol {
+            Protocol::Vlm2vec => {
+                exact(picture, MARKS.iter().fold(text.to_owned(), |text, mark| text.replace(mark, "")))
+            }
+            Protocol::Rzen => Words { instruction: "", text: &without_marks(text) }.rzen_candidate(picture),
+        }
+    }
+
+    fn picture(&self, path: &str) -> Part {
+        Part::Image(self.root.join(path))
+    }
+}
+
+/// The marks of a picture in the older and the newer annotations.
+const MARKS: [&str; 2] = ["<|image_1|>", "<|image_pad|>"];
+
+fn without_marks(text: &str) -> String {
+    take_image_marks(text).0
+}

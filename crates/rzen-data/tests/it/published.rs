@@ -1,0 +1,187 @@
+//! Published benchmarks in miniature: what is read is what was meant.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rzen_core::{Item, Part, VideoSource};
+use rzen_data::{EvalSet, Protocol, Published, Suite};
+use serde_json::json;
+
+use crate::made::Folder;
+use crate::miniature::{Expected, Meant, annotate, draw, write};
+
+fn open(suite: Suite, folder: &Folder, protocol: Protocol) -> Published {
+    Published::open(suite, folder.path(), protocol, None).unwrap()
+}
+
+fn load(published: &Published, name: &str) -> EvalSet {
+    let task = published.named(Some(&[name.to_owned()])).unwrap()[0].clone();
+    published.load(&task).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// What an item shows: its files below `root`, and all of its words in one.
+fn shown(item: &Item, root: &Path) -> (Vec<String>, String) {
+    let (mut media, mut words) = (Vec::new(), item.instruction.clone().unwrap_or_default());
+    for part in &item.content {
+        match part {
+            Part::Text(text) => words += text,
+            Part::Image(path) => media.push(path.clone()),
+            Part::Video(VideoSource::Frames(frames)) => media.extend(frames.iter().cloned()),
+            other => panic!("no benchmark has {other:?}"),
+        }
+    }
+    let inner = |path: std::path::PathBuf| path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+    (media.into_iter().map(inner).collect(), words)
+}
+
+fn check_item(item: &Item, meant: &Meant, root: &Path, protocol: Protocol, name: &str) {
+    let text = match protocol {
+        Protocol::Vlm2vec => &meant.vlm2vec,
+        Protocol::Rzen => &meant.rzen,
+    };
+    assert_eq!(shown(item, root), (meant.media.clone(), text.clone()), "{name}");
+    if protocol == Protocol::Vlm2vec {
+        assert_eq!(item.instruction, None, "{name}");
+    }
+}
+
+fn check_set(set: &EvalSet, expected: &Expected, root: &Path, protocol: Protocol) {
+    let name = &expected.task;
+    let ids: Vec<&String> = set.queries.iter().map(|query| &query.id).collect();
+    assert_eq!(ids, expected.queries.iter().map(|query| &query.id).collect::<Vec<_>>(), "{name}");
+    for (query, meant) in set.queries.iter().zip(&expected.queries) {
+        check_item(&query.item, &meant.meant, root, protocol, &format!("{name}, query {}", query.id));
+        assert_eq!(query.candidates, meant.candidates, "{name}");
+        let sorted = |relevant: &[(String, f64)]| {
+            relevant.iter().map(|(id, grade)| (id.clone(), *grade as i64)).collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(sorted(&query.relevant), sorted(&meant.relevant), "{name}");
+    }
+    assert_eq!(set.pool.len(), expected.pool, "{name}");
+    assert!(set.pool.is_sorted_by_key(|candidate| &candidate.id), "{name}");
+    let pool: BTreeMap<&str, &Item> =
+        set.pool.iter().map(|candidate| (candidate.id.as_str(), &candidate.item)).collect();
+    for (id, meant) in &expected.candidates {
+        check_item(pool[id.as_str()], meant, root, protocol, &format!("{name}, candidate {id}"));
+    }
+}
+
+#[test]
+fn every_set_is_read_as_it_was_meant() {
+    for (suite, sets) in [(Suite::MmebV2, 78), (Suite::Vidore, 17), (Suite::Beir, 2)] {
+        let folder = Folder::new();
+        let mut expected = write(suite, folder.path());
+        assert_eq!(expected.len(), sets);
+        for protocol in [Protocol::Vlm2vec, Protocol::Rzen] {
+            let published = open(suite, &folder, protocol);
+            let problems = published.check(None).unwrap();
+            assert_eq!(problems.faults, [], "{problems}");
+            assert_eq!((problems.looked_at, published.tasks().len()), (sets, sets));
+            for task in published.tasks() {
+                let meant = expected.iter().find(|expected| expected.task == task.name).unwrap();
+                check_set(&published.load(task).unwrap(), meant, folder.path(), protocol);
+            }
+        }
+        expected.dedup_by_key(|expected| expected.task.clone());
+        assert_eq!(expected.len(), sets);
+    }
+}
+
+#[test]
+fn mmeb_v1_is_its_image_sets() {
+    let folder = Folder::new();
+    let expected = write(Suite::MmebV1, folder.path());
+    let published = open(Suite::MmebV1, &folder, Protocol::Vlm2vec);
+    let names: Vec<_> = published.tasks().iter().map(|task| task.name.clone()).collect();
+    assert_eq!(names, expected.iter().map(|expected| expected.task.clone()).collect::<Vec<_>>());
+    assert!(published.check(None).unwrap().faults.is_empty());
+}
+
+#[test]
+fn the_older_annotations_have_instructions_inside() {
+    let folder = Folder::new();
+    let root = folder.path();
+    for file in ["q.jpg", "a.jpg", "b.jpg"] {
+        draw(root, &format!("image-tasks/{file}"));
+    }
+    let columns = "qry_text qry_img_path tgt_text[] tgt_img_path[]";
+    let search = json!({
+        "qry_text": "Find a Wikipedia image that answers this question: how tall?\n", "qry_img_path": "",
+        "tgt_text": ["<|image_1|>\nRepresent the given Wikipedia image with related text information: A.\n",
+            "<|image_1|>\nRepresent the given Wikipedia image with related text information: B.\n"],
+        "tgt_img_path": ["a.jpg", "b.jpg"],
+    });
+    annotate(root, "TIGER-Lab/MMEB-eval/WebQA/test-00000-of-00001.parquet", columns, &[search]);
+    let class = json!({
+        "qry_text": "<|image_1|>\nIdentify the object shown in the image\n", "qry_img_path": "q.jpg",
+        "tgt_text": ["cat", "dog"], "tgt_img_path": ["", ""],
+    });
+    annotate(root, "TIGER-Lab/MMEB-eval/VOC2007/test-00000-of-00001.parquet", columns, &[class]);
+
+    let texts = |protocol, name: &str| {
+        let set = load(&open(Suite::MmebV1, &folder, protocol), name);
+        let items = set.queries.iter().map(|query| &query.item).chain(set.pool.iter().map(|row| &row.item));
+        items
+            .map(|item| shown(item, root))
+            .map(|(media, text)| format!("{}|{text}", media.join(",")))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        texts(Protocol::Vlm2vec, "WebQA"),
+        [
+            "|Find a Wikipedia image that answers this question: how tall?\n",
+            "image-tasks/a.jpg|\nRepresent the given Wikipedia image with related text information: A.\n",
+            "image-tasks/b.jpg|\nRepresent the given Wikipedia image with related text information: B.\n",
+        ]
+    );
+    assert_eq!(
+        texts(Protocol::Vlm2vec, "VOC2007"),
+        ["image-tasks/q.jpg|\nIdentify the object shown in the image\n", "|cat", "|dog"]
+    );
+    assert_eq!(
+        texts(Protocol::Rzen, "VOC2007"),
+        ["image-tasks/q.jpg|Identify the object shown in the image", "|cat", "|dog"]
+    );
+}
+
+#[test]
+fn pages_are_written_once_and_to_where_they_are_wanted() {
+    let (folder, other) = (Folder::new(), Folder::new());
+    write(Suite::Vidore, folder.path());
+    let name = "ViDoRe_arxivqa";
+    let published =
+        Published::open(Suite::Vidore, folder.path(), Protocol::Rzen, Some(other.path())).unwrap();
+    let task = published.named(Some(&[name.to_owned()])).unwrap()[0].clone();
+    // One page is there already, and stays what it is.
+    let there = folder.path().join("visdoc-tasks/ViDoRe_arxivqa/2.png");
+    draw(folder.path(), "visdoc-tasks/ViDoRe_arxivqa/2.png");
+    let before = std::fs::read(&there).unwrap();
+    let (count, into) = published.write_pages(&task).unwrap();
+    assert_eq!((count, into), (3, other.path().join("visdoc-tasks/ViDoRe_arxivqa")));
+    assert_eq!(published.write_pages(&task).unwrap().0, 0);
+    assert_eq!(std::fs::read(&there).unwrap(), before);
+    let set = published.load(&task).unwrap();
+    let file = |id: &str| {
+        set.pool.iter().find(|row| row.id == id).unwrap().item.content[0].files(Path::new("")).remove(0)
+    };
+    assert_eq!(file("2"), there);
+    assert_eq!(file("1"), other.path().join("visdoc-tasks/ViDoRe_arxivqa/1.png"));
+    // Nothing but pages is left.
+    assert_eq!(std::fs::read_dir(other.path().join("visdoc-tasks/ViDoRe_arxivqa")).unwrap().count(), 3);
+}
+
+#[test]
+fn only_the_first_rows_of_smth_smth_are_used() {
+    let folder = Folder::new();
+    draw(folder.path(), "video-tasks/frames/video_cls/SSv2/1/frame_0001.jpg");
+    let row = json!({ "video_id": "1", "pos_text": "a", "neg_text": ["b", "a"] });
+    annotate(folder.path(), "VLM2Vec/SmthSmthV2/test.jsonl", "", &vec![row; 1001]);
+    let published = open(Suite::MmebV2, &folder, Protocol::Rzen);
+    assert_eq!(load(&published, "SmthSmthV2").queries.len(), 1000);
+    let problems = published.check(Some(&["SmthSmthV2".to_owned()])).unwrap();
+    assert!(problems.is_fine(), "{problems}");
+    assert!(
+        problems.to_string().contains("2 candidates for each query, 174 as others count them"),
+        "{problems}"
+    );
+}
