@@ -72,7 +72,7 @@ impl Metric {
             Metric::Map(k) => {
                 let precisions =
                     found(cutoff(k)).zip(1..).map(|(one, h)| f64::from(h) / (one.place + 1) as f64);
-                precisions.sum::<f64>() / all.len().min(cutoff(k).get()) as f64
+                sum(precisions) / all.len().min(cutoff(k).get()) as f64
             }
             Metric::Ndcg(k) => ndcg(ranking, cutoff(k), linear_gain),
             Metric::NdcgExponential(k) => ndcg(ranking, cutoff(k), exponential_gain),
@@ -101,7 +101,12 @@ pub(crate) fn exponential_gain(grade: f64) -> f64 {
 fn ndcg(ranking: &Ranking, k: NonZeroUsize, gain: fn(f64) -> f64) -> f64 {
     let grades: Vec<f64> = ranking.relevant().iter().map(|one| one.grade).collect();
     let found = ranking.relevant().iter().take_while(|one| one.place < k.get());
-    found.map(|one| gain(one.grade) * discount(one.place)).sum::<f64>() / ideal(&grades, k, gain)
+    sum(found.map(|one| gain(one.grade) * discount(one.place))) / ideal(&grades, k, gain)
+}
+
+/// The sum, 0 of nothing (`Iterator::sum` says -0).
+fn sum(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |sum, value| sum + value)
 }
 
 /// The gain of the best order: all relevant ones by falling grade, cut at k.
@@ -233,6 +238,11 @@ mod tests {
         check("ndcg_exponential@1", &grades, 1.0 / 7.0);
         // The ideal counts relevant ones that the cut leaves out.
         check("ndcg@2", &[0.0, 0.0, 1.0, 1.0], 0.0);
+        for name in ["ndcg@2", "map@2", "mrr@2", "f1@2"] {
+            let ranking = Ranking::new(vec![(0, 0.3), (1, 0.9), (2, 0.5)], &[(0, 1.0)]).unwrap();
+            let value = name.parse::<Metric>().unwrap().value(&ranking);
+            assert!(value == 0.0 && value.is_sign_positive(), "{name}: {value}");
+        }
         check("ndcg@2", &[1.0, 0.0, 1.0, 1.0], 1.0 / (1.0 + 1.0 / log3));
     }
 

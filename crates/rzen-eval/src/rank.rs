@@ -8,7 +8,7 @@ use rzen_kernels::{Linear, Matrix, Then};
 use crate::ranking::{Standing, graded};
 use crate::search::enough_rows;
 use crate::similarity::dot;
-use crate::{Compression, EvalError, RankQuery, RankTask, Ranking, Rows};
+use crate::{Compression, EvalError, RankQuery, RankTask, Ranking, Rows, Scoring};
 
 /// Appends the vectors of candidates, given by their index in the pool, to the rows.
 pub type ReadRows<'a> = dyn FnMut(&[usize], &mut Vec<f32>) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
@@ -18,7 +18,7 @@ const QUERY_ROWS: usize = 1024;
 /// Candidates that are read at once.
 const POOL_ROWS: usize = 4096;
 
-/// The places of the relevant candidates of each query, and its `top_k` best candidates.
+/// The places of the relevant candidates of each query, and its best candidates.
 ///
 /// Scores are those of `dot`. Most of them need not be known exactly: where a query ranks the whole pool, they are taken
 /// from products of matrices, and only those that are too near to one that counts are computed anew.
@@ -27,13 +27,13 @@ pub(crate) fn rank(
     queries: Rows<'_>,
     read: &mut ReadRows<'_>,
     compression: Compression,
-    top_k: usize,
+    scoring: Scoring,
 ) -> Result<Vec<(Ranking, Vec<(usize, f32)>)>, EvalError> {
     assert_eq!(queries.len(), task.queries.len(), "one vector for each query");
     let mut pool = Pool { task, dim: queries.dim(), read, compression };
     let (queries, dim) = compression.apply(queries);
     let queries = Rows::new(&queries, dim);
-    let mut standings = standings(&mut pool, queries, top_k)?;
+    let mut standings = standings(&mut pool, queries, scoring)?;
 
     let all = 0..task.queries.len();
     let whole: Vec<usize> = all.filter(|query| task.queries[*query].candidates.is_none()).collect();
@@ -75,7 +75,7 @@ impl Pool<'_, '_> {
 }
 
 /// The scores of the relevant candidates, with nothing counted yet.
-fn standings(pool: &mut Pool, queries: Rows<'_>, top_k: usize) -> Result<Vec<Standing>, EvalError> {
+fn standings(pool: &mut Pool, queries: Rows<'_>, scoring: Scoring) -> Result<Vec<Standing>, EvalError> {
     let task = pool.task;
     let relevant = |query: &RankQuery| graded(&query.relevant).expect("the task was checked");
     let mut standings = Vec::with_capacity(task.queries.len());
@@ -101,7 +101,7 @@ fn standings(pool: &mut Pool, queries: Rows<'_>, top_k: usize) -> Result<Vec<Sta
                 let row = indices.binary_search(&index).expect("read with the others");
                 (index, dot(query, rows.row(row)), grade)
             });
-            Standing::new(scored.collect(), top_k)
+            Standing::new(scored.collect(), scoring.top_k, scoring.ties)
         });
         standings.par_extend(each);
     }

@@ -15,6 +15,17 @@ pub struct Ranking {
     ties: usize,
 }
 
+/// What becomes of candidates with the same score.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ties {
+    /// The less relevant one is ranked first: a model that tells nothing apart scores worst.
+    #[default]
+    Against,
+    /// The more relevant one is ranked first, as a stable sort does where the answer stands first in a list: a model that tells
+    /// nothing apart scores best.
+    For,
+}
+
 /// A relevant candidate and its place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Placed {
@@ -49,7 +60,7 @@ impl Ranking {
                 _ => Err(QueryProblem::Repeated { candidate: *index }),
             }
         });
-        let mut standing = Standing::new(found.collect::<Result<_, _>>()?, 0);
+        let mut standing = Standing::new(found.collect::<Result<_, _>>()?, 0, Ties::Against);
         scores.into_iter().for_each(|(index, score)| standing.offer(index, score));
         Ok(standing.finish().0)
     }
@@ -64,7 +75,7 @@ impl Ranking {
         &self.relevant
     }
 
-    /// The candidates ranked before a better one only because their scores are the same.
+    /// The candidates whose scores are the same as that of a better one, and whose place beside it a rule decides.
     pub fn ties(&self) -> usize {
         self.ties
     }
@@ -83,9 +94,14 @@ impl Ranking {
 /// A candidate with its score and its grade.
 type Row = (usize, f32, f64);
 
-fn before(a: &Row, b: &Row) -> Ordering {
-    let by_score = b.1.partial_cmp(&a.1).expect("NaN was refused");
-    by_score.then(a.2.total_cmp(&b.2)).then(a.0.cmp(&b.0))
+impl Ties {
+    /// The order of two candidates.
+    fn order(self, a: &Row, b: &Row) -> Ordering {
+        let by_score = b.1.partial_cmp(&a.1).expect("NaN was refused");
+        let by_grade = a.2.total_cmp(&b.2);
+        let by_grade = if self == Ties::For { by_grade.reverse() } else { by_grade };
+        by_score.then(by_grade).then(a.0.cmp(&b.0))
+    }
 }
 
 /// The grades above 0 by index, checked.
@@ -125,8 +141,8 @@ pub(crate) struct Standing {
 
 impl Standing {
     /// `relevant`: each with its score and grade; the `top_k` best of all candidates are kept.
-    pub(crate) fn new(mut relevant: Vec<Row>, top_k: usize) -> Self {
-        relevant.sort_unstable_by(before);
+    pub(crate) fn new(mut relevant: Vec<Row>, top_k: usize, ties: Ties) -> Self {
+        relevant.sort_unstable_by(|a, b| ties.order(a, b));
         let mut levels: Vec<f32> = relevant.iter().map(|row| row.1).collect();
         levels.dedup();
         let mut grades: Vec<(usize, f64)> = relevant.iter().map(|row| (row.0, row.2)).collect();
@@ -135,7 +151,7 @@ impl Standing {
             above: vec![0; levels.len()],
             equal: vec![0; levels.len()],
             below: 0,
-            top: Top { k: top_k, grades, entries: Vec::new(), least: f32::NEG_INFINITY },
+            top: Top { k: top_k, ties, grades, entries: Vec::new(), least: f32::NEG_INFINITY },
             relevant,
             levels,
         }
@@ -200,10 +216,11 @@ impl Standing {
         for (level, group) in self.relevant.chunk_by(|a, b| a.1 == b.1).enumerate() {
             ahead += self.above[level];
             let others = self.equal[level] - group.len();
-            let best = group[group.len() - 1].2;
+            let best = group.iter().map(|row| row.2).fold(0.0, f64::max);
             ties += others + group.iter().filter(|row| row.2 < best).count();
+            let first = ahead + if self.top.ties == Ties::Against { others } else { 0 };
             let placed = group.iter().enumerate().map(|(at, (index, score, grade))| Placed {
-                place: ahead + others + at,
+                place: first + at,
                 index: *index,
                 score: *score,
                 grade: *grade,
@@ -221,6 +238,7 @@ const LANES: usize = 32;
 /// The best candidates so far, and up to as many more.
 struct Top {
     k: usize,
+    ties: Ties,
     /// The grades above 0 by index.
     grades: Vec<(usize, f64)>,
     entries: Vec<Row>,
@@ -247,7 +265,8 @@ impl Top {
     /// Keeps the best `k`.
     fn shorten(&mut self) {
         if self.entries.len() > self.k {
-            self.entries.select_nth_unstable_by(self.k - 1, before);
+            let ties = self.ties;
+            self.entries.select_nth_unstable_by(self.k - 1, |a, b| ties.order(a, b));
             self.entries.truncate(self.k);
         }
         if self.entries.len() == self.k {
@@ -256,7 +275,8 @@ impl Top {
     }
 
     fn ranked(mut self) -> Vec<(usize, f32)> {
-        self.entries.sort_unstable_by(before);
+        let ties = self.ties;
+        self.entries.sort_unstable_by(|a, b| ties.order(a, b));
         self.entries.truncate(self.k);
         self.entries.into_iter().map(|(index, score, _)| (index, score)).collect()
     }
@@ -275,7 +295,7 @@ mod tests {
         let relevant = relevant.iter().map(|(index, grade)| {
             (*index, scores.iter().find(|(candidate, _)| candidate == index).unwrap().1, *grade)
         });
-        let mut standing = Standing::new(relevant.collect(), k);
+        let mut standing = Standing::new(relevant.collect(), k, Ties::Against);
         scores.iter().for_each(|(index, score)| standing.offer(*index, *score));
         standing.finish().1.iter().map(|(index, _)| *index).collect()
     }
@@ -295,6 +315,18 @@ mod tests {
         assert_eq!(Ranking::new(vec![(0, 0.0), (1, -0.0)], &[(0, 1.0)]).unwrap().first_relevant_rank(), 2);
         // Equal scores among equals cost nothing.
         assert_eq!(Ranking::new(vec![(0, 1.0), (1, 0.5), (2, 0.5)], &[(0, 1.0)]).unwrap().ties(), 0);
+    }
+
+    #[test]
+    fn ties_may_go_for_the_model() {
+        let relevant = vec![(0, 0.5, 2.0), (1, 0.5, 1.0), (5, 0.1, 1.0)];
+        let scores = [(0, 0.5), (1, 0.5), (2, 0.9), (3, 0.5), (4, 0.5), (5, 0.1)];
+        let mut standing = Standing::new(relevant, 6, Ties::For);
+        scores.iter().for_each(|(index, score)| standing.offer(*index, *score));
+        let (ranking, top) = standing.finish();
+        assert_eq!(places(&ranking), [(1, 0), (2, 1), (5, 5)]);
+        assert_eq!(top.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2, 0, 1, 3, 4, 5]);
+        assert_eq!(ranking.ties(), 3);
     }
 
     #[test]
@@ -340,9 +372,9 @@ mod tests {
             let margin = [0.0, 0.004, 0.013, 1.0][round % 4];
             let near: Vec<f32> =
                 exact.iter().map(|score| score + margin * (random(1999) as f32 / 1000.0 - 0.999)).collect();
-            let k = random(7) as usize;
+            let (k, ties) = (random(7) as usize, [Ties::Against, Ties::For][round % 3 % 2]);
             let (mut plain, mut fast) =
-                (Standing::new(relevant.clone(), k), Standing::new(relevant.clone(), k));
+                (Standing::new(relevant.clone(), k, ties), Standing::new(relevant.clone(), k, ties));
             exact.iter().enumerate().for_each(|(index, score)| plain.offer(index, *score));
             let half = count / 2;
             fast.offer_all(0, &near[..half], margin, |at| exact[at]);

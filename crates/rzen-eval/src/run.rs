@@ -4,36 +4,38 @@ use rzen_core::{Embed, Item, Task};
 
 use crate::rank::rank;
 use crate::{
-    Compression, EmbedProblem, EmbeddingCache, EvalError, Metric, RankTask, Ranking, ReadRows, Rows,
+    Compression, EmbedProblem, EmbeddingCache, EvalError, Metric, RankTask, Ranking, ReadRows, Rows, Ties,
 };
 
-/// How to run a task; none of it changes a score.
+/// How to run a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunOptions {
     /// Items given to the embedder at a time, at least 1.
     pub batch_size: usize,
-    /// What is kept of each ranking.
-    pub keep: Keep,
+    /// How it is scored.
+    pub scoring: Scoring,
 }
 
-/// What is kept of each ranking.
+/// How a task is scored, and what is kept of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keep {
+pub struct Scoring {
     /// Metrics beside the task's own.
     pub metrics: &'static [Metric],
     /// Candidates in each query's [`TopK`].
     pub top_k: usize,
+    /// Where candidates with the same score stand.
+    pub ties: Ties,
 }
 
-impl Default for Keep {
+impl Default for Scoring {
     fn default() -> Self {
-        Keep { metrics: &Metric::STANDARD, top_k: 5 }
+        Scoring { metrics: &Metric::STANDARD, top_k: 5, ties: Ties::Against }
     }
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        RunOptions { batch_size: 32, keep: Keep::default() }
+        RunOptions { batch_size: 32, scoring: Scoring::default() }
     }
 }
 
@@ -54,7 +56,7 @@ pub struct TaskScore {
     pub hit_chance: f64,
     /// Candidates that a query is ranked against, as the mean over the queries.
     pub candidates: f64,
-    /// Candidates ranked before a better one only because their scores are the same, over all queries.
+    /// Candidates whose scores are the same as that of a better one, over all queries.
     pub ties: usize,
     /// One for each query, in the order of the task.
     pub per_query: Vec<QueryScore>,
@@ -128,7 +130,7 @@ pub fn run_task(
         Ok(())
     };
     let queries = Rows::new(&queries, cache.dim());
-    score_task(task, queries, &mut read, Compression::NONE, options.keep)
+    score_task(task, queries, &mut read, Compression::NONE, options.scoring)
 }
 
 /// Scores a task whose items were embedded.
@@ -150,11 +152,11 @@ pub fn score_task(
     queries: Rows<'_>,
     read: &mut ReadRows<'_>,
     compression: Compression,
-    keep: Keep,
+    scoring: Scoring,
 ) -> Result<TaskScore, EvalError> {
     task.check()?;
-    let metrics = metrics_of(task.metric, keep.metrics);
-    let ranked = rank(task, queries, read, compression, keep.top_k)?;
+    let metrics = metrics_of(task.metric, scoring.metrics);
+    let ranked = rank(task, queries, read, compression, scoring)?;
     let outcomes = ranked.into_iter().enumerate().map(|(query, (ranking, top))| Outcome {
         values: metrics.iter().map(|metric| metric.value(&ranking)).collect(),
         ties: ranking.ties(),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use rzen_core::Embed;
+use rzen_core::{Embed, Task};
 use rzen_data::{EvalCorpus, EvalSet, EvalTask};
 use rzen_eval::{EmbeddingCache, Metric, RankQuery, RankTask, Results, RunOptions, TaskScore, run_task};
 
@@ -32,7 +32,7 @@ impl Benchmark {
             Some(names) => names.iter().map(|name| corpus.task(name)).collect::<Result<_, _>>()?,
         };
         let tasks: Vec<RankTask> =
-            wanted.into_iter().map(|task| rank_task(task, corpus.load(task)?)).collect::<Result<_>>()?;
+            wanted.into_iter().map(|task| corpus_task(&corpus, task)).collect::<Result<_>>()?;
         let mut seen = HashSet::new();
         tasks.iter().try_for_each(|task| find_files(task, &mut seen))?;
         Ok(Benchmark { tasks })
@@ -88,10 +88,16 @@ pub(crate) fn find_files(task: &RankTask, seen: &mut HashSet<PathBuf>) -> Result
     Ok(())
 }
 
-pub(crate) fn rank_task(task: &EvalTask, set: EvalSet) -> Result<RankTask> {
+/// Reads a task of a corpus.
+pub(crate) fn corpus_task(corpus: &EvalCorpus, task: &EvalTask) -> Result<RankTask> {
+    let metric: Metric = task.metric.parse().with_context(|| format!("{}: `metric`", task.origin))?;
+    Ok(rank_task(&task.name, &task.task, metric, corpus.load(task)?))
+}
+
+/// A set of queries and candidates that were checked against each other, by index.
+pub(crate) fn rank_task(name: &str, kind: &Task, metric: Metric, set: EvalSet) -> RankTask {
     let places: HashMap<&str, usize> =
         set.pool.iter().enumerate().map(|(i, row)| (row.id.as_str(), i)).collect();
-    let metric: Metric = task.metric.parse().with_context(|| format!("{}: `metric`", task.origin))?;
     let queries = set.queries.iter().map(|query| RankQuery {
         id: query.id.clone(),
         item: query.item.clone(),
@@ -100,7 +106,7 @@ pub(crate) fn rank_task(task: &EvalTask, set: EvalSet) -> Result<RankTask> {
     });
     let queries = queries.collect();
     let pool = set.pool.iter().map(|row| (row.id.clone(), row.item.clone())).collect();
-    Ok(RankTask { name: task.name.clone(), kind: task.task.clone(), metric, queries, pool })
+    RankTask { name: name.to_owned(), kind: kind.clone(), metric, queries, pool }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use anyhow::Result;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use rzen_core::{Item, Media, Picture};
 use rzen_data::Loader;
-use rzen_eval::{Metric, RankTask, TaskScore};
+use rzen_eval::{Metric, RankTask, TopK};
 use rzen_model::ProcessorConfig;
 
 use crate::evaluate::Benchmark;
@@ -193,9 +193,10 @@ fn examples(loader: &Loader, benchmark: &Benchmark, column: &Column) -> Vec<Exam
     let mut examples = Vec::new();
     for (task, score) in benchmark.tasks.iter().zip(&column.scores.scores) {
         for correct in [true, false] {
-            let picks =
-                (0..score.per_query.len()).filter(|&i| is_right(task, score, i) == correct).take(EXAMPLES);
-            examples.extend(picks.map(|i| example(loader, task, score, i)));
+            let picks = (0..score.per_query.len())
+                .filter(|&i| is_right(task, &score.per_query[i].top) == correct)
+                .take(EXAMPLES);
+            examples.extend(picks.map(|i| example(loader, task, &score.per_query[i].top)));
         }
     }
     examples
@@ -208,14 +209,12 @@ fn relevant(task: &RankTask, query: usize, candidate: usize) -> bool {
     task.queries[query].relevant.iter().any(|(place, grade)| *place == candidate && *grade > 0.0)
 }
 
-fn is_right(task: &RankTask, score: &TaskScore, i: usize) -> bool {
-    let top = &score.per_query[i].top;
+fn is_right(task: &RankTask, top: &TopK) -> bool {
     top.ranked.first().is_some_and(|(candidate, _)| relevant(task, top.query, *candidate))
 }
 
 /// A query with what was found for it.
-pub(crate) fn example(loader: &Loader, task: &RankTask, score: &TaskScore, i: usize) -> Example {
-    let top = &score.per_query[i].top;
+pub(crate) fn example(loader: &Loader, task: &RankTask, top: &TopK) -> Example {
     let query = &task.queries[top.query];
     let found = |candidate: usize, score: f32| Found {
         parts: shown(loader, &task.pool[candidate].1),
@@ -231,7 +230,7 @@ pub(crate) fn example(loader: &Loader, task: &RankTask, score: &TaskScore, i: us
         instruction: query.item.instruction.clone(),
         query: shown(loader, &query.item),
         found: ranked,
-        correct: is_right(task, score, i),
+        correct: is_right(task, top),
         answer: missed.then(|| found(answer, its_score)),
         rank: top.first_relevant_rank,
     }

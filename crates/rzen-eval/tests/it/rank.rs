@@ -1,7 +1,9 @@
 //! Ranking vectors that are read a block at a time.
 
 use rzen_core::{Item, Task};
-use rzen_eval::{Compression, Keep, Metric, RankQuery, RankTask, Ranking, Rows, TaskScore, score_task};
+use rzen_eval::{
+    Compression, Metric, RankQuery, RankTask, Ranking, Rows, Scoring, TaskScore, Ties, score_task,
+};
 
 /// Unit vectors, of which some are equal.
 fn vectors(count: usize, dim: usize, mut state: u64) -> Vec<f32> {
@@ -45,7 +47,7 @@ fn task(queries: usize, pool: usize, candidates: impl Fn(usize) -> Option<Vec<us
     }
 }
 
-const KEEP: Keep = Keep { metrics: &Metric::STANDARD, top_k: 4 };
+const SCORING: Scoring = Scoring { metrics: &Metric::STANDARD, top_k: 4, ties: Ties::Against };
 
 /// Scores the task, and counts the rows that were read at once at most.
 fn score(task: &RankTask, queries: Rows<'_>, pool: Rows<'_>, compression: Compression) -> (TaskScore, usize) {
@@ -55,7 +57,7 @@ fn score(task: &RankTask, queries: Rows<'_>, pool: Rows<'_>, compression: Compre
         rows.extend(indices.iter().flat_map(|index| pool.row(*index)));
         Ok(())
     };
-    (score_task(task, queries, &mut read, compression, KEEP).unwrap(), most)
+    (score_task(task, queries, &mut read, compression, SCORING).unwrap(), most)
 }
 
 /// Compares with rankings by all scores, one after another; returns the ties.

@@ -13,7 +13,7 @@ mod run;
 mod scored;
 mod tables;
 mod tasks;
-mod vlm2vec;
+pub mod vlm2vec;
 
 pub use compare::{Comparison, compare};
 pub use confusion::Confusion;

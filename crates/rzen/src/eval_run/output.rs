@@ -19,14 +19,16 @@ pub struct Description {
     pub title: String,
     /// Model, adapter, settings and the like, as they stand in `eval.json`.
     pub settings: Map<String, Value>,
+    /// The file for a leaderboard, where there is one.
+    pub submission: Option<Value>,
     /// Published scores beside ours: a head and rows.
     pub published: Vec<Vec<String>>,
     /// Sentences that a reader should bear in mind.
     pub notes: Vec<String>,
 }
 
-/// Writes the folder `output`, whole or not at all: `results.json`, `eval.json`, `queries.jsonl`, `report.html`, and
-/// `MODALITY/TASK_score.json` where `modality` gives tasks a folder.
+/// Writes the folder `output`, whole or not at all: `results.json`, `eval.json`, `queries.jsonl`, `report.html`, `submission.json`
+/// where there is one, and `MODALITY/TASK_score.json` where `modality` gives tasks a folder.
 ///
 /// # Errors
 /// If the folder can't be written.
@@ -41,6 +43,9 @@ pub fn write_evaluation(
         fs::write(part.join(QUERIES), query_lines(evaluation)?)?;
         fs::write(part.join(EVAL), format!("{:#}\n", eval_json(evaluation, description)?))?;
         write_evaluation_page(&page(evaluation, description)?, &part.join("report.html"))?;
+        if let Some(submission) = &description.submission {
+            fs::write(part.join("submission.json"), format!("{submission:#}\n"))?;
+        }
         for task in &evaluation.tasks {
             let Some(folder) = modality(&task.info.name).map(|name| part.join(name)) else { continue };
             fs::create_dir_all(&folder)?;

@@ -6,16 +6,17 @@ use std::path::Path;
 use anyhow::{Result, bail, ensure};
 use rzen_core::Item;
 use rzen_data::Loader;
-use rzen_eval::{Compression, Keep, RankTask, Rows, TaskScore, score_task};
+use rzen_eval::{Compression, RankTask, Rows, Scoring, TaskScore, score_task};
 
 use super::{CompressedScore, Confusion, Estimate, Evaluation, TaskInfo, TaskOutcome, TaskSource};
+use crate::report::Example;
 use crate::summary::example;
 use crate::vectors::{Contents, Key, Model, VectorStore, embed_missing};
 
 /// What is computed besides the scores of vectors as they are.
 pub struct EvalSettings {
-    /// What is kept of each ranking.
-    pub keep: Keep,
+    /// How tasks are scored.
+    pub scoring: Scoring,
     /// Smaller forms of the vectors that are scored too.
     pub compressions: Vec<Compression>,
     /// Queries of each task that are shown, those whose answer came last.
@@ -135,7 +136,7 @@ fn score(
             rows.extend(store.rows(&keys)?);
             Ok(())
         };
-        Ok(score_task(task, Rows::new(&queries, dim), &mut read, compression, settings.keep)?)
+        Ok(score_task(task, Rows::new(&queries, dim), &mut read, compression, settings.scoring)?)
     };
     let score = rank(Compression::NONE)?;
     let compressed = settings.compressions.iter().map(|compression| {
@@ -155,14 +156,20 @@ fn score(
         estimate: Estimate::of(&[score.per_query_values()])?,
         confusion: Confusion::of(task, &score),
         top: score.per_query.iter().map(ids).collect(),
-        worst: worst(&score, settings.worst)
-            .into_iter()
-            .map(|at| example(loader, task, &score, at))
-            .collect(),
+        worst: worst(&score, settings.worst).into_iter().map(|at| shown(loader, task, &score, at)).collect(),
         info,
         score,
         compressed,
     })
+}
+
+/// Candidates of a query that are shown.
+const SHOWN: usize = 5;
+
+fn shown(loader: &Loader, task: &RankTask, score: &TaskScore, at: usize) -> Example {
+    let mut top = score.per_query[at].top.clone();
+    top.ranked.truncate(SHOWN);
+    example(loader, task, &top)
 }
 
 /// The queries whose answer came last, and not first; the earlier of equal ones.

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use anyhow::Result;
-use rzen_data::{EvalCorpus, EvalTask};
+use anyhow::{Context, Result, bail};
+use rzen_data::{Distribution, EvalCorpus, EvalTask, Modality, Published, PublishedTask, Suite};
 use rzen_eval::RankTask;
 
-use crate::evaluate::{find_files, rank_task};
+use super::Evaluation;
+use crate::evaluate::{corpus_task, find_files, rank_task};
 
 /// Tasks that are read one at a time.
 pub enum TaskSource {
@@ -17,6 +18,13 @@ pub enum TaskSource {
         corpus: EvalCorpus,
         /// Those asked for.
         tasks: Vec<EvalTask>,
+    },
+    /// Those of a published benchmark.
+    Published {
+        /// Its files.
+        published: Published,
+        /// Those asked for.
+        tasks: Vec<PublishedTask>,
     },
 }
 
@@ -46,15 +54,79 @@ impl TaskSource {
         Ok(source)
     }
 
+    /// The data sets of a benchmark, or those named, after a look at all their files; with sentences that a reader of the scores
+    /// should bear in mind.
+    ///
+    /// `other_counts` takes data sets of another size than the published ones, and says so.
+    ///
+    /// # Errors
+    /// All that is wrong with the files, in one list; a name that there is not.
+    pub fn published(
+        published: Published,
+        names: Option<&[String]>,
+        other_counts: bool,
+    ) -> Result<(Self, Vec<String>)> {
+        let problems = published.check(names)?;
+        if !problems.faults.is_empty() || !(problems.counts.is_empty() || other_counts) {
+            let advice = match problems.faults.is_empty() {
+                true => "; scores would not be comparable; --allow-other-counts evaluates them as they are",
+                false => "; docs/evaluation.md says where each file belongs, --tasks leaves data sets out",
+            };
+            bail!("{} can't be evaluated as published{advice}\n{problems}", published.suite());
+        }
+        let counts =
+            problems.counts.iter().map(|one| format!("{}: {}; not comparable.", one.task, one.problem));
+        let known = problems.notes.iter().map(|one| format!("{}: {}", one.task, one.problem));
+        let notes = counts.chain(known).collect();
+        let tasks = published.named(names)?.into_iter().cloned().collect();
+        Ok((TaskSource::Published { published, tasks }, notes))
+    }
+
     /// What is known of each task, in order.
     pub fn infos(&self) -> Vec<TaskInfo> {
         match self {
-            TaskSource::Corpus { tasks, .. } => {
-                let info =
-                    |task: &EvalTask| TaskInfo { name: task.name.clone(), groups: vec![task.task.0.clone()] };
-                tasks.iter().map(info).collect()
+            TaskSource::Corpus { tasks, .. } => tasks
+                .iter()
+                .map(|task| TaskInfo { name: task.name.clone(), groups: vec![task.task.0.clone()] })
+                .collect(),
+            TaskSource::Published { tasks, .. } => {
+                tasks.iter().map(|task| TaskInfo { name: task.name.clone(), groups: groups(task) }).collect()
             }
         }
+    }
+
+    /// The data set of a benchmark by name; `None` for tasks of a corpus.
+    pub fn published_task(&self, name: &str) -> Option<&PublishedTask> {
+        match self {
+            TaskSource::Corpus { .. } => None,
+            TaskSource::Published { tasks, .. } => tasks.iter().find(|task| task.name == name),
+        }
+    }
+
+    /// The benchmark, where all its data sets are evaluated.
+    pub fn whole_suite(&self) -> Option<Suite> {
+        match self {
+            TaskSource::Published { published, tasks } if published.tasks().len() == tasks.len() => {
+                Some(published.suite())
+            }
+            _ => None,
+        }
+    }
+
+    /// The mean over all data sets of MMEB of a modality, or over all 78; `None` where some were left out.
+    pub fn whole_mean(&self, evaluation: &Evaluation, modality: Option<Modality>) -> Option<f64> {
+        let TaskSource::Published { published, .. } = self else { return None };
+        let suite = published.suite();
+        let of_mmeb = suite == Suite::MmebV2 || suite == Suite::MmebV1 && modality == Some(Modality::Image);
+        let belongs = |task: &&PublishedTask| modality.is_none_or(|modality| task.modality == modality);
+        let all = published.tasks().iter().filter(belongs);
+        let scores: Option<Vec<f64>> = all
+            .map(|task| {
+                evaluation.tasks.iter().find(|one| one.info.name == task.name).map(|one| one.score.headline())
+            })
+            .collect();
+        let scores = scores.filter(|scores| of_mmeb && !scores.is_empty())?;
+        Some(scores.iter().sum::<f64>() / scores.len() as f64)
     }
 
     /// Reads a task.
@@ -63,7 +135,25 @@ impl TaskSource {
     /// Names the file, the row and the key.
     pub fn load(&self, at: usize) -> Result<RankTask> {
         match self {
-            TaskSource::Corpus { corpus, tasks } => rank_task(&tasks[at], corpus.load(&tasks[at])?),
+            TaskSource::Corpus { corpus, tasks } => corpus_task(corpus, &tasks[at]),
+            TaskSource::Published { published, tasks } => {
+                let task = &tasks[at];
+                let set = published.load(task).with_context(|| task.name.clone())?;
+                let metric = task.metric.parse().with_context(|| task.name.clone())?;
+                Ok(rank_task(&task.name, &task.task, metric, set))
+            }
         }
     }
+}
+
+/// What a data set of a benchmark is averaged with: its modality, MMEB-V1's split, its meta-task.
+fn groups(task: &PublishedTask) -> Vec<String> {
+    let split = task.distribution.map(|distribution| match distribution {
+        Distribution::In => "in-distribution".to_owned(),
+        Distribution::Out => "out-of-distribution".to_owned(),
+    });
+    let mut groups: Vec<String> =
+        [task.modality.to_string()].into_iter().chain(split).chain([task.meta_task.clone()]).collect();
+    groups.dedup();
+    groups
 }

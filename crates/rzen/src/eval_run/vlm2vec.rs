@@ -1,5 +1,9 @@
 //! Scores in the files of VLM2Vec, for its report script and the MMEB leaderboard.
 
+use std::sync::LazyLock;
+
+use anyhow::{Result, ensure};
+use rzen_data::{Modality, PublishedTask};
 use rzen_eval::{Metric, TaskScore};
 use serde_json::{Map, Value, json};
 
@@ -27,9 +31,14 @@ fn named() -> impl Iterator<Item = (String, Metric)> {
     })
 }
 
-/// The metrics that [`score_file`] needs.
-pub fn metrics() -> Vec<Metric> {
-    named().map(|(_, metric)| metric).collect()
+/// The metrics that [`score_file`] needs, and those of every evaluation.
+pub fn metrics() -> &'static [Metric] {
+    static ALL: LazyLock<Vec<Metric>> = LazyLock::new(|| {
+        let mut all = Metric::STANDARD.to_vec();
+        all.extend(named().map(|(_, metric)| metric).filter(|metric| !Metric::STANDARD.contains(metric)));
+        all
+    });
+    &ALL
 }
 
 /// The content of `TASK_score.json`: 24 metrics and two counts.
@@ -43,6 +52,93 @@ pub fn score_file(score: &TaskScore) -> Value {
         file.insert(name.into(), json!(score.per_query.len()));
     }
     Value::Object(file)
+}
+
+/// What the leaderboard wants to know of a model.
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    /// Its name.
+    pub model_name: String,
+    /// Billions of parameters.
+    pub model_size: f64,
+    /// Numbers in a vector.
+    pub embedding_dimension: usize,
+    /// Most tokens of an item.
+    pub max_length_tokens: usize,
+    /// Anything else, or these in other words.
+    pub about: Vec<(String, String)>,
+}
+
+/// The file for the leaderboard: what is known of the model, and the scores of all data sets by modality.
+///
+/// # Errors
+/// A key of `about` that stands twice.
+pub fn submission<'a>(
+    scores: impl Iterator<Item = (&'a PublishedTask, &'a TaskScore)>,
+    metadata: &Metadata,
+) -> Result<Value> {
+    let mut metrics = Map::new();
+    for (task, score) in scores {
+        let of_modality = metrics.entry(task.modality.to_string()).or_insert_with(|| json!({}));
+        of_modality[submitted_name(&task.name)] = score_file(score);
+    }
+    let now = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now());
+    let mut known = json!({
+        "model_name": metadata.model_name,
+        "model_backbone": "qwen2_vl",
+        "model_size": metadata.model_size,
+        "embedding_dimension": metadata.embedding_dimension,
+        "max_length_tokens": metadata.max_length_tokens,
+        "model_release_date": null,
+        "data_source": "Self-Reported",
+        "url": null,
+        "report_generated_date": now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+    });
+    for (at, (key, value)) in metadata.about.iter().enumerate() {
+        ensure!(
+            metadata.about[..at].iter().all(|(other, _)| other != key),
+            "--about {key} is given twice; leave one out"
+        );
+        known[key] = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
+    }
+    Ok(json!({ "metadata": known, "metrics": metrics }))
+}
+
+/// Two data sets were corrected after their names were given; the leaderboard tells them apart.
+fn submitted_name(name: &str) -> String {
+    match name {
+        "ViDoSeek-page" | "MMLongBench-page" => format!("{name}-fixed"),
+        name => name.to_owned(),
+    }
+}
+
+/// The published means over images, videos, visual documents and all data sets of MMEB-V2, in percent
+/// (arXiv 2510.27350, table 1).
+const PUBLISHED: [(&str, [f64; 4]); 5] = [
+    ("RzenEmbed 2B", [72.3, 47.3, 74.5, 67.2]),
+    ("RzenEmbed 7B", [75.9, 55.7, 77.1, 71.6]),
+    ("Seed-1.6-embedding", [77.8, 55.3, 73.4, 71.3]),
+    ("Ops-MM-embedding-v1 7B", [72.7, 53.8, 70.3, 67.6]),
+    ("VLM2Vec-V2 2B", [64.9, 34.9, 65.4, 58.0]),
+];
+
+/// A table of these means, the first row its head, the second that of this evaluation; `mean` gives the mean of a modality, or of all,
+/// where all its data sets were evaluated.
+pub fn beside_published(name: &str, mean: impl Fn(Option<Modality>) -> Option<f64>) -> Vec<Vec<String>> {
+    let parts = [Some(Modality::Image), Some(Modality::Video), Some(Modality::VisualDocument), None];
+    let ours: Vec<Option<f64>> = parts.into_iter().map(mean).collect();
+    if ours.iter().all(Option::is_none) {
+        return Vec::new();
+    }
+    let percent =
+        |value: &Option<f64>| value.map_or("–".to_owned(), |value| format!("{:.1}", 100.0 * value));
+    let head = ["model", "image (36)", "video (18)", "visual documents (24)", "all (78)"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.push(std::iter::once(name.to_owned()).chain(ours.iter().map(percent)).collect());
+    rows.extend(PUBLISHED.into_iter().map(|(name, means)| {
+        std::iter::once(name.to_owned()).chain(means.map(|mean| format!("{mean:.1}"))).collect()
+    }));
+    rows
 }
 
 #[cfg(test)]

@@ -132,7 +132,11 @@ fn table(title: &str, lead: &str, rows: &[Vec<String>]) -> String {
     let cells = |row: &[String], tag: &str| -> String {
         row.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect()
     };
-    let body: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells(row, "td"))).collect();
+    let line = |row: &[String]| {
+        let (name, values) = row.split_first().map_or(("", row), |(name, values)| (name.as_str(), values));
+        format!("<tr><th scope=\"row\">{}</th>{}</tr>\n", escape(name), cells(values, "td"))
+    };
+    let body: String = rows.iter().map(|row| line(row)).collect();
     format!(
         "<section>\n<h2>{title}</h2>\n<p class=\"lead\">{lead}</p>\n<div class=\"scroll\">\n<table>\n<thead>\n<tr>{}</tr>\n\
          </thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n</section>\n",

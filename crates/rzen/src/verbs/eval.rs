@@ -1,11 +1,14 @@
-//! `rzen eval`: scores on the tasks of a corpus folder.
+//! `rzen eval`: scores on the tasks of a corpus folder or of a published benchmark.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use rzen_eval::{Compression, Keep, Quantization};
+use rzen_data::{Protocol, Published, Suite};
+use rzen_eval::{Compression, Metric, Quantization, Scoring, Ties};
+use rzen_model::ModelConfig;
 use serde_json::{Map, Value, json};
 
+use crate::eval_run::vlm2vec::{self, Metadata};
 use crate::eval_run::{
     Description, EvalSettings, Evaluation, Scored, TaskSource, compare, compressed_table, evaluate,
     group_table, write_evaluation,
@@ -16,9 +19,9 @@ use crate::models;
 use crate::verbs::model_options::ModelOptions;
 use crate::verbs::output::{check_file, check_folder};
 
-/// Rank every task of a corpus folder and write the scores
+/// Rank every task of a corpus folder, or of a published benchmark, and write the scores
 ///
-/// The folder holds tasks.jsonl, which names query and pool files. Every metric is computed for graded
+/// A corpus folder holds tasks.jsonl, which names query and pool files; the files of a benchmark lie as docs/evaluation.md says. Every metric is computed for graded
 /// relevance, and ties count against the model. Vectors are kept in --vectors, and taken from there where model, settings and
 /// content are the same: what was interrupted goes on, and a second evaluation embeds nothing.
 #[derive(clap::Args, Debug)]
@@ -27,11 +30,15 @@ use crate::verbs::output::{check_file, check_folder};
     subcommand_negates_reqs = true,
     after_help = "Examples:\n  rzen eval --model runs/world/soup/model --data runs/world/world --output results.json\n  \
                   rzen eval --model runs/world/soup/model --data runs/world/world --output evals/soup --dims 32,64 --quantize int8,binary\n  \
+                  rzen eval --benchmark mmeb-v2 --model MODEL --data BENCHMARK --output evals/mmeb --dtype bf16\n  \
                   rzen eval compare evals/stage_1 evals/soup"
 )]
 pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
+    // Beside each other: clap knows whether options of one struct were given, but not those of a struct inside it.
+    #[command(flatten)]
+    model: Option<ModelOptions>,
     #[command(flatten)]
     run: Option<RunArgs>,
 }
@@ -44,11 +51,28 @@ enum Verb {
 /// What is evaluated.
 #[derive(clap::Args, Debug)]
 struct RunArgs {
-    #[command(flatten)]
-    model: ModelOptions,
-    /// Corpus folder
+    /// Corpus folder, or the folder of the benchmark's files
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// A published benchmark in --data: mmeb-v1, mmeb-v2, vidore or beir
+    #[arg(long, value_name = "NAME")]
+    benchmark: Option<Suite>,
+    /// Texts, frames and picture sizes: rzen, the model's own chat template and settings, or vlm2vec, those of MMEB's reference runner
+    #[arg(long, value_name = "NAME", requires = "benchmark", default_value = "rzen")]
+    protocol: Protocol,
+    /// Rank the more relevant of candidates with equal scores first, as MMEB's reference runner does where the answer stands
+    /// first; by default it comes last
+    #[arg(long, requires = "benchmark")]
+    compat: bool,
+    /// Evaluate data sets whose numbers of queries or candidates are not the published ones
+    #[arg(long, requires = "benchmark")]
+    allow_other_counts: bool,
+    /// Folder that pages are written to which stand in tables of the benchmark; default --data
+    #[arg(long, value_name = "DIR", requires = "benchmark")]
+    pages: Option<PathBuf>,
+    /// What submission.json says of the model, such as model_name=MINE or url=https://…; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", requires = "benchmark", value_parser = key_value)]
+    about: Vec<(String, String)>,
     /// Tasks to rank, separated by commas; default all
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     tasks: Option<Vec<String>>,
@@ -68,6 +92,12 @@ struct RunArgs {
     /// Replace what an earlier evaluation wrote in the folder --output
     #[arg(long)]
     overwrite: bool,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    let (key, value) = pair.ok_or_else(|| format!("`{text}` is no KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -96,10 +126,10 @@ struct CompareArgs {
 /// # Errors
 /// Names the option, file, row or item that is wrong. No output is left then; vectors that were computed stay in --vectors.
 pub fn run(args: &Args) -> Result<()> {
-    match (&args.verb, &args.run) {
-        (Some(Verb::Compare(args)), _) => run_compare(args),
-        (None, Some(args)) => run_evaluation(args),
-        (None, None) => bail!("--model and --data are needed; see `rzen eval --help`"),
+    match (&args.verb, &args.model, &args.run) {
+        (Some(Verb::Compare(args)), _, _) => run_compare(args),
+        (None, Some(model), Some(args)) => run_evaluation(model, args),
+        (None, _, _) => bail!("--model and --data are needed; see `rzen eval --help`"),
     }
 }
 
@@ -172,8 +202,10 @@ impl RunArgs {
 
 /// Queries of each task that the page shows, those whose answers came last.
 const WORST: usize = 2;
+/// Candidates of each query that `queries.jsonl` names.
+const TOP: usize = 10;
 
-fn run_evaluation(args: &RunArgs) -> Result<()> {
+fn run_evaluation(model: &ModelOptions, args: &RunArgs) -> Result<()> {
     let compressions = args.compressions()?;
     match args.writes_a_file() {
         true => check_file(&args.output)?,
@@ -187,23 +219,32 @@ fn run_evaluation(args: &RunArgs) -> Result<()> {
             vectors.display()
         );
     }
-    let source = TaskSource::corpus(&args.data, args.tasks.as_deref())?;
-    let open = || args.model.boxed();
-    let model = args.model.stored(&open)?;
-    let limits = LoadLimits::parse(&args.model.load)?;
-    let loader = models::loader(&args.model.processor_config()?, PathBuf::new(), limits.options());
-    let worst = if args.writes_a_file() { 0 } else { WORST };
-    let settings = EvalSettings { keep: Keep::default(), compressions, worst };
-    let evaluation = evaluate(&source, &model, &vectors, &loader, &settings)?;
-    let description = describe(args, &hex(&model.key))?;
-    write(args, &evaluation, &description)?;
-    println!("{}", evaluation.results()?.table());
-    if !args.writes_a_file() {
-        println!("\n{}", group_table(&evaluation)?);
+    let mut options = model.clone();
+    if args.protocol == Protocol::Vlm2vec {
+        options.protocol = Some(args.protocol.settings());
     }
-    if let Some(table) = compressed_table(&evaluation) {
-        println!("\n{table}");
+    let (source, notes) = args.source()?;
+    notes.iter().for_each(|note| eprintln!("note: {note}"));
+    let open = || options.boxed();
+    let model = options.stored(&open)?;
+    let limits = LoadLimits::parse(&options.load)?;
+    let loader = models::loader(&options.processor_config()?, PathBuf::new(), limits.options());
+    let settings = EvalSettings {
+        scoring: args.scoring(),
+        compressions,
+        worst: if args.writes_a_file() { 0 } else { WORST },
+    };
+    let evaluation = evaluate(&source, &model, &vectors, &loader, &settings)
+        .with_context(|| format!("nothing is written to --output {}", args.output.display()))?;
+    if args.writes_a_file() {
+        evaluation.results()?.save(&args.output)?;
+    } else {
+        let description = describe(args, &options, &hex(&model.key), &source, &evaluation, notes)?;
+        remove_earlier(&args.output)?;
+        let modality = |name: &str| source.published_task(name).map(|task| task.modality.to_string());
+        write_evaluation(&evaluation, &description, modality, &args.output)?;
     }
+    tell(args, &evaluation)?;
     if temporary.is_none() {
         println!(
             "\n{} items, {} of them embedded before; vectors in {}",
@@ -216,12 +257,42 @@ fn run_evaluation(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-fn write(args: &RunArgs, evaluation: &Evaluation, description: &Description) -> Result<()> {
-    if args.writes_a_file() {
-        return Ok(evaluation.results()?.save(&args.output)?);
+impl RunArgs {
+    /// What is evaluated, and what is to be known of it.
+    fn source(&self) -> Result<(TaskSource, Vec<String>)> {
+        let names = self.tasks.as_deref();
+        let Some(suite) = self.benchmark else {
+            return Ok((TaskSource::corpus(&self.data, names)?, Vec::new()));
+        };
+        let published = Published::open(suite, &self.data, self.protocol, self.pages.as_deref())?;
+        let (source, mut notes) = TaskSource::published(published, names, self.allow_other_counts)?;
+        if self.compat {
+            notes.push(
+                "Equal scores are ranked for the model (--compat), as VLM2Vec's runner does where the answer stands first in its list."
+                    .to_owned(),
+            );
+        }
+        Ok((source, notes))
     }
-    remove_earlier(&args.output)?;
-    write_evaluation(evaluation, description, |_| None, &args.output)
+
+    fn scoring(&self) -> Scoring {
+        Scoring {
+            metrics: if self.benchmark.is_some() { vlm2vec::metrics() } else { &Metric::STANDARD },
+            top_k: TOP,
+            ties: if self.compat { Ties::For } else { Ties::Against },
+        }
+    }
+}
+
+fn tell(args: &RunArgs, evaluation: &Evaluation) -> Result<()> {
+    println!("{}", evaluation.results()?.table().trim_end());
+    if !args.writes_a_file() {
+        println!("\n{}", group_table(evaluation)?);
+    }
+    if let Some(table) = compressed_table(evaluation) {
+        println!("\n{table}");
+    }
+    Ok(())
 }
 
 /// Removes an earlier evaluation, and nothing else.
@@ -237,23 +308,79 @@ fn remove_earlier(output: &Path) -> Result<()> {
     std::fs::remove_dir_all(output).with_context(|| format!("can't remove {}", output.display()))
 }
 
-fn describe(args: &RunArgs, key: &str) -> Result<Description> {
+fn describe(
+    args: &RunArgs,
+    options: &ModelOptions,
+    key: &str,
+    source: &TaskSource,
+    evaluation: &Evaluation,
+    mut notes: Vec<String>,
+) -> Result<Description> {
+    let processor = options.processor_config()?;
     let settings = json!({
-        "model": args.model.model,
-        "adapter": args.model.adapter,
+        "model": options.model,
+        "adapter": options.adapter,
         "key": key,
         "data": args.data,
-        "processor": args.model.processor_config()?,
-        "load": LoadLimits::parse(&args.model.load)?,
-        "dtype": args.model.dtype,
-        "device": args.model.device,
+        "benchmark": args.benchmark.map(Suite::name),
+        "protocol": args.benchmark.map(|_| args.protocol.name()),
+        "compat": args.compat.then_some(true),
+        "processor": processor,
+        "load": LoadLimits::parse(&options.load)?,
+        "dtype": options.dtype,
+        "device": options.device,
     });
     let Value::Object(settings) = settings else { unreachable!("written as an object") };
     let settings: Map<String, Value> = settings.into_iter().filter(|(_, value)| !value.is_null()).collect();
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let model = model_name(options.adapter.as_deref().unwrap_or(&options.model));
+    let what = args.benchmark.map_or_else(|| name(&args.data), |suite| suite.to_string());
+    let submission = match source.whole_suite() {
+        Some(Suite::MmebV1 | Suite::MmebV2) => Some(vlm2vec::submission(
+            evaluation
+                .tasks
+                .iter()
+                .filter_map(|task| Some((source.published_task(&task.info.name)?, &task.score))),
+            &Metadata {
+                model_name: model.clone(),
+                model_size: ModelConfig::load(&options.model)?.num_parameters() as f64 / 1e9,
+                embedding_dimension: evaluation.dim,
+                max_length_tokens: processor.max_length,
+                about: args.about.clone(),
+            },
+        )?),
+        _ => None,
+    };
+    if submission.is_none() && !args.about.is_empty() {
+        notes.push("There is no submission.json, which --about is for: it takes all data sets of mmeb-v1 or mmeb-v2.".to_owned());
+    }
     Ok(Description {
-        title: format!("{} on {}", name(&args.model.model), name(&args.data)),
+        title: format!("{model} on {what}"),
         settings,
-        ..Description::default()
+        submission,
+        published: vlm2vec::beside_published(&model, |modality| source.whole_mean(evaluation, modality)),
+        notes,
     })
+}
+
+/// The folder's name, with those above it where it is called what runs call all of theirs.
+fn model_name(folder: &Path) -> String {
+    let parts: Vec<_> = folder.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    let plain = ["model", "adapter"].contains(&parts.last().map_or("", |last| last));
+    let kept = if plain { 3 } else { 1 };
+    parts[parts.len().saturating_sub(kept)..].join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_told_apart_by_their_names() {
+        for (folder, expected) in
+            [("a/runs/world/soup/model", "world/soup/model"), ("big/rzen-2b", "rzen-2b"), ("model", "model")]
+        {
+            assert_eq!(model_name(Path::new(folder)), expected);
+        }
+    }
 }

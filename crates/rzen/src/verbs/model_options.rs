@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use rzen_core::Embed;
+use rzen_data::ProtocolSettings;
 use rzen_model::{PositionMode, Processor, ProcessorConfig, SpecialTokens};
 use sha2::{Digest, Sha256};
 
@@ -60,6 +61,9 @@ pub struct ModelOptions {
     /// Tokens in a batch, at most: its items times the longest of them; an item alone may have more
     #[arg(long, default_value_t = EmbedSettings::BATCH_TOKENS, value_name = "N")]
     pub batch_tokens: usize,
+    /// What the protocol of a benchmark asks of the processor, over the checkpoint's own settings.
+    #[arg(skip)]
+    pub protocol: Option<ProtocolSettings>,
     /// Device: cpu, wgpu or cuda, with :N for another than the first
     #[arg(long, default_value = "cpu")]
     pub device: String,
@@ -153,6 +157,9 @@ impl ModelOptions {
     /// Names the option, or the file of the model, that is wrong.
     pub fn processor_config(&self) -> Result<ProcessorConfig> {
         let mut config = models::processor_config(&self.model, self.adapter.as_deref())?;
+        if let Some(protocol) = &self.protocol {
+            follow(&mut config, protocol);
+        }
         if let Some(mode) = &self.positions {
             config.positions = match mode.as_str() {
                 "sequential" => PositionMode::Sequential,
@@ -219,6 +226,14 @@ impl ModelOptions {
         put(self.device.as_bytes());
         Ok(hasher.finalize().into())
     }
+}
+
+fn follow(config: &mut ProcessorConfig, protocol: &ProtocolSettings) {
+    config.positions = if protocol.mrope { PositionMode::Mrope } else { PositionMode::Sequential };
+    config.image_tokens = protocol.image_tokens;
+    config.frame_tokens = protocol.frame_tokens;
+    config.num_frames = protocol.num_frames;
+    config.max_length = protocol.max_length;
 }
 
 /// The files of a model's folder that decide what it computes, by name.

@@ -6,7 +6,10 @@ mod case;
 mod command;
 mod data;
 mod doctor;
+mod eval;
 mod mine;
+#[path = "../../../rzen-data/tests/miniature/mod.rs"]
+mod miniature;
 mod program;
 #[path = "../../../rzen-model/tests/encoder/reference.rs"]
 #[allow(dead_code)]

@@ -56,20 +56,20 @@ ingredients = ["a", "b"]
 );
 
 /// The folder of a run of the tiny recipe, and what the training printed.
-struct Trained {
-    run: PathBuf,
+pub struct Trained {
+    pub run: PathBuf,
     table: String,
     lines: String,
 }
 
 impl Trained {
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.run.join(name).to_str().unwrap().to_owned()
     }
 }
 
 /// Made once for all tests.
-fn trained() -> &'static Trained {
+pub fn trained() -> &'static Trained {
     static RUN: OnceLock<Trained> = OnceLock::new();
     RUN.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap().keep();
@@ -82,14 +82,14 @@ fn trained() -> &'static Trained {
 }
 
 /// The names in a folder, sorted.
-fn names(folder: &Path) -> Vec<String> {
+pub fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
 
-fn picture() -> PathBuf {
+pub fn picture() -> PathBuf {
     first_with(&trained().run.join("world"), ".png")
 }
 
