@@ -94,7 +94,7 @@ impl Hub {
 
 /// Names that say of which split a table is.
 const SPLITS: [&str; 5] = ["train", "test", "val", "validation", "dev"];
-const ENDINGS: [&str; 4] = ["parquet", "jsonl", "ndjson", "json"];
+const ENDINGS: [&str; 5] = ["parquet", "jsonl", "ndjson", "json", "tsv"];
 /// No table of rows, whatever they end in.
 const NO_TABLES: [&str; 4] = ["dataset_infos", "dataset_dict", "state", "dataset_info"];
 
