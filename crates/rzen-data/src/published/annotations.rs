@@ -148,8 +148,11 @@ impl Table {
     }
 }
 
-/// `test-00000-of-00002` and `test-00000-of-00002-0123abc` without their number.
+/// `test-00000-of-00002` and `test-00000-of-00002-0123abc` without their number; of `0002` nothing is left.
 fn without_shard(stem: &str) -> &str {
+    if stem.bytes().all(|byte| byte.is_ascii_digit()) {
+        return "";
+    }
     let parts: Vec<&str> = stem.split('-').collect();
     let is_number = |part: &str| part.len() == 5 && part.bytes().all(|byte| byte.is_ascii_digit());
     let place =
@@ -215,6 +218,12 @@ mod tests {
                 "data/train-00000-of-00001.parquet",
             ],
             &["data/test-00000-of-00002-cd34.parquet", "data/test-00001-of-00002-ab12.parquet"],
+        );
+        // As the hub converts them.
+        check(
+            hub,
+            &["default/test/0001.parquet", "default/test/0000.parquet", "default/train/0000.parquet"],
+            &["default/test/0000.parquet", "default/test/0001.parquet"],
         );
         check(hub, &["test.jsonl", "train.jsonl"], &["test.jsonl"]);
         check(hub, &["test.jsonl", "test.parquet"], &["test.parquet"]);

@@ -82,7 +82,7 @@ impl Set<'_> {
             return Err("the list of targets is empty, and its first is the answer".into());
         };
         let origin = row.origin.clone();
-        let (id, relevant) = (origin.line.to_string(), vec![(answer, 1.0)]);
+        let (id, relevant) = (draft.next_id(), vec![(answer, 1.0)]);
         draft.query(self.name, Query { id, item, candidates: Some(ids), relevant, origin })
     }
 
