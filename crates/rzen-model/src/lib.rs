@@ -49,8 +49,8 @@ pub use layout::{TensorRole, TensorSpec};
 pub use plan::{ItemShape, Memory, Operations, Way};
 pub use processor::{
     Encoded, FrameRule, Patches, PositionMode, ProcessError, Processor, ProcessorConfig, SPECIAL_TOKENS,
-    SpecialIds, SpecialTokens, Truncation, fit_picture, load_size, picture_patches, position_ids, resize,
-    smart_resize, train_tokenizer,
+    SpecialIds, SpecialTokens, Template, Truncation, fit_picture, load_size, picture_patches, position_ids,
+    resize, smart_resize, train_tokenizer,
 };
 pub use random_checkpoint::RandomCheckpoint;
 pub use rate::Rates;

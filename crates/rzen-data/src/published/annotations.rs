@@ -94,7 +94,7 @@ impl Hub {
 
 /// Names that say of which split a table is.
 const SPLITS: [&str; 5] = ["train", "test", "val", "validation", "dev"];
-const ENDINGS: [&str; 4] = ["parquet", "jsonl", "ndjson", "json"];
+const ENDINGS: [&str; 5] = ["parquet", "jsonl", "ndjson", "json", "tsv"];
 /// No table of rows, whatever they end in.
 const NO_TABLES: [&str; 4] = ["dataset_infos", "dataset_dict", "state", "dataset_info"];
 
@@ -148,8 +148,11 @@ impl Table {
     }
 }
 
-/// `test-00000-of-00002` and `test-00000-of-00002-0123abc` without their number.
+/// `test-00000-of-00002` and `test-00000-of-00002-0123abc` without their number; of `0002` nothing is left.
 fn without_shard(stem: &str) -> &str {
+    if stem.bytes().all(|byte| byte.is_ascii_digit()) {
+        return "";
+    }
     let parts: Vec<&str> = stem.split('-').collect();
     let is_number = |part: &str| part.len() == 5 && part.bytes().all(|byte| byte.is_ascii_digit());
     let place =
@@ -215,6 +218,12 @@ mod tests {
                 "data/train-00000-of-00001.parquet",
             ],
             &["data/test-00000-of-00002-cd34.parquet", "data/test-00001-of-00002-ab12.parquet"],
+        );
+        // As the hub converts them.
+        check(
+            hub,
+            &["default/test/0001.parquet", "default/test/0000.parquet", "default/train/0000.parquet"],
+            &["default/test/0000.parquet", "default/test/0001.parquet"],
         );
         check(hub, &["test.jsonl", "train.jsonl"], &["test.jsonl"]);
         check(hub, &["test.jsonl", "test.parquet"], &["test.parquet"]);

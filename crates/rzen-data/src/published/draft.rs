@@ -95,6 +95,11 @@ impl Draft {
         Part::Video(VideoSource::Frames(taken))
     }
 
+    /// An id for a query whose row has none: its number, from 1.
+    pub fn next_id(&self) -> String {
+        (self.queries.len() + 1).to_string()
+    }
+
     /// How many queries there are.
     pub fn num_queries(&self) -> usize {
         self.queries.len()

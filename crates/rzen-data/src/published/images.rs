@@ -27,6 +27,13 @@ pub(crate) enum ImageLayout {
     Edits,
 }
 
+impl ImageLayout {
+    /// Whether candidates are pictures.
+    fn shows_pictures(self) -> bool {
+        matches!(self, ImageLayout::Search | ImageLayout::Edits)
+    }
+}
+
 /// Annotations with instructions in columns of their own, and the older ones that have them inside their texts.
 const NEWER: &str = "ziyjiang/MMEB_Test_Instruct";
 const OLDER: &str = "TIGER-Lab/MMEB-eval";
@@ -44,13 +51,16 @@ pub(crate) fn read(
     let older = Hub::of(OLDER).config(name);
     let is_older = !newer.folder(data).is_dir() && older.folder(data).is_dir();
     let files = if is_older { older.files(data)? } else { newer.files(data)? };
-    let columns: &[&str] = match is_older {
-        true => &["qry_text", "qry_img_path", "tgt_text", "tgt_img_path"],
-        false => &["qry_inst", "qry_text", "qry_img_path", "tgt_inst", "tgt_text", "tgt_img_path"],
-    };
+    let mut columns = vec!["qry_text", "tgt_text"];
+    columns.extend((layout != ImageLayout::Search).then_some("qry_img_path"));
+    columns.extend(layout.shows_pictures().then_some("tgt_img_path"));
+    if !is_older {
+        columns.push("qry_inst");
+        columns.extend(layout.shows_pictures().then_some("tgt_inst"));
+    }
     let mut draft = Draft::default();
     let set = Set { name, layout, root: &data.join(FOLDER), protocol, is_older };
-    annotations(&files, columns, |row| set.read(row, &mut draft))?;
+    annotations(&files, &columns, |row| set.read(row, &mut draft))?;
     Ok(draft)
 }
 
@@ -66,15 +76,13 @@ struct Set<'a> {
 impl Set<'_> {
     fn read(&self, row: &mut Annotation, draft: &mut Draft) -> Result<(), String> {
         let item = self.query(row)?;
-        let ids = match self.layout {
-            ImageLayout::Labels | ImageLayout::Questions | ImageLayout::Captions => self.texts(row, draft)?,
-            ImageLayout::Search | ImageLayout::Edits => self.pictures(row, draft)?,
-        };
+        let ids =
+            if self.layout.shows_pictures() { self.pictures(row, draft)? } else { self.texts(row, draft)? };
         let Some(answer) = ids.first().cloned() else {
             return Err("the list of targets is empty, and its first is the answer".into());
         };
         let origin = row.origin.clone();
-        let (id, relevant) = (origin.line.to_string(), vec![(answer, 1.0)]);
+        let (id, relevant) = (draft.next_id(), vec![(answer, 1.0)]);
         draft.query(self.name, Query { id, item, candidates: Some(ids), relevant, origin })
     }
 

@@ -289,9 +289,9 @@ mod tests {
             ("V-QA", 5),
             ("V-RET", 5),
             ("VD-OOD", 4),
-            ("VD-VisRAG", 6),
             ("VD-Vidore-V1", 10),
             ("VD-Vidore-V2", 4),
+            ("VD-VisRAG", 6),
         ];
         assert_eq!(groups.into_iter().collect::<Vec<_>>(), expected);
         let count = |of: fn(&PublishedTask) -> bool| all.iter().filter(|task| of(task)).count();

@@ -47,7 +47,7 @@ pub(crate) fn read_folders(
             ids.push(lost);
         }
         let item = query(protocol, Words { instruction: IN_VIDEO, text: &text }, Some(whole));
-        let query = Query { id: origin.line.to_string(), item, candidates: Some(ids), relevant, origin };
+        let query = Query { id: draft.next_id(), item, candidates: Some(ids), relevant, origin };
         draft.query(name, query)
     })?;
     Ok(draft)
@@ -97,7 +97,7 @@ pub(crate) fn read_seeker(
                 relevant.push((folder, 1.0));
             }
         }
-        let query = Query { id: origin.line.to_string(), item, candidates: Some(ids), relevant, origin };
+        let query = Query { id: draft.next_id(), item, candidates: Some(ids), relevant, origin };
         draft.query(name, query)
     })?;
     Ok(draft)

@@ -99,6 +99,9 @@ named!(
 );
 
 /// What a protocol asks of the processor, as plain numbers.
+///
+/// Both count positions from 0, pictures included: RzenEmbed's code does so, and VLM2Vec's prompts lack the mark
+/// `<|vision_start|>` by which transformers would find pictures to count in three rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProtocolSettings {
     /// Whether texts stand alone, without a chat template.
@@ -122,7 +125,7 @@ impl Protocol {
             // No limit of length: eight frames of 1280 tokens, two to a time step, and their text.
             Protocol::Vlm2vec => ProtocolSettings {
                 plain: true,
-                mrope: true,
+                mrope: false,
                 image_tokens: [4, 1280],
                 frame_tokens: [4, 1280],
                 num_frames: NUM_FRAMES,

@@ -2,7 +2,7 @@
 //!
 //! The pages are written out of the tables once, under the reference runner's names but as the bytes that they are.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
@@ -17,6 +17,7 @@ use super::rows::{annotations, check_columns};
 use super::table::{Naming, PageSet};
 use super::texts::{Words, candidate, query};
 use crate::cell::Cell;
+use crate::import::beir::{Judgements, judgements};
 use crate::parquet_rows::{column_names, table_of};
 use crate::picture::picture_format;
 
@@ -51,7 +52,7 @@ pub(crate) fn read(
             draft.candidate(&id, &origin, |_| candidate(protocol, PAGE, Part::Image(page.path)));
         }
     }
-    let judgements = judgements(set, folders.data)?;
+    let judged = judged(set, folders.data)?;
     let files = set.hub.config("queries").files(folders.data)?;
     let mut columns = vec!["query-id", "query"];
     columns.extend(set.language.map(|_| "language"));
@@ -62,7 +63,7 @@ pub(crate) fn read(
             return Ok(());
         }
         let (id, text) = (row.needed("query-id")?, row.needed("query")?);
-        let relevant = judgements.get(&id).cloned().unwrap_or_default();
+        let relevant = judged.get(&id).cloned().unwrap_or_default();
         if let Some((page, _)) = relevant.iter().find(|(page, _)| !draft.has(page)) {
             return Err(format!("query `{id}` is answered by page `{page}`, which is not in the corpus"));
         }
@@ -74,21 +75,22 @@ pub(crate) fn read(
 }
 
 /// Grades above 0, by query, in the order of the file; of a pair that stands twice the higher.
-fn judgements(set: PageSet, data: &Path) -> Result<HashMap<String, Vec<(String, f64)>>, PublishedError> {
-    let mut judgements: HashMap<String, Vec<(String, f64)>> = HashMap::new();
-    annotations(&set.hub.config("qrels").files(data)?, &["query-id", "corpus-id", "score"], |row| {
-        let (query, page, score) = (row.needed("query-id")?, row.needed("corpus-id")?, row.needed("score")?);
-        let grade: f64 = score.parse().map_err(|_| format!("`score` is `{score}`, expected a number"))?;
-        if grade > 0.0 {
-            let judged = judgements.entry(query).or_default();
-            match judged.iter_mut().find(|(known, _)| *known == page) {
-                Some((_, known)) => *known = known.max(grade),
-                None => judged.push((page, grade)),
-            }
+fn judged(set: PageSet, data: &Path) -> Result<Judgements, PublishedError> {
+    let mut judged = judgements(&set.hub.config("qrels").files(data)?)?;
+    judged.values_mut().for_each(|pages| *pages = best_grades(pages));
+    Ok(judged)
+}
+
+/// The grades above 0 of a query; of a candidate that stands twice the higher.
+pub(crate) fn best_grades(all: &[(String, f64)]) -> Vec<(String, f64)> {
+    let mut best: Vec<(String, f64)> = Vec::new();
+    for (id, grade) in all.iter().filter(|(_, grade)| *grade > 0.0) {
+        match best.iter_mut().find(|(known, _)| known == id) {
+            Some((_, known)) => *known = known.max(*grade),
+            None => best.push((id.clone(), *grade)),
         }
-        Ok(())
-    })?;
-    Ok(judgements)
+    }
+    best
 }
 
 /// Writes the pages of a set that are not there; returns how many, and where to. Those that are there are left as they are.

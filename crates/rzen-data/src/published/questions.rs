@@ -176,7 +176,7 @@ pub(crate) fn read(
                 draft.candidate(option, &row.origin, |_| Item::text(shown));
             }
             let item = query(protocol, Words { instruction: INSTRUCTION, text: &text }, Some(clip));
-            let (id, relevant) = ((draft.num_queries() + 1).to_string(), vec![(answer.clone(), 1.0)]);
+            let (id, relevant) = (draft.next_id(), vec![(answer.clone(), 1.0)]);
             let origin = row.origin.clone();
             draft.query(name, Query { id, item, candidates: Some(options), relevant, origin })
         })?;

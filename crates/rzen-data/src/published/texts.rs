@@ -3,7 +3,7 @@
 //! - `vlm2vec`: the text of the reference runner without its first token, which stands for the media (the processor puts
 //!   it there): pictures of image sets are followed by a line break, others by a space. No instruction.
 //! - `rzen`: the same instruction without line breaks, and a space where words follow, as RzenEmbed's examples have it;
-//!   queries carry it as their instruction, candidates as words. One set differs: RzenEmbed's example for searching
+//!   queries carry it as their instruction, candidates as words. One family differs: RzenEmbed's example for searching
 //!   videos says "caption" where the reference has a wording for each set, and is used for them all.
 
 use rzen_core::{Item, Part};

@@ -6,6 +6,7 @@ use rzen_core::Item;
 
 use super::draft::{Draft, Query};
 use super::error::PublishedError;
+use super::pages::best_grades;
 use super::rows::annotations;
 use crate::import::beir::{files, judgements};
 use crate::import::passages::{id_of, titled};
@@ -62,17 +63,11 @@ pub(crate) fn read(name: &str, folder: &Path) -> Result<Draft, PublishedError> {
     let (mut without, mut own) = (0, 0);
     annotations(&files(folder, "queries", None)?, &[], |row| {
         let id = id_of(&mut row.record)?;
-        let mut relevant: Vec<(String, f64)> = Vec::new();
-        for (passage, grade) in judgements.get(&id).into_iter().flatten().filter(|(_, grade)| *grade > 0.0) {
-            if !draft.has(passage) {
-                return Err(format!(
-                    "query `{id}` is answered by passage `{passage}`, which is not in the corpus"
-                ));
-            }
-            match relevant.iter_mut().find(|(known, _)| known == passage) {
-                Some((_, known)) => *known = known.max(*grade),
-                None => relevant.push((passage.clone(), *grade)),
-            }
+        let relevant = judgements.get(&id).map(|judged| best_grades(judged)).unwrap_or_default();
+        if let Some((passage, _)) = relevant.iter().find(|(passage, _)| !draft.has(passage)) {
+            return Err(format!(
+                "query `{id}` is answered by passage `{passage}`, which is not in the corpus"
+            ));
         }
         if relevant.is_empty() {
             without += 1;

@@ -75,7 +75,7 @@ pub(crate) fn read_classes(
             return Err(format!("the answer `{answer}` is none of the labels"));
         }
         let item = query(protocol, words, Some(clip));
-        let (id, relevant) = ((draft.num_queries() + 1).to_string(), vec![(answer, 1.0)]);
+        let (id, relevant) = (draft.next_id(), vec![(answer, 1.0)]);
         draft.query(name, Query { id, item, candidates, relevant, origin })
     })?;
     Ok(draft)
@@ -126,8 +126,7 @@ pub(crate) fn read_search(
         let origin = row.origin.clone();
         draft.candidate(&id, &origin, |draft| candidate(protocol, CLIP, draft.clip(root.join(&id))));
         let item = query(protocol, Words { instruction, text: &text }, None);
-        let query =
-            Query { id: origin.line.to_string(), item, candidates: None, relevant: vec![(id, 1.0)], origin };
+        let query = Query { id: draft.next_id(), item, candidates: None, relevant: vec![(id, 1.0)], origin };
         draft.query(name, query)
     })?;
     Ok(draft)

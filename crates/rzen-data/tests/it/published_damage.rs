@@ -124,9 +124,9 @@ fn rows_that_are_wrong() {
         let file = format!("ziyjiang/MMEB_Test_Instruct/{name}/test-00000-of-00001.parquet");
         annotate(damaged.path(), &file, columns, &[row]);
     };
-    let row = |texts: &[&str], paths: &[&str]| json!({ "qry_inst": "Look", "qry_text": "", "qry_img_path": "GQA/q0.jpg", "tgt_inst": "", "tgt_text": texts, "tgt_img_path": paths });
-    image("GQA", row(&[], &[]));
-    damaged.check(Suite::MmebV2, "GQA", &["row 1", "list of targets is empty"]);
+    let row = |texts: &[&str], paths: &[&str]| json!({ "qry_inst": "Look", "qry_text": "", "qry_img_path": "OK-VQA/q0.jpg", "tgt_inst": "", "tgt_text": texts, "tgt_img_path": paths });
+    image("OK-VQA", row(&[], &[]));
+    damaged.check(Suite::MmebV2, "OK-VQA", &["row 1", "list of targets is empty"]);
     image("VizWiz", row(&["a", " "], &["", ""]));
     damaged.check(Suite::MmebV2, "VizWiz", &["`tgt_text` holds an empty text"]);
     image("CIRR", row(&["a"], &["CIRR/t0.jpg", "CIRR/t1.jpg"]));

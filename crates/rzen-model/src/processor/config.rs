@@ -16,7 +16,9 @@ use super::positions::PositionMode;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProcessorConfig {
-    /// What the system turn says.
+    /// What stands around an item.
+    pub template: Template,
+    /// What the system turn says; the chat template alone has one.
     pub system_prompt: String,
     /// Said after the words of an item without pictures, joined without a separator.
     pub text_prompt: String,
@@ -60,6 +62,19 @@ pub struct ProcessorConfig {
     pub load_tokens: [usize; 2],
 }
 
+/// What stands around the pictures and words of an item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Template {
+    /// The chat template of the released code; each frame of a clip is a picture.
+    #[default]
+    Chat,
+    /// Nothing: the tokens of pictures and clips, without marks around them, then the words. A clip is one video, two
+    /// frames to a time step, all of the size of its first. Pictures are resized once, those with a side under a token
+    /// to two tokens a side first. As VLM2Vec-V2 does it.
+    Plain,
+}
+
 /// Which pictures take the limits of frames. A list is an item with frames or with several pictures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -97,6 +112,7 @@ pub enum SpecialTokens {
 impl Default for ProcessorConfig {
     fn default() -> Self {
         ProcessorConfig {
+            template: Template::default(),
             system_prompt: "You are a helpful assistant.".to_owned(),
             text_prompt: String::new(),
             picture_prompt: String::new(),

@@ -77,6 +77,9 @@ pub enum ProcessError {
         /// The limit.
         max_length: usize,
     },
+    /// An item has no tokens.
+    #[error("an item has neither pictures nor words, and the plain template adds none; give it some")]
+    Nothing,
     /// An item of a batch could not be encoded.
     #[error("item {index} of {count}: {source}")]
     Item {

@@ -1,7 +1,7 @@
 //! From decoded items to tokens and patches.
 //!
 //! ```text
-//! pictures ─load_size─► resize ─smart_resize─► resize ─patchify─► [patches, 1176]
+//! pictures ─load_size─► resize ─smart_resize─► resize ─patchify─► [patches, 1176]      plain template: one resize
 //! words ─template─► runs between control tokens ─tokenizer─► ids, a place for each picture token
 //! ```
 
@@ -23,7 +23,7 @@ use rzen_core::{LoadedItem, Media, Picture};
 use tokenizers::Tokenizer;
 
 pub use bicubic::resize;
-pub use config::{FrameRule, ProcessorConfig, SpecialTokens, Truncation};
+pub use config::{FrameRule, ProcessorConfig, SpecialTokens, Template, Truncation};
 pub use error::ProcessError;
 pub use patchify::Patches;
 pub use positions::{PositionMode, position_ids};
@@ -32,16 +32,17 @@ pub use tokenizer::SpecialIds;
 pub use train_tokenizer::{SPECIAL_TOKENS, train_tokenizer};
 
 use patchify::{Normalization, patchify};
-use prompt::{Prompt, pictures};
+use prompt::{Prompt, VisualTokens};
 use tokenizer::TextEncoder;
 
 /// An item as the encoder takes it, on the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoded {
-    /// `[seq]`: the tokens, without padding; `<|image_pad|>` stands once for each token of a picture. In
-    /// an item without pictures it is a word like any other.
+    /// `[seq]`: the tokens, without padding; `<|image_pad|>` stands once for each token of a picture, and
+    /// `<|video_pad|>` for each of a clip in the plain template. In an item without pictures they are words like any
+    /// other.
     pub input_ids: Vec<u32>,
-    /// The pictures, in order of their tokens.
+    /// The pictures and clips, in order of their tokens.
     pub pictures: Vec<Patches>,
 }
 
@@ -132,25 +133,60 @@ impl Processor {
         results.into_iter().enumerate().map(in_place).collect()
     }
 
-    /// The prompt of an item as text, each picture as one `<|image_pad|>`; for people to read.
+    /// The prompt of an item as text, each picture as one `<|image_pad|>`, each clip of the plain template as one
+    /// `<|video_pad|>`; for people to read.
     pub fn prompt(&self, item: &LoadedItem) -> String {
-        Prompt::new(&self.config, item, &vec![1; pictures(item).count()]).render()
+        let one = |visual: &Visual| VisualTokens { count: 1, is_clip: visual.is_clip };
+        let tokens: Vec<_> = visuals(item, self.config.template).iter().map(one).collect();
+        Prompt::new(&self.config, item, &tokens).render()
     }
 
     fn encode(&self, item: &LoadedItem, is_list: bool) -> Result<Encoded, ProcessError> {
         let limits = if is_list { self.config.frame_tokens } else { self.config.image_tokens };
-        let plans: Vec<(&Picture, SizePlan)> =
-            pictures(item).map(|picture| (picture, SizePlan::new(picture, &self.config, limits))).collect();
-        let tokens: Vec<usize> = plans.iter().map(|(_, plan)| plan.tokens(&self.config)).collect();
+        let visuals = visuals(item, self.config.template);
+        let plans: Vec<SizePlan> =
+            visuals.iter().map(|visual| SizePlan::new(visual.frames[0], &self.config, limits)).collect();
+        let tokens: Vec<VisualTokens> =
+            visuals.iter().zip(&plans).map(|(visual, plan)| visual.tokens(plan, &self.config)).collect();
         // Tokens first: what does not fit fails before any picture is resized.
         let prompt = Prompt::new(&self.config, item, &tokens);
         let input_ids = prompt.encode(&self.text, self.config.truncation, self.config.max_length)?;
-        let cut = |(picture, plan): (&Picture, SizePlan)| {
-            patchify(&plan.resize(picture), &self.normalization, self.config.patch_shape())
+        let cut = |(visual, plan): (Visual, SizePlan)| {
+            let frames: Vec<_> = visual.frames.into_par_iter().map(|frame| plan.resize(frame)).collect();
+            let frames: Vec<&Picture> = frames.iter().map(AsRef::as_ref).collect();
+            patchify(&frames, &self.normalization, self.config.patch_shape())
         };
-        let pictures = plans.into_par_iter().map(cut).collect();
+        let pictures = visuals.into_par_iter().zip(plans).map(cut).collect();
         Ok(Encoded { input_ids, pictures })
     }
+}
+
+/// A picture, or the frames of a clip that is one video; there is at least one.
+struct Visual<'a> {
+    frames: Vec<&'a Picture>,
+    is_clip: bool,
+}
+
+impl Visual<'_> {
+    fn tokens(&self, plan: &SizePlan, config: &ProcessorConfig) -> VisualTokens {
+        let steps = self.frames.len().div_ceil(config.temporal_patch_size);
+        VisualTokens { count: plan.tokens(config) * steps, is_clip: self.is_clip }
+    }
+}
+
+/// What of an item is seen, in order.
+fn visuals(item: &LoadedItem, template: Template) -> Vec<Visual<'_>> {
+    let picture = |picture| Visual { frames: vec![picture], is_clip: false };
+    let of_part = |part| match (part, template) {
+        (&Media::Text(_), _) => Vec::new(),
+        (Media::Image(image), _) => vec![picture(image)],
+        (Media::Frames(frames), Template::Chat) => frames.iter().map(picture).collect(),
+        (Media::Frames(frames), Template::Plain) if frames.is_empty() => Vec::new(),
+        (Media::Frames(frames), Template::Plain) => {
+            vec![Visual { frames: frames.iter().collect(), is_clip: true }]
+        }
+    };
+    item.parts.iter().flat_map(of_part).collect()
 }
 
 /// A picture after both resizes of the published pipeline: the one on reading, and the one to `tokens`
@@ -162,12 +198,14 @@ pub fn fit_picture(config: &ProcessorConfig, picture: &Picture, tokens: [usize; 
 /// The patches of a picture of `tokens` (least and most), for those who need no words.
 pub fn picture_patches(config: &ProcessorConfig, picture: &Picture, tokens: [usize; 2]) -> Patches {
     let normalization = Normalization::new(config.image_mean, config.image_std);
-    patchify(&SizePlan::new(picture, config, tokens).resize(picture), &normalization, config.patch_shape())
+    let resized = SizePlan::new(picture, config, tokens).resize(picture);
+    patchify(&[&resized], &normalization, config.patch_shape())
 }
 
 /// True if the released code would take the item's pictures as a list.
 fn is_list(item: &LoadedItem) -> bool {
-    item.parts.iter().any(|part| matches!(part, Media::Frames(_))) || pictures(item).nth(1).is_some()
+    let images = item.parts.iter().filter(|part| matches!(part, Media::Image(_)));
+    item.parts.iter().any(|part| matches!(part, Media::Frames(_))) || images.count() > 1
 }
 
 /// The `(height, width)` of a picture after each of its two resizes.
@@ -179,8 +217,12 @@ struct SizePlan {
 
 impl SizePlan {
     fn new(picture: &Picture, config: &ProcessorConfig, tokens: [usize; 2]) -> Self {
-        let factor = config.factor();
-        let first = load_size(picture.height(), picture.width(), factor, config.load_tokens);
+        let (factor, size) = (config.factor(), (picture.height(), picture.width()));
+        let first = match config.template {
+            Template::Chat => load_size(size.0, size.1, factor, config.load_tokens),
+            Template::Plain if size.0.min(size.1) < factor => (2 * factor, 2 * factor),
+            Template::Plain => size,
+        };
         SizePlan { first, second: smart_resize(first.0, first.1, factor, tokens) }
     }
 
@@ -231,6 +273,82 @@ mod tests {
 
     fn picture_tokens(encoded: &Encoded) -> Vec<usize> {
         encoded.pictures.iter().map(|picture| picture.grid_thw.iter().product::<usize>() / 4).collect()
+    }
+
+    #[test]
+    fn the_plain_template_is_pictures_and_words() {
+        let config = ProcessorConfig { template: Template::Plain, ..small() };
+        let plain = processor(config.clone());
+        let text = |text: &str| Media::Text(text.to_owned());
+        let of = |parts| LoadedItem { parts, instruction: None };
+        let clip = || Media::Frames(vec![picture(); 5]);
+        let items = [
+            (of(vec![text(" A fox.\n")]), " A fox.\n", vec![]),
+            (of(vec![text("\nA fox."), Media::Image(picture())]), "<|image_pad|>\nA fox.", vec![[1, 6, 6]]),
+            // Five frames are three time steps; two tokens of each, as `frame_tokens` says.
+            (of(vec![clip(), text(" fox")]), "<|video_pad|> fox", vec![[3, 2, 2]]),
+        ];
+        for (item, prompt, grids) in items {
+            assert_eq!(plain.prompt(&item), prompt);
+            let encoded = plain.process(&item).unwrap();
+            let found: Vec<_> = encoded.pictures.iter().map(|picture| picture.grid_thw).collect();
+            assert_eq!(found, grids);
+            let pads: usize = picture_tokens(&encoded).into_iter().sum();
+            let (special, ids) = (plain.special(), &encoded.input_ids);
+            assert_eq!(ids.iter().filter(|id| special.is_picture(**id)).count(), pads);
+            let words = prompt.trim_start_matches("<|image_pad|>").trim_start_matches("<|video_pad|>");
+            assert_eq!(ids[pads..], *tokenizer().encode(words, false).unwrap().get_ids());
+        }
+        let small = Picture::new(20, 90, vec![7; 20 * 90 * 3]);
+        let encoded = plain.process(&of(vec![Media::Image(small)])).unwrap();
+        assert_eq!(encoded.pictures[0].grid_thw, [1, 4, 4]);
+        assert!(matches!(plain.process(&LoadedItem::default()), Err(ProcessError::Nothing)));
+    }
+
+    /// Values of `Qwen2VLImageProcessor` of transformers 4.51.3, `videos=[frames]` and `images=[picture]`.
+    #[test]
+    fn a_clip_of_the_plain_template_is_a_video_of_transformers() {
+        let tokens = [4, 1280];
+        let config = ProcessorConfig {
+            template: Template::Plain,
+            image_tokens: tokens,
+            frame_tokens: tokens,
+            ..ProcessorConfig::default()
+        };
+        let drawn = |frame: u32, width: u32, height: u32| {
+            let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+            let level = |(x, y)| [x * 3 + frame * 40, y * 2 + frame * 17, (x + y) * 2 + frame * 5];
+            Picture::new(width, height, places.flat_map(level).map(|level| level as u8).collect())
+        };
+        let plain = processor(config);
+        let patches = |media| {
+            let item = LoadedItem { parts: vec![media], instruction: None };
+            plain.process(&item).unwrap().pictures.remove(0)
+        };
+        let clip = patches(Media::Frames((0..3).map(|frame| drawn(frame, 90, 70)).collect()));
+        assert_eq!(clip.grid_thw, [2, 4, 6]);
+        let expected = [
+            (40, 749, 0.228928),
+            (24, 317, -0.201034),
+            (14, 48, -1.514892),
+            (3, 19, -0.901758),
+            (8, 956, 0.780771),
+            (31, 1073, 0.922971),
+            (24, 713, -0.941678),
+            (46, 857, 1.392234),
+            (30, 639, -0.596499),
+            (26, 1099, -0.342614),
+        ];
+        for (row, column, value) in expected {
+            let found = clip.rows[row * 1176 + column];
+            assert!((found - value).abs() < 1e-5, "row {row}, column {column}: {found}, expected {value}");
+        }
+        let sum = |patches: &Patches| patches.rows.iter().map(|value| f64::from(*value)).sum::<f64>();
+        assert!((sum(&clip) - 2370.6455).abs() < 0.05, "{}", sum(&clip));
+        // A side under a token: the runner makes it two tokens a side before the processor sees it.
+        let narrow = patches(Media::Image(drawn(0, 20, 90)));
+        assert_eq!(narrow.grid_thw, [1, 4, 4]);
+        assert!((sum(&narrow) + 10890.098).abs() < 0.05, "{}", sum(&narrow));
     }
 
     #[test]

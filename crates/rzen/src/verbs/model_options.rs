@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use rzen_core::Embed;
 use rzen_data::ProtocolSettings;
-use rzen_model::{PositionMode, Processor, ProcessorConfig, SpecialTokens};
+use rzen_model::{PositionMode, Processor, ProcessorConfig, SpecialTokens, Template};
 use sha2::{Digest, Sha256};
 
 use crate::embedder::{EmbedSettings, LocalEmbedder};
@@ -229,6 +229,7 @@ impl ModelOptions {
 }
 
 fn follow(config: &mut ProcessorConfig, protocol: &ProtocolSettings) {
+    config.template = if protocol.plain { Template::Plain } else { Template::Chat };
     config.positions = if protocol.mrope { PositionMode::Mrope } else { PositionMode::Sequential };
     config.image_tokens = protocol.image_tokens;
     config.frame_tokens = protocol.frame_tokens;

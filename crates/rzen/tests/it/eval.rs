@@ -56,7 +56,7 @@ fn a_second_evaluation_embeds_nothing_and_scores_the_same() {
     let tasks = one["tasks"].as_object().unwrap();
     assert_eq!(
         lines.lines().count() as u64,
-        tasks.values().map(|task| task["queries"].as_u64().unwrap()).sum()
+        tasks.values().map(|task| task["queries"].as_u64().unwrap()).sum::<u64>()
     );
     let page = fs::read_to_string(folder.join("two/report.html")).unwrap();
     for words in ["Worst queries", "Smaller vectors", "95 % interval", "16+binary", "pictures"] {
