@@ -49,7 +49,7 @@ fn a_second_evaluation_embeds_nothing_and_scores_the_same() {
         number(&score["low"]) <= number(&score["mean"]) && number(&score["mean"]) <= number(&score["high"])
     );
     let forms: Vec<&String> = two["compressed"].as_object().unwrap().keys().collect();
-    assert_eq!(forms, ["16", "16+binary", "16+int8", "8", "8+binary", "8+int8", "binary", "int8"]);
+    assert_eq!(forms, ["int8", "binary", "8", "8+int8", "8+binary", "16", "16+int8", "16+binary"]);
     assert_eq!(two["compressed"]["16+int8"]["bytes"], 20);
     assert!(one["compressed"].as_object().unwrap().is_empty());
     let lines = fs::read_to_string(folder.join("one/queries.jsonl")).unwrap();
@@ -138,15 +138,15 @@ fn comparisons_name_tasks_and_refuse_what_is_no_evaluation() {
 }
 
 /// Embeds what data sets mean, by the verb that embeds rows, whatever evaluates them.
-fn vectors(folder: &Path, data: &str, model: &str, meant: &[&Meant]) -> Vec<Vec<f64>> {
-    let row = |(i, meant): (usize, &&Meant)| {
+fn vectors(folder: &Path, data: &str, model: &str, meant: &[(&Meant, &str)]) -> Vec<Vec<f64>> {
+    let row = |(i, (meant, words)): (usize, &(&Meant, &str))| {
         let file = |name: &String| format!("{data}/{name}");
         let media = match &meant.media[..] {
             [] => None,
             [one] if one.ends_with(".jpg") || one.ends_with(".png") => Some(json!({"image": file(one)})),
             frames => Some(json!({"video": frames.iter().map(file).collect::<Vec<_>>()})),
         };
-        let text = (!meant.rzen.is_empty()).then(|| json!({"text": meant.rzen}));
+        let text = (!words.is_empty()).then(|| json!({ "text": words }));
         let content: Vec<Value> = media.into_iter().chain(text).collect();
         format!("{}\n", json!({"id": i.to_string(), "content": content}))
     };
@@ -172,7 +172,7 @@ fn bounds(
     vector: &dyn Fn(&Meant) -> Vec<f64>,
     labels: &[String],
 ) -> [f64; 2] {
-    let label = |label: &String| (label.clone(), Meant { rzen: label.clone(), ..Meant::default() });
+    let label = |label: &String| (label.clone(), Meant::new(&[], label));
     let mut pool: BTreeMap<String, Meant> = labels.iter().map(label).collect();
     pool.extend(expected.candidates.clone());
     let pool: BTreeMap<&String, Vec<f64>> = pool.iter().map(|(id, meant)| (id, vector(meant))).collect();
@@ -221,6 +221,20 @@ fn labels(task: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
+/// A model's copy with the settings of VLM2Vec's runner in its `processor.json`.
+fn plain_copy(model: &str, copy: &Path) -> String {
+    fs::create_dir(copy).unwrap();
+    for name in names(Path::new(model)) {
+        fs::copy(Path::new(model).join(&name), copy.join(&name)).unwrap();
+    }
+    let mut processor = json_of(&copy.join("processor.json"));
+    processor["template"] = json!("plain");
+    (processor["image_tokens"], processor["frame_tokens"]) = (json!([4, 1280]), json!([4, 1280]));
+    (processor["num_frames"], processor["max_length"]) = (json!(8), json!(32768));
+    fs::write(copy.join("processor.json"), processor.to_string()).unwrap();
+    copy.to_str().unwrap().to_owned()
+}
+
 #[test]
 fn all_78_sets_of_mmeb_score_as_computed_by_hand() {
     let trained = trained();
@@ -230,67 +244,83 @@ fn all_78_sets_of_mmeb_score_as_computed_by_hand() {
     let data = folder.join("benchmark");
     fs::create_dir(&data).unwrap();
     let expected = write(Suite::MmebV2, &data);
-    let eval =
-        ["eval", "--benchmark", "mmeb-v2", "--model", &model, "--data", "benchmark", "--output", "mmeb"];
+    let eval = ["eval", "--benchmark", "mmeb-v2", "--model", &model, "--data", "benchmark", "--output"];
     // In miniature no set has its published size.
-    let error = refuse(folder, &eval);
+    let error = refuse(folder, &[&eval[..], &["mmeb"]].concat());
     assert!(error.contains("ImageNet-1K") && error.contains("--allow-other-counts"), "{error}");
-    let said =
-        succeed(folder, &[&eval[..], &["--allow-other-counts", "--about", "model_name=Tiny"]].concat());
+    let more = ["mmeb", "--allow-other-counts", "--about", "model_name=Tiny"];
+    let said = succeed(folder, &[&eval[..], &more].concat());
     assert!(said.contains("mean of 78 tasks"), "{said}");
+    check_scores(&expected, folder, "mmeb", &model, |meant| &meant.rzen);
+    check_files(&folder.join("mmeb"));
 
-    let found = json_of(&folder.join("mmeb/eval.json"));
+    let more = ["plain", "--allow-other-counts", "--protocol", "vlm2vec"];
+    succeed(folder, &[&eval[..], &more].concat());
+    let copy = plain_copy(&model, &folder.join("copy"));
+    check_scores(&expected, folder, "plain", &copy, |meant| &meant.vlm2vec);
+    let settings = &json_of(&folder.join("plain/eval.json"))["settings"];
+    assert_eq!(
+        (&settings["protocol"], &settings["processor"]["template"]),
+        (&json!("vlm2vec"), &json!("plain"))
+    );
+}
+
+/// Compares an evaluation with scores of the vectors that `model` gives to what the sets mean, in these words.
+fn check_scores(expected: &[Expected], folder: &Path, output: &str, model: &str, words: fn(&Meant) -> &str) {
+    let found = json_of(&folder.join(output).join("eval.json"));
     assert_eq!(found["tasks"].as_object().unwrap().len(), 78);
-    let groups = &found["groups"];
-    for (name, count) in
-        [("image", 36), ("video", 18), ("visdoc", 24), ("in-distribution", 20), ("V-MRET", 3)]
-    {
-        assert_eq!(groups[name]["tasks"], count, "{name}");
-    }
-
-    let meant: Vec<&Meant> = expected
-        .iter()
-        .flat_map(|set| set.queries.iter().map(|query| &query.meant).chain(set.candidates.values()))
-        .collect();
     let labelled: Vec<Meant> = ["K700", "HMDB51", "UCF101", "Breakfast"]
         .into_iter()
         .flat_map(labels)
-        .map(|rzen| Meant { rzen, ..Meant::default() })
+        .map(|label| Meant::new(&[], &label))
         .collect();
-    let meant: Vec<&Meant> = meant.into_iter().chain(&labelled).collect();
-    let embedded = vectors(folder, data.to_str().unwrap(), &model, &meant);
-    let key = |meant: &Meant| (meant.media.clone(), meant.rzen.clone());
-    let by_content: HashMap<_, _> = meant.iter().map(|one| key(one)).zip(embedded).collect();
+    let sets = expected
+        .iter()
+        .flat_map(|set| set.queries.iter().map(|query| &query.meant).chain(set.candidates.values()));
+    let meant: Vec<(&Meant, &str)> = sets.chain(&labelled).map(|meant| (meant, words(meant))).collect();
+    let data = folder.join("benchmark");
+    let embedded = vectors(folder, data.to_str().unwrap(), model, &meant);
+    let key = |meant: &Meant| (meant.media.clone(), words(meant).to_owned());
+    let by_content: HashMap<_, _> = meant.iter().map(|(one, _)| key(one)).zip(embedded).collect();
     let vector = |meant: &Meant| by_content[&key(meant)].clone();
     let mut open = 0;
-    for set in &expected {
+    for set in expected {
         let metric = found["tasks"][&set.task]["metric"].as_str().unwrap();
         let [low, high] = bounds(set, metric, &vector, &labels(&set.task));
         let score = found["tasks"][&set.task]["score"]["mean"].as_f64().unwrap();
-        assert!(
-            low - 1e-9 <= score && score <= high + 1e-9,
-            "{}: {score}, expected {low} to {high}",
-            set.task
-        );
+        let fits = low - 1e-9 <= score && score <= high + 1e-9;
+        assert!(fits, "{output}, {}: {score}, expected {low} to {high}", set.task);
         open += usize::from(high - low > 1e-9);
     }
-    assert!(open < 20, "{open} data sets are too near to call");
-    let mean: f64 = found["tasks"]
-        .as_object()
-        .unwrap()
-        .values()
-        .map(|task| task["score"]["mean"].as_f64().unwrap())
-        .sum();
-    assert!((found["score"]["mean"].as_f64().unwrap() - mean / 78.0).abs() < 1e-9);
+    assert!(open < 20, "{output}: {open} data sets are too near to call");
+    let scores = found["tasks"].as_object().unwrap().values();
+    let mean = scores.map(|task| task["score"]["mean"].as_f64().unwrap()).sum::<f64>() / 78.0;
+    assert!((found["score"]["mean"].as_f64().unwrap() - mean).abs() < 1e-9);
+}
 
-    let submission = json_of(&folder.join("mmeb/submission.json"));
+/// Groups, and the files of VLM2Vec.
+fn check_files(output: &Path) {
+    let groups = &json_of(&output.join("eval.json"))["groups"];
+    let counts = [
+        ("image", 36),
+        ("video", 18),
+        ("visdoc", 24),
+        ("in-distribution", 20),
+        ("out-of-distribution", 16),
+        ("V-MRET", 3),
+    ];
+    for (name, count) in counts {
+        assert_eq!(groups[name]["tasks"], count, "{name}");
+    }
+    let submission = json_of(&output.join("submission.json"));
     assert_eq!(submission["metadata"]["model_name"], "Tiny");
-    assert_eq!(submission["metrics"]["visdoc"].as_object().unwrap().len(), 24);
     assert!(submission["metrics"]["visdoc"]["ViDoSeek-page-fixed"].is_object());
-    for (modality, count) in [("image", 36), ("video", 18), ("visdoc", 24)] {
-        let files = names(&folder.join("mmeb").join(modality));
-        assert_eq!(files.len(), count);
-        let file = json_of(&folder.join("mmeb").join(modality).join(&files[0]));
-        assert_eq!(file.as_object().unwrap().len(), 26, "{file}");
+    for (modality, count) in &counts[..3] {
+        assert_eq!(submission["metrics"][modality].as_object().unwrap().len(), *count);
+        let files = names(&output.join(modality));
+        assert_eq!(files.len(), *count);
+        for file in files {
+            assert_eq!(json_of(&output.join(modality).join(&file)).as_object().unwrap().len(), 26, "{file}");
+        }
     }
 }
