@@ -121,14 +121,14 @@ impl Table {
     /// Whether it lies in the config's folder or is named after it. Without a config any table will do.
     fn is_of_config(&self, config: Option<&str>) -> bool {
         let Some(config) = config else { return true };
-        let named = |split: &&str| {
+        let named = |split: &str| {
             ["-", "_", "."].iter().any(|sign| {
                 self.stem == format!("{config}{sign}{split}") || self.stem == format!("{split}{sign}{config}")
             })
         };
         self.folders.iter().any(|folder| folder == config)
             || self.stem == config
-            || SPLITS.iter().any(|split| named(&split))
+            || SPLITS.iter().any(|split| named(split))
     }
 
     /// What may name a split.

@@ -14,7 +14,6 @@ mod import_corpora;
 mod import_tables;
 mod imports;
 mod made;
-mod made_parquet;
 mod manifests;
 #[path = "../miniature/mod.rs"]
 mod miniature;
@@ -23,3 +22,5 @@ mod pictures;
 mod plan;
 mod published;
 mod published_damage;
+
+use miniature::made_parquet;

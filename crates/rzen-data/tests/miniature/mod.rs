@@ -6,8 +6,7 @@
 
 mod beir_sets;
 mod image_sets;
-#[path = "../it/made_parquet.rs"]
-mod made_parquet;
+pub mod made_parquet;
 mod page_sets;
 mod video_sets;
 
@@ -20,7 +19,7 @@ use image::{ImageFormat, Rgb, RgbImage};
 use rzen_data::Suite;
 use serde_json::Value;
 
-pub use made_parquet::write_parquet;
+use made_parquet::write_parquet;
 
 /// What a data set means.
 #[derive(Clone, Debug)]
