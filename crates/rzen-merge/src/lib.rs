@@ -45,8 +45,8 @@ pub use low_rank::{LowRank, Matrix};
 pub use method::{Cut, Method};
 pub use output::Existing;
 pub use record::{
-    BaseCheck, BaseUse, IngredientRecord, Kind, LoraRecord, ModuleRecord, ScoresRecord, SearchRecord,
-    SoupRecord,
+    BaseCheck, BaseUse, IngredientRecord, IngredientScore, Kind, LoraRecord, ModuleRecord, ScoresRecord,
+    SearchRecord, SoupRecord,
 };
 pub use soup::{Ingredient, Soup, SoupSettings};
 pub use task_arithmetic::{dare_linear, linear, magnitude_prune, ties};

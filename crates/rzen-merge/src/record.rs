@@ -131,12 +131,21 @@ pub struct ScoresRecord {
     pub metric: String,
     /// The tasks.
     pub tasks: Vec<String>,
-    /// Each ingredient alone, in order.
-    pub ingredients: Vec<f64>,
+    /// Each ingredient alone, also those that a search left out.
+    pub ingredients: Vec<IngredientScore>,
     /// All of them with equal weights, where that was measured.
     pub uniform: Option<f64>,
     /// The soup.
     pub soup: f64,
+}
+
+/// The score of an ingredient.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IngredientScore {
+    /// Its folder, as it was given.
+    pub path: String,
+    /// Alone.
+    pub score: f64,
 }
 
 impl SoupRecord {

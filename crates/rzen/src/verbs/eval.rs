@@ -1,8 +1,10 @@
 //! `rzen eval`: scores on the tasks of a corpus folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+
+use rzen_merge::SoupRecord;
 
 use crate::evaluate::Benchmark;
 use crate::verbs::model_options::ModelOptions;
@@ -38,9 +40,29 @@ pub fn run(args: &Args) -> Result<()> {
     check_file(&args.output)?;
     let benchmark = Benchmark::load(&args.data, args.tasks.as_deref())?;
     let embedder = args.model.embedder()?;
+    for folder in [Some(&args.model.model), args.model.adapter.as_ref()].into_iter().flatten() {
+        if let Some(warning) = searched_on(folder, &benchmark)? {
+            eprintln!("{warning}");
+        }
+    }
     let scores = benchmark.run(&embedder, "eval", args.model.batch_size)?;
     scores.results.save(&args.output)?;
     println!("{}", scores.results.table());
     println!("{}", args.output.display());
     Ok(())
+}
+
+/// What is to be said where a soup's weights were found on tasks that are measured now.
+fn searched_on(folder: &Path, benchmark: &Benchmark) -> Result<Option<String>> {
+    let Some(search) = SoupRecord::read(folder)?.and_then(|record| record.search) else { return Ok(None) };
+    let names = benchmark.tasks.iter().map(|task| &task.name);
+    let again: Vec<&str> = names.filter(|name| search.tasks.contains(name)).map(String::as_str).collect();
+    Ok((!again.is_empty()).then(|| {
+        format!(
+            "warning: the weights of the soup {} were searched on {} of {}; a score there is no test of it",
+            folder.display(),
+            again.join(", "),
+            search.data
+        )
+    }))
 }
