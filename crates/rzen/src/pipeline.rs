@@ -436,7 +436,7 @@ fn trainable(
 /// The same model, whose adapters say what they were trained on.
 fn with_base_record(base: Opened) -> Opened {
     let mut hasher = WeightsHasher::default();
-    base.model.visit_weights(&mut |name, shape, dtype, bytes| hasher.add(name, shape, dtype, bytes));
+    base.model.visit_weights(|name, shape, dtype, bytes| hasher.add(name, shape, dtype, bytes));
     let record = BaseRecord::new(hasher.finish()).to_json().into_bytes();
     let companions = base.model.companions().clone().with(BaseRecord::FILE, record);
     Opened { model: base.model.with_companions(companions), ..base }

@@ -218,9 +218,16 @@ fn methods_and_weights_of_a_soup() {
     succeed(folder, &soup(&["--output", "exact"]));
     succeed(folder, &soup(&["--method", "svd", "--rank", "1", "--output", "deep/down/svd"]));
     assert_eq!((rank("exact"), rank("deep/down/svd")), (json!(4), json!(1)));
-    for method in
-        ["mean-ab", "peft-linear", "peft-ties", "magnitude-prune", "peft-dare-linear", "ties", "dare", "slerp"]
-    {
+    for method in [
+        "mean-ab",
+        "peft-linear",
+        "peft-ties",
+        "magnitude-prune",
+        "peft-dare-linear",
+        "ties",
+        "dare",
+        "slerp",
+    ] {
         let said = succeed(folder, &soup(&["--method", method, "--output", method]));
         assert!(said.contains("relative error") && said.contains("kept energy"), "{said}");
     }
@@ -264,20 +271,21 @@ fn methods_and_weights_of_a_soup() {
 #[test]
 fn adapters_stay_with_their_base() {
     let trained = trained();
-    let [base, start, a, b] = ["first/model", "start", "a/adapter", "b/adapter"].map(|name| trained.path(name));
+    let [base, start, a, b] =
+        ["first/model", "start", "a/adapter", "b/adapter"].map(|name| trained.path(name));
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
-    let read = |path: &str| -> Value {
-        serde_json::from_slice(&std::fs::read(folder.join(path)).unwrap()).unwrap()
-    };
+    let read =
+        |path: &str| -> Value { serde_json::from_slice(&std::fs::read(folder.join(path)).unwrap()).unwrap() };
     assert_eq!(read(&format!("{a}/base.json")), read(&format!("{b}/base.json")));
     let soup = ["soup", "--adapter", &a, "--adapter", &b];
     let error = refuse(folder, &[&soup[..], &["--base", &start, "--output", "wrong"]].concat());
     assert!(error.contains("SHA-256") && error.contains("any base") && error.contains("start"), "{error}");
     succeed(folder, &[&soup[..], &["--base", &start, "--any-base", "--output", "any"]].concat());
     succeed(folder, &[&soup[..], &["--base", &base, "--output", "right"]].concat());
-    let records = ["right/soup.json", &trained.path("soup/adapter/soup.json"), &trained.path("soup/model/soup.json")]
-        .map(read);
+    let records =
+        ["right/soup.json", &trained.path("soup/adapter/soup.json"), &trained.path("soup/model/soup.json")]
+            .map(read);
     assert_eq!(records[0]["base"]["checked_by"], "hash");
     for record in &records[1..] {
         assert_eq!(record["scores"]["ingredients"].as_array().unwrap().len(), 2, "{record}");
@@ -310,11 +318,24 @@ fn models_are_averaged() {
 #[test]
 fn weights_are_searched_on_held_out_tasks() {
     let trained = trained();
-    let [base, a, b, world] = ["first/model", "a/adapter", "b/adapter", "world"].map(|name| trained.path(name));
+    let [base, a, b, world] =
+        ["first/model", "a/adapter", "b/adapter", "world"].map(|name| trained.path(name));
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
     let soup = |more: &[&str]| -> Vec<&'static str> {
-        let common = ["soup", "--adapter", &a, "--adapter", &b, "--base", &base, "--data", &world, "--tasks", "pictures"];
+        let common = [
+            "soup",
+            "--adapter",
+            &a,
+            "--adapter",
+            &b,
+            "--base",
+            &base,
+            "--data",
+            &world,
+            "--tasks",
+            "pictures",
+        ];
         [&common[..], more].concat().into_iter().map(leak).collect()
     };
     let read = |path: &str| std::fs::read(folder.join(path)).unwrap();
@@ -324,7 +345,10 @@ fn weights_are_searched_on_held_out_tasks() {
     let lines = log.iter().filter(|byte| **byte == b'\n').count();
     assert!((3..=6).contains(&lines), "{lines}");
     let record: Value = serde_json::from_slice(&read("one/soup.json")).unwrap();
-    assert_eq!((&record["search"]["tasks"], &record["search"]["metric"]), (&json!(["pictures"]), &json!("mrr")));
+    assert_eq!(
+        (&record["search"]["tasks"], &record["search"]["metric"]),
+        (&json!(["pictures"]), &json!("mrr"))
+    );
     assert_eq!(record["scores"]["ingredients"].as_array().unwrap().len(), 2);
     let best = record["scores"]["soup"].as_f64().unwrap();
     for other in ["/scores/uniform", "/scores/ingredients/0/score", "/scores/ingredients/1/score"] {
@@ -340,10 +364,12 @@ fn weights_are_searched_on_held_out_tasks() {
     assert_eq!(read("two/adapter_model.safetensors"), read("one/adapter_model.safetensors"));
 
     succeed(folder, &soup(&["--search", "greedy", "--method", "ties", "--output", "model"]));
-    let eval = ["eval", "--model", "model", "--data", &world, "--tasks", "pictures", "--output", "scores.json"];
+    let eval =
+        ["eval", "--model", "model", "--data", &world, "--tasks", "pictures", "--output", "scores.json"];
     let warned = rzen(folder, &eval);
     assert!(text(&warned.stderr).contains("searched on pictures"), "{warned:?}");
-    let error = refuse(folder, &["soup", "--adapter", &a, "--adapter", &b, "--search", "greedy", "--output", "x"]);
+    let error =
+        refuse(folder, &["soup", "--adapter", &a, "--adapter", &b, "--search", "greedy", "--output", "x"]);
     assert!(error.contains("--data") && error.contains("--tasks"), "{error}");
     let error = refuse(folder, &soup(&["--search", "greedy", "--trials", "2", "--output", "x"]));
     assert!(error.contains("more --trials"), "{error}");
