@@ -40,7 +40,8 @@ def open_model(folder):
 def theirs(model, folder):
     """[texts, hidden]: the last token's state, of unit length."""
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    system = json.loads((folder / "processor.json").read_text())["system_prompt"]
+    settings = folder / "processor.json"
+    system = json.loads(settings.read_text())["system_prompt"] if settings.is_file() else "You are a helpful assistant."
     decoder = model.get_base_model().model if isinstance(model, PeftModel) else model.model
     rows = []
     for text in TEXTS:

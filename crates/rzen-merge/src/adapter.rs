@@ -6,14 +6,12 @@ use std::path::Path;
 
 use safetensors::Dtype;
 
+use crate::adapter_file::{AdapterFile, CONFIG, PROCESSOR, WEIGHTS};
+use crate::base_record::BaseRecord;
 use crate::names::{Factor, factor_name, parse_factor, target};
 use crate::output::{Existing, StagedFolder};
-use crate::weight_file::{self, WeightFile};
+use crate::weight_file::{self, f32_bytes};
 use crate::{AdapterConfig, LowRank, Matrix, MergeError};
-
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
-pub(crate) const PROCESSOR: &str = "processor.json";
 
 /// An adapter in memory.
 ///
@@ -23,8 +21,16 @@ pub(crate) const PROCESSOR: &str = "processor.json";
 pub struct Adapter {
     config: AdapterConfig,
     modules: BTreeMap<String, LowRank>,
+    companions: Companions,
+}
+
+/// What travels with an adapter's numbers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Companions {
     /// The bytes of `processor.json`: how items become the input that the adapter was trained on.
-    processor: Option<Vec<u8>>,
+    pub processor: Option<Vec<u8>>,
+    /// What it was trained on.
+    pub base: Option<BaseRecord>,
 }
 
 impl Adapter {
@@ -36,58 +42,33 @@ impl Adapter {
         for (name, update) in &modules {
             assert_eq!(update.rank(), config.r, "rank of `{name}`");
         }
-        Adapter { config, modules, processor: None }
+        Adapter { config, modules, companions: Companions::default() }
     }
 
     /// Reads `adapter_config.json` and `adapter_model.safetensors` (F32, F16, BF16 or F64) of `folder`,
-    /// and its `processor.json` where there is one.
+    /// and its `processor.json` and `base.json` where they are.
     ///
     /// # Errors
     /// If a file is missing or broken, a setting or tensor is none that we do, factors don't fit
     /// together, or a number is not finite.
     pub fn load(folder: &Path) -> Result<Self, MergeError> {
-        let config = AdapterConfig::read(&folder.join(CONFIG))?;
-        let file = WeightFile::open(&folder.join(WEIGHTS))?;
-        let mut factors: BTreeMap<String, [Option<Matrix>; 2]> = BTreeMap::new();
-        for (tensor, entry) in file.tensors() {
-            let refuse = |problem: String| MergeError::tensor(file.path(), tensor, problem);
-            let Some((module, factor)) = parse_factor(tensor) else {
-                return Err(refuse("is no factor of a LoRA update; only plain LoRA can be merged".into()));
-            };
-            let [rows, cols] = entry.shape[..] else {
-                return Err(refuse(format!("is {:?}, expected a matrix", entry.shape)));
-            };
-            let rank = if factor == Factor::A { rows } else { cols };
-            if rank != config.r {
-                return Err(refuse(format!(
-                    "is {:?}, which is rank {rank}, expected {} as {CONFIG} says",
-                    entry.shape, config.r
-                )));
-            }
-            let data = file.floats(tensor, entry)?;
-            if let Some(at) = data.iter().position(|x| !x.is_finite()) {
-                return Err(refuse(format!("holds {} at position {at}; its training diverged", data[at])));
-            }
-            let place = &mut factors.entry(module.clone()).or_default()[factor as usize];
-            if place.replace(Matrix::new(rows, cols, data)).is_some() {
-                return Err(refuse(format!("is there a second time under another name of `{module}`")));
-            }
+        let file = AdapterFile::open(folder)?;
+        let mut modules = BTreeMap::new();
+        for name in file.modules() {
+            modules.insert(name.clone(), file.update(name)?.expect("it is one of its modules"));
         }
-        let modules = pair(factors, file.path())?;
-        if modules.is_empty() {
-            return Err(MergeError::Index { path: file.path().into(), problem: "holds no tensor".into() });
-        }
-        Ok(Adapter { config, modules, processor: read_processor(folder)? })
+        let companions =
+            Companions { processor: file.processor().map(<[u8]>::to_vec), base: file.base().cloned() };
+        Ok(Adapter { config: file.config().clone(), modules, companions })
     }
 
-    /// The same adapter with these bytes for its `processor.json`.
-    pub(crate) fn with_processor(self, processor: Option<Vec<u8>>) -> Self {
-        Adapter { processor, ..self }
+    /// The same adapter with other companions.
+    pub(crate) fn with_companions(self, companions: Companions) -> Self {
+        Adapter { companions, ..self }
     }
 
-    /// The bytes of its `processor.json`, if it has one.
-    pub(crate) fn processor(&self) -> Option<&[u8]> {
-        self.processor.as_deref()
+    pub(crate) fn companions(&self) -> &Companions {
+        &self.companions
     }
 
     /// Writes the adapter to `folder`, in f32 and with the older module names.
@@ -96,22 +77,9 @@ impl Adapter {
     /// If `folder` exists and may not be replaced, or can't be written; it isn't there then.
     pub fn save(&self, folder: &Path, existing: Existing) -> Result<(), MergeError> {
         let staged = StagedFolder::create(folder, existing)?;
-        let targets: BTreeSet<String> = self.modules.keys().map(|module| target(module)).collect();
-        self.config.write(&staged.path().join(CONFIG), &targets.into_iter().collect::<Vec<_>>())?;
-
-        write_processor(self.processor(), staged.path())?;
-
-        let mut tensors: BTreeMap<String, (&Matrix, [usize; 2])> = BTreeMap::new();
-        for (module, update) in &self.modules {
-            for (factor, matrix) in [(Factor::A, update.a()), (Factor::B, update.b())] {
-                tensors.insert(factor_name(module, factor), (matrix, [matrix.rows(), matrix.cols()]));
-            }
-        }
-        let list: Vec<_> =
-            tensors.iter().map(|(name, (_, shape))| (name.as_str(), Dtype::F32, &shape[..])).collect();
-        let format = HashMap::from([("format".into(), "pt".into())]);
-        weight_file::write(&staged.path().join(WEIGHTS), &list, Some(format), |name| {
-            Ok(tensors[name].0.data().iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>().into())
+        let shapes = self.modules.iter().map(|(name, update)| (name.clone(), update.shape())).collect();
+        write_adapter(staged.path(), &self.config, &self.companions, &shapes, |module| {
+            Ok(self.modules[module].clone())
         })?;
         staged.commit()
     }
@@ -132,33 +100,52 @@ impl Adapter {
     }
 }
 
-fn read_processor(folder: &Path) -> Result<Option<Vec<u8>>, MergeError> {
-    let path = folder.join(PROCESSOR);
-    match path.is_file() {
-        true => fs::read(&path).map(Some).map_err(MergeError::io("read", &path)),
-        false => Ok(None),
-    }
-}
-
-/// Writes `processor.json` into a folder, over one that is there.
-pub(crate) fn write_processor(processor: Option<&[u8]>, folder: &Path) -> Result<(), MergeError> {
-    let Some(bytes) = processor else { return Ok(()) };
-    let path = folder.join(PROCESSOR);
-    fs::write(&path, bytes).map_err(MergeError::io("write", &path))
-}
-
-fn pair(
-    factors: BTreeMap<String, [Option<Matrix>; 2]>,
-    path: &Path,
-) -> Result<BTreeMap<String, LowRank>, MergeError> {
-    let mut modules = BTreeMap::new();
-    for (module, pair) in factors {
-        let [Some(a), Some(b)] = pair else {
-            let missing = if pair[0].is_none() { Factor::A } else { Factor::B };
-            let name = factor_name(&module, missing);
-            return Err(MergeError::tensor(path, &name, "is missing, but the other factor is there"));
+/// Writes the files of an adapter into `folder`; `update` is asked for one module after another, in order.
+pub(crate) fn write_adapter(
+    folder: &Path,
+    config: &AdapterConfig,
+    companions: &Companions,
+    modules: &BTreeMap<String, [usize; 2]>,
+    mut update: impl FnMut(&str) -> Result<LowRank, MergeError>,
+) -> Result<(), MergeError> {
+    let targets: BTreeSet<String> = modules.keys().map(|module| target(module)).collect();
+    config.write(&folder.join(CONFIG), &targets.into_iter().collect::<Vec<_>>())?;
+    companions.write(folder)?;
+    let shapes = modules.iter().flat_map(|(module, [out, input])| {
+        [(Factor::A, [config.r, *input]), (Factor::B, [*out, config.r])]
+            .map(|(factor, shape)| (factor_name(module, factor), shape))
+    });
+    let shapes: Vec<(String, [usize; 2])> = shapes.collect();
+    let list: Vec<_> = shapes.iter().map(|(name, shape)| (name.as_str(), Dtype::F32, &shape[..])).collect();
+    let format = HashMap::from([("format".into(), "pt".into())]);
+    // A module's two tensors stand side by side in the order of the file.
+    let mut current: Option<(String, LowRank)> = None;
+    weight_file::write(&folder.join(WEIGHTS), &list, Some(format), |name, sink| {
+        let (module, factor) = parse_factor(name).expect("it was named as a factor is");
+        let update = match current.take() {
+            Some((name, update)) if name == module => update,
+            _ => update(&module)?,
         };
-        modules.insert(module, LowRank::new(a, b));
+        let matrix = if factor == Factor::A { update.a() } else { update.b() };
+        sink(&f32_bytes(matrix.data().iter().copied()))?;
+        current = Some((module, update));
+        Ok(())
+    })
+}
+
+impl Companions {
+    /// Writes them into a folder, over those that are there.
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), MergeError> {
+        self.write_processor(folder)?;
+        let Some(base) = &self.base else { return Ok(()) };
+        let path = folder.join(BaseRecord::FILE);
+        fs::write(&path, base.to_json()).map_err(MergeError::io("write", &path))
     }
-    Ok(modules)
+
+    /// Writes `processor.json` into a folder, over one that is there.
+    pub(crate) fn write_processor(&self, folder: &Path) -> Result<(), MergeError> {
+        let Some(bytes) = &self.processor else { return Ok(()) };
+        let path = folder.join(PROCESSOR);
+        fs::write(&path, bytes).map_err(MergeError::io("write", &path))
+    }
 }

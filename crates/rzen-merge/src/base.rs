@@ -1,24 +1,38 @@
-//! Full checkpoints: an adapter's update added to them, and averages of them.
+//! Full checkpoints: updates added to them, and averages of them.
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use safetensors::Dtype;
-
-use crate::adapter::write_processor;
+use crate::adapter::Companions;
+use crate::blend::Blend;
 use crate::checkpoint::{Checkpoint, INDEX};
+use crate::hash::checkpoint_sha256;
+use crate::low_rank::blocks;
 use crate::names::canonical;
 use crate::output::{StagedFolder, copy_other_files};
+use crate::product::Threads;
+use crate::record::{IngredientRecord, Kind, SoupRecord};
 use crate::soup::{check_weights, misfit, some};
-use crate::weight_file::{self, Entry, WeightFile, push, reader};
-use crate::{Adapter, Existing, Ingredient, MergeError};
+use crate::weight_file::{self, Entry, Sink, WeightFile, f64s, narrow, widen};
+use crate::{Adapter, Cut, Existing, Ingredient, LowRank, MergeError, Method};
+
+/// Numbers that are read, changed and written together.
+const PIECE: usize = 1 << 20;
+
+/// What is added to a weight.
+pub(crate) enum Addend<'a> {
+    /// An update and its scaling.
+    LowRank(f64, &'a LowRank),
+    /// An update of full rank, and who is told each block of it.
+    Blend(&'a Blend<'a>, &'a mut dyn FnMut(std::ops::Range<usize>, &[f32])),
+}
 
 /// Writes `base` with `W + s B A` for each module of `adapter` to `output`.
 ///
 /// The result keeps the base's shards, names and number formats, and its other files (configuration,
 /// tokenizer, processor); the adapter's `processor.json`, if it has one, goes before the base's. The sum is
-/// taken in f32, one tensor at a time.
+/// taken in f32, some rows at a time.
 ///
 /// # Errors
 /// If the base can't be read, lacks a module of the adapter or has another shape there, if a sum is not
@@ -30,31 +44,95 @@ pub fn merge_into_base(
     existing: Existing,
 ) -> Result<(), MergeError> {
     let base = Checkpoint::open(base)?;
-    for (module, update) in adapter.modules() {
+    let shapes = adapter.modules().iter().map(|(name, update)| (name.clone(), update.shape())).collect();
+    check_base(&base, &shapes)?;
+    let staged = StagedFolder::create(output, existing)?;
+    let scaling = adapter.config().scaling();
+    write_merged(&base, &shapes, adapter.companions(), staged.path(), &mut |module, add| {
+        add(Addend::LowRank(scaling, &adapter.modules()[module]))
+    })?;
+    staged.commit()
+}
+
+/// Refuses a base that lacks a module, has another shape there, or no floats.
+pub(crate) fn check_base(
+    base: &Checkpoint,
+    modules: &BTreeMap<String, [usize; 2]>,
+) -> Result<(), MergeError> {
+    for (module, shape) in modules {
         let Some((file, name, entry)) = base.find(&format!("{module}.weight")) else {
             return Err(MergeError::NoSuchModule { module: module.clone(), base: base.folder().into() });
         };
-        if entry.shape != update.shape() {
+        if entry.shape != shape {
             let problem = format!(
-                "is {:?}, but the adapter's update of it is {:?}; is this the base that it was trained on?",
-                entry.shape,
-                update.shape()
+                "is {:?}, but the adapter's update of it is {shape:?}; is this the base that it was trained on?",
+                entry.shape
             );
             return Err(MergeError::tensor(file.path(), name, problem));
         }
-        reader(entry.dtype).ok_or_else(|| file.not_floats(name, entry))?;
+        if widen(entry.dtype, &[]).is_none() {
+            return Err(file.not_floats(name, entry));
+        }
     }
-    write_like(&base, adapter.processor(), output, existing, |file, name, entry| {
+    Ok(())
+}
+
+/// Is called with a module and with what takes its update.
+pub(crate) type GiveUpdate<'a> =
+    &'a mut dyn FnMut(&str, &mut dyn FnMut(Addend) -> Result<(), MergeError>) -> Result<(), MergeError>;
+
+/// Writes `base` with updates of `modules` into the folder `part`; `give` is asked for one after another.
+pub(crate) fn write_merged(
+    base: &Checkpoint,
+    modules: &BTreeMap<String, [usize; 2]>,
+    companions: &Companions,
+    part: &Path,
+    give: GiveUpdate,
+) -> Result<(), MergeError> {
+    write_like(base, companions, part, |file, name, entry, sink| {
         let own_name = canonical(name);
-        let delta = own_name.strip_suffix(".weight").and_then(|module| adapter.delta(module));
-        let Some(delta) = delta else { return Ok(file.bytes(entry).into()) };
-        let weight = file.floats(name, entry)?;
-        let sums = weight.iter().zip(delta.data()).map(|(w, d)| f64::from(w + d));
-        encode(sums, file, name, entry.dtype)
+        match own_name.strip_suffix(".weight").filter(|module| modules.contains_key(*module)) {
+            None => copy(file, entry, sink),
+            Some(module) => give(module, &mut |addend| add(file, name, entry, addend, sink)),
+        }
     })
 }
 
-/// Writes the weighted average of full checkpoints to `output`.
+fn copy(file: &WeightFile, entry: &Entry, sink: Sink) -> Result<(), MergeError> {
+    for (at, piece) in file.bytes(entry).chunks(PIECE).enumerate() {
+        sink(piece)?;
+        file.release_part(entry, at * PIECE..at * PIECE + piece.len());
+    }
+    Ok(())
+}
+
+/// Adds an update to a weight.
+fn add(file: &WeightFile, name: &str, entry: &Entry, addend: Addend, sink: Sink) -> Result<(), MergeError> {
+    let &[out, input] = &entry.shape[..] else { unreachable!("the shape was compared") };
+    let row = input * entry.dtype.bitsize() / 8;
+    let mut addend = addend;
+    for rows in blocks([out, input]) {
+        let update = match &mut addend {
+            Addend::LowRank(scaling, update) => {
+                let mut delta = vec![0.0; rows.len() * input];
+                update.delta_rows(*scaling, rows.clone(), &mut delta, Threads::All);
+                delta
+            }
+            Addend::Blend(blend, tell) => {
+                let update = blend.rows(rows.clone());
+                tell(rows.clone(), &update);
+                update
+            }
+        };
+        let bytes = &file.bytes(entry)[rows.start * row..rows.end * row];
+        let weight = widen(entry.dtype, bytes).expect("the format was looked at");
+        let sums: Vec<f64> = weight.iter().zip(&update).map(|(w, d)| f64::from(w + d)).collect();
+        sink(&encode(&sums, rows.start * input, file, name, entry)?)?;
+    }
+    Ok(())
+}
+
+/// Writes the weighted average of full checkpoints, and its record, to `output`.
 ///
 /// Tensors are matched by name under any library version's naming. The result keeps the first
 /// ingredient's shards, names, number formats and other files. Tensors that hold no floats must be equal.
@@ -67,7 +145,7 @@ pub fn soup_checkpoints(
     ingredients: &[Ingredient],
     output: &Path,
     existing: Existing,
-) -> Result<(), MergeError> {
+) -> Result<SoupRecord, MergeError> {
     check_weights(ingredients)?;
     let sum: f64 = ingredients.iter().map(|one| one.weight).sum();
     if (sum - 1.0).abs() > 1e-6 {
@@ -80,28 +158,77 @@ pub fn soup_checkpoints(
     for (one, checkpoint) in ingredients.iter().zip(&checkpoints).skip(1) {
         check_fit(&checkpoints[0], checkpoint).map_err(|problem| misfit(&ingredients[0], one, problem))?;
     }
-    write_like(&checkpoints[0], None, output, existing, |file, name, entry| {
-        let places =
-            checkpoints.iter().map(|one| one.find(&canonical(name)).expect("the sets were compared"));
-        let Some(_) = reader(entry.dtype) else {
-            let mut others = places.zip(ingredients).skip(1);
-            return match others.find(|((other, _, at), _)| other.bytes(at) != file.bytes(entry)) {
-                None => Ok(file.bytes(entry).into()),
-                Some((_, one)) => {
-                    let problem = format!("`{name}` is {:?} and differs; it can't be averaged", entry.dtype);
-                    Err(misfit(&ingredients[0], one, problem))
-                }
-            };
+    let staged = StagedFolder::create(output, existing)?;
+    write_like(&checkpoints[0], &Companions::default(), staged.path(), |file, name, entry, sink| {
+        average(ingredients, &checkpoints, (file, name, entry), sink)
+    })?;
+    let record = average_record(ingredients, &checkpoints)?;
+    record.write(staged.path())?;
+    staged.commit()?;
+    Ok(record)
+}
+
+/// Averages one tensor, some numbers at a time.
+fn average(
+    ingredients: &[Ingredient],
+    checkpoints: &[Checkpoint],
+    (file, name, entry): (&WeightFile, &str, &Entry),
+    sink: Sink,
+) -> Result<(), MergeError> {
+    let places: Vec<_> = checkpoints
+        .iter()
+        .map(|one| one.find(&canonical(name)).expect("the sets of names were compared"))
+        .collect();
+    if widen(entry.dtype, &[]).is_none() {
+        let mut others = places.iter().zip(ingredients).skip(1);
+        return match others.find(|((other, _, at), _)| other.bytes(at) != file.bytes(entry)) {
+            None => copy(file, entry, sink),
+            Some((_, one)) => {
+                let problem = format!("`{name}` is {:?} and differs; it can't be averaged", entry.dtype);
+                Err(misfit(&ingredients[0], one, problem))
+            }
         };
-        let mut parts = Vec::new();
-        for ((other, own_name, at), one) in places.zip(ingredients) {
-            let read = reader(at.dtype).ok_or_else(|| other.not_floats(own_name, at))?;
-            let numbers = other.bytes(at).chunks_exact(at.dtype.bitsize() / 8);
-            parts.push(numbers.map(move |bytes| one.weight * read(bytes)));
+    }
+    let count = entry.shape.iter().product::<usize>();
+    for start in (0..count).step_by(PIECE) {
+        let numbers = start..count.min(start + PIECE);
+        let mut sums = vec![0.0f64; numbers.len()];
+        for ((other, own_name, at), one) in places.iter().zip(ingredients) {
+            let size = at.dtype.bitsize() / 8;
+            let bytes = numbers.start * size..numbers.end * size;
+            let values = f64s(at.dtype, &other.bytes(at)[bytes.clone()]);
+            let values = values.ok_or_else(|| other.not_floats(own_name, at))?;
+            sums.iter_mut().zip(values).for_each(|(sum, x)| *sum += one.weight * x);
+            other.release_part(at, bytes);
         }
-        let count = entry.shape.iter().product::<usize>();
-        let sums = (0..count).map(|_| parts.iter_mut().filter_map(Iterator::next).sum());
-        encode(sums, file, name, entry.dtype)
+        sink(&encode(&sums, start, file, name, entry)?)?;
+    }
+    Ok(())
+}
+
+fn average_record(ingredients: &[Ingredient], checkpoints: &[Checkpoint]) -> Result<SoupRecord, MergeError> {
+    let record = |(one, checkpoint): (&Ingredient, &Checkpoint)| {
+        Ok(IngredientRecord {
+            path: one.path.display().to_string(),
+            weight: one.weight,
+            sha256: checkpoint_sha256(checkpoint)?,
+            lora: None,
+        })
+    };
+    Ok(SoupRecord {
+        format: 1,
+        of: Kind::Model,
+        output: Kind::Model,
+        method: Method::Exact,
+        cut: Cut::Nothing,
+        rank: None,
+        ingredients: ingredients.iter().zip(checkpoints).map(record).collect::<Result<_, MergeError>>()?,
+        base: None,
+        relative_error: Some(0.0),
+        kept_energy: 1.0,
+        modules: BTreeMap::new(),
+        search: None,
+        scores: None,
     })
 }
 
@@ -124,21 +251,19 @@ fn check_fit(first: &Checkpoint, other: &Checkpoint) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes a checkpoint with the files and tensors of `like`, and the bytes that `data` gives for each tensor.
-/// `processor` goes before the `processor.json` of `like`.
-fn write_like<'a>(
-    like: &'a Checkpoint,
-    processor: Option<&[u8]>,
-    output: &Path,
-    existing: Existing,
-    data: impl Fn(&'a WeightFile, &str, &'a Entry) -> Result<Cow<'a, [u8]>, MergeError>,
+/// Writes a checkpoint with the files and tensors of `like` into the folder `part`, and the bytes that `data` gives
+/// for each tensor. `companions` go before what `like` has.
+fn write_like(
+    like: &Checkpoint,
+    companions: &Companions,
+    part: &Path,
+    mut data: impl FnMut(&WeightFile, &str, &Entry, Sink) -> Result<(), MergeError>,
 ) -> Result<(), MergeError> {
-    let staged = StagedFolder::create(output, existing)?;
-    copy_other_files(like.folder(), staged.path())?;
-    write_processor(processor, staged.path())?;
+    copy_other_files(like.folder(), part)?;
+    companions.write_processor(part)?;
     if like.is_sharded() {
         let index = like.folder().join(INDEX);
-        fs::copy(&index, staged.path().join(INDEX)).map_err(MergeError::io("copy", &index))?;
+        fs::copy(&index, part.join(INDEX)).map_err(MergeError::io("copy", &index))?;
     }
     for (name, file) in like.files() {
         let tensors: Vec<_> = file
@@ -146,27 +271,30 @@ fn write_like<'a>(
             .iter()
             .map(|(name, entry)| (name.as_str(), entry.dtype, &entry.shape[..]))
             .collect();
-        weight_file::write(&staged.path().join(name), &tensors, file.metadata(), |tensor| {
-            data(file, tensor, &file.tensors()[tensor])
+        weight_file::write(&part.join(name), &tensors, file.metadata(), |tensor, sink| {
+            let entry = &file.tensors()[tensor];
+            data(file, tensor, entry, sink)?;
+            file.release(entry);
+            Ok(())
         })?;
     }
-    staged.commit()
+    Ok(())
 }
 
-/// Rounds to `dtype` and refuses what is not finite there.
+/// Rounds to the tensor's format and refuses what is not finite there; `start` numbers stand before these.
 fn encode(
-    numbers: impl Iterator<Item = f64>,
+    numbers: &[f64],
+    start: usize,
     file: &WeightFile,
     name: &str,
-    dtype: Dtype,
-) -> Result<Cow<'static, [u8]>, MergeError> {
-    let mut bytes = Vec::with_capacity(numbers.size_hint().0 * dtype.bitsize() / 8);
-    for (at, number) in numbers.enumerate() {
-        if !push(&mut bytes, dtype, number) {
-            let problem =
-                format!("comes to {number} at position {at}, which {dtype:?} can't hold as a number");
-            return Err(MergeError::tensor(file.path(), name, problem));
-        }
-    }
-    Ok(bytes.into())
+    entry: &Entry,
+) -> Result<Vec<u8>, MergeError> {
+    narrow(entry.dtype, numbers).map_err(|(at, number)| {
+        let problem = format!(
+            "comes to {number} at position {}, which {:?} can't hold as a number",
+            start + at,
+            entry.dtype
+        );
+        MergeError::tensor(file.path(), name, problem)
+    })
 }

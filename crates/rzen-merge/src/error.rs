@@ -90,6 +90,23 @@ pub enum MergeError {
         /// The base folder.
         base: PathBuf,
     },
+    /// A base is not the one that an adapter was trained on.
+    #[error(
+        "{adapter} was trained on a base whose weights have the SHA-256 {recorded:.12}…, and those of {base} have {found:.12}…; \
+         give the base that it was trained on, or ask for a soup of any base",
+        adapter = adapter.display(),
+        base = base.display()
+    )]
+    WrongBase {
+        /// The adapter.
+        adapter: PathBuf,
+        /// The hash in its `base.json`.
+        recorded: String,
+        /// The folder that was given.
+        base: PathBuf,
+        /// The hash of its weights.
+        found: String,
+    },
     /// Weights or settings of the soup make no sense.
     #[error("{0}")]
     Recipe(String),

@@ -2,34 +2,51 @@
 //!
 //! Works on folders as `peft` and `transformers` write them and needs no model and no device:
 //!
-//! - [`soup_adapters`] joins several low-rank adapters into one, by a [`Method`], and says how far the
-//!   result is from the weighted sum of the updates;
+//! - [`Soup`] joins several low-rank adapters by a [`Method`] into an adapter or a merged model, says how far the result
+//!   is from the weighted sum of the updates, and what a lower rank left out of it;
 //! - [`merge_into_base`] adds an adapter's update to the weights of its base;
-//! - [`soup_checkpoints`] averages full checkpoints.
+//! - [`soup_checkpoints`] averages full checkpoints;
+//! - [`weights_sha256`] is the hash by which adapters know their base.
 //!
-//! An output folder appears under its name complete or not at all.
+//! An output folder appears under its name complete or not at all, and holds a [`SoupRecord`].
 #![warn(missing_docs)]
 
 mod adapter;
 mod adapter_config;
+mod adapter_file;
 mod base;
+mod base_record;
+mod blend;
 mod checkpoint;
 mod deviation;
 mod error;
+mod fit;
+mod hash;
+mod join;
 mod low_rank;
 mod method;
 mod names;
 mod output;
+mod product;
+mod random;
+mod record;
 mod soup;
+mod spectrum;
 mod task_arithmetic;
 mod weight_file;
 
 pub use adapter::Adapter;
 pub use adapter_config::AdapterConfig;
 pub use base::{merge_into_base, soup_checkpoints};
+pub use base_record::BaseRecord;
 pub use error::MergeError;
+pub use hash::{WeightsHasher, weights_sha256};
 pub use low_rank::{LowRank, Matrix};
-pub use method::Method;
+pub use method::{Cut, Method};
 pub use output::Existing;
-pub use soup::{Ingredient, Soup, SoupReport, soup_adapters};
+pub use record::{
+    BaseCheck, BaseUse, IngredientRecord, IngredientScore, Kind, LoraRecord, ModuleRecord, ScoresRecord,
+    SearchRecord, SoupRecord,
+};
+pub use soup::{Ingredient, Soup, SoupSettings};
 pub use task_arithmetic::{dare_linear, linear, magnitude_prune, ties};

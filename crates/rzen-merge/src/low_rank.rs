@@ -1,6 +1,8 @@
 //! A low-rank update of one weight.
 
-use nalgebra::DMatrix;
+use std::ops::Range;
+
+use crate::product::{Threads, View, product_into};
 
 /// A row-major matrix.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,16 +35,6 @@ impl Matrix {
     /// The numbers, row by row.
     pub fn data(&self) -> &[f32] {
         &self.data
-    }
-
-    pub(crate) fn to_f64(&self) -> DMatrix<f64> {
-        DMatrix::from_row_iterator(self.rows, self.cols, self.data.iter().map(|x| f64::from(*x)))
-    }
-
-    /// Rounds to f32.
-    pub(crate) fn from_f64(matrix: &DMatrix<f64>) -> Self {
-        let data = matrix.transpose().iter().map(|x| *x as f32).collect();
-        Matrix::new(matrix.nrows(), matrix.ncols(), data)
     }
 }
 
@@ -86,12 +78,30 @@ impl LowRank {
     /// `scaling * b a`, `[out, in]`.
     pub fn delta(&self, scaling: f64) -> Matrix {
         let [out, input] = self.shape();
-        // Row-major [r, in] is column-major [in, r], so this is (b a)ᵀ, whose columns are our rows.
-        let a = DMatrix::from_column_slice(input, self.rank(), self.a.data());
-        let b = DMatrix::from_column_slice(self.rank(), out, self.b.data());
-        let product = a * b * scaling as f32;
-        Matrix::new(out, input, product.data.into())
+        let mut data = vec![0.0; out * input];
+        for rows in blocks([out, input]) {
+            let part = &mut data[rows.start * input..rows.end * input];
+            self.delta_rows(scaling, rows, part, Threads::All);
+        }
+        Matrix::new(out, input, data)
     }
+
+    /// Writes some rows of [`LowRank::delta`] over `out`.
+    pub(crate) fn delta_rows(&self, scaling: f64, rows: Range<usize>, out: &mut [f32], threads: Threads) {
+        let (rank, [_, input]) = (self.rank(), self.shape());
+        let b = View::new(&self.b.data[rows.start * rank..rows.end * rank], rows.len(), rank);
+        product_into(b, View::new(&self.a.data, rank, input), scaling as f32, out, threads);
+    }
+}
+
+/// Numbers that are computed together: few enough that some blocks in each thread take little memory.
+const BLOCK: usize = 1 << 20;
+
+/// The rows of a matrix `[rows, cols]` in blocks. They depend on the shape alone, so that whoever computes a block again
+/// gets the same bits.
+pub(crate) fn blocks([rows, cols]: [usize; 2]) -> impl Iterator<Item = Range<usize>> {
+    let step = (BLOCK / cols.max(1)).max(1);
+    (0..rows).step_by(step).map(move |start| start..rows.min(start + step))
 }
 
 #[cfg(test)]
@@ -102,8 +112,16 @@ mod tests {
     fn delta_is_the_scaled_product() {
         let a = Matrix::new(1, 3, vec![1.0, 2.0, 3.0]);
         let b = Matrix::new(2, 1, vec![10.0, -1.0]);
-        let delta = LowRank::new(a.clone(), b).delta(0.5);
+        let delta = LowRank::new(a, b).delta(0.5);
         assert_eq!(delta, Matrix::new(2, 3, vec![5.0, 10.0, 15.0, -0.5, -1.0, -1.5]));
-        assert_eq!(Matrix::from_f64(&a.to_f64()), a);
+    }
+
+    #[test]
+    fn blocks_cover_every_row_once() {
+        for shape in [[1, 1], [1, 5 << 20], [100_000, 3000], [7, 1 << 18]] {
+            let all: Vec<usize> = blocks(shape).flatten().collect();
+            assert!(all.iter().copied().eq(0..shape[0]), "{shape:?}");
+        }
+        assert_eq!(blocks([7, 1 << 18]).count(), 2);
     }
 }

@@ -1,14 +1,24 @@
 //! Several adapters into one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use nalgebra::DMatrix;
+use rayon::prelude::*;
 
-use crate::adapter::PROCESSOR;
-use crate::deviation::Deviation;
-use crate::task_arithmetic::{dare_linear, linear, magnitude_prune, ties};
-use crate::{Adapter, AdapterConfig, LowRank, Matrix, MergeError, Method};
+use crate::adapter::{Companions, write_adapter};
+use crate::adapter_file::AdapterFile;
+use crate::base::{Addend, check_base, write_merged};
+use crate::blend::{Blend, Portion};
+use crate::checkpoint::Checkpoint;
+use crate::fit::check_ingredients;
+use crate::hash::{checkpoint_sha256, file_sha256, hex};
+use crate::join::{Joined, Tally, join};
+use crate::output::StagedFolder;
+use crate::random::SplitMix;
+use crate::record::{BaseCheck, BaseUse, IngredientRecord, Kind, LoraRecord, SoupRecord};
+use crate::spectrum::Sum;
+use crate::{Adapter, AdapterConfig, Cut, Existing, MergeError, Method};
 
 /// A folder and how much it counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,65 +38,328 @@ impl Ingredient {
     }
 }
 
-/// What comes out of [`soup_adapters`].
-#[derive(Clone, Debug)]
-pub struct Soup {
-    /// The adapter.
-    pub adapter: Adapter,
-    /// How far it is from what one wants.
-    pub report: SoupReport,
+/// How adapters are joined.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SoupSettings {
+    /// What becomes of their updates.
+    pub method: Method,
+    /// What of that an adapter keeps.
+    pub cut: Cut,
+    /// Whether adapters of different bases are joined, and merged into another.
+    pub any_base: bool,
 }
 
-/// `‖ΔW_soup − Σ wᵢΔWᵢ‖ / ‖Σ wᵢΔWᵢ‖` in Frobenius norms; what is below 1e-7 reads 0.
-///
-/// Where the sum is zero, it is 0 if the soup is zero too, and infinite otherwise.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SoupReport {
-    /// Over all modules.
-    pub relative_error: f64,
-    /// Over each module.
-    pub per_module: BTreeMap<String, f64>,
+impl SoupSettings {
+    /// `method`, with all of it kept, of adapters of one base.
+    pub fn new(method: Method) -> Self {
+        SoupSettings { method, cut: Cut::Nothing, any_base: false }
+    }
 }
 
-/// Joins the adapters in the ingredients' folders.
+/// Adapters that fit together, and how they are to be joined; their numbers stay in their files until a module is
+/// joined, so that a soup takes the memory of a few modules.
 ///
 /// The result says of itself what the first ingredient does (base model and the like), except for rank
-/// and scaling, and has its `processor.json`. [`Method::Exact`] and [`Method::Svd`] take adapters of different ranks and scalings, and
-/// count a module that one of them lacks as zero there.
-///
-/// # Errors
-/// If an adapter can't be loaded, the adapters don't fit together (other modules, another base model, another
-/// processor), or weights or method make no sense or lead past what f32 holds.
-pub fn soup_adapters(ingredients: &[Ingredient], method: Method) -> Result<Soup, MergeError> {
-    method.check()?;
-    check_weights(ingredients)?;
-    let adapters =
-        ingredients.iter().map(|one| Adapter::load(&one.path)).collect::<Result<Vec<_>, MergeError>>()?;
-    for (one, adapter) in ingredients.iter().zip(&adapters).skip(1) {
-        check_origin(&adapters[0], adapter)
-            .and_then(|()| check_fit(&adapters[0], adapter, method))
-            .map_err(|problem| misfit(&ingredients[0], one, problem))?;
+/// and scaling, and has its `processor.json`.
+pub struct Soup {
+    pub(crate) ingredients: Vec<Ingredient>,
+    pub(crate) adapters: Vec<AdapterFile>,
+    hashes: Vec<[u8; 32]>,
+    pub(crate) settings: SoupSettings,
+    base_check: BaseCheck,
+    /// Of the adapter that comes out.
+    config: AdapterConfig,
+    modules: BTreeMap<String, [usize; 2]>,
+}
+
+impl Soup {
+    /// Opens the adapters in the ingredients' folders. With [`Cut::Energy`] it looks at all of their numbers.
+    ///
+    /// # Errors
+    /// If an adapter can't be read, the adapters don't fit together (other modules, another base, another
+    /// processor), or weights or settings make no sense or lead past what f32 holds.
+    pub fn new(ingredients: &[Ingredient], settings: SoupSettings) -> Result<Self, MergeError> {
+        settings.method.check(settings.cut)?;
+        check_weights(ingredients)?;
+        let adapters =
+            ingredients.iter().map(|one| AdapterFile::open(&one.path)).collect::<Result<Vec<_>, _>>()?;
+        let base_check = check_ingredients(ingredients, &adapters, settings)?;
+        let hashes =
+            adapters.par_iter().map(|one| file_sha256(&one.weights_path())).collect::<Result<Vec<_>, _>>()?;
+        let names: BTreeSet<&String> = adapters.iter().flat_map(AdapterFile::modules).collect();
+        let shape = |name: &String| adapters.iter().find_map(|one| one.shape(name)).expect("one has it");
+        let modules = names.into_iter().map(|name| (name.clone(), shape(name))).collect();
+        let config = adapters[0].config().clone();
+        let soup = Soup {
+            ingredients: ingredients.to_vec(),
+            adapters,
+            hashes,
+            settings,
+            base_check,
+            config,
+            modules,
+        };
+        Ok(Soup { config: soup.result_config()?, ..soup })
     }
-    let pot = Pot { weights: ingredients.iter().map(|one| one.weight).collect(), adapters };
-    pot.check_factors()?;
-    pot.check_roots(method)?;
-    let config = pot.config(method);
-    let mut random = SplitMix(match method {
-        Method::DareLinear { seed, .. } => seed,
-        _ => 0,
-    });
-    let (mut modules, mut per_module, mut total) = (BTreeMap::new(), BTreeMap::new(), Deviation::default());
-    for name in pot.module_names() {
-        let update = pot.join(&name, method, config.r, &mut random);
-        check_finite(&name, &update)?;
-        let deviation = Deviation::between((config.scaling(), &update), &pot.wanted(&name));
-        total.add(deviation);
-        per_module.insert(name.clone(), deviation.relative());
-        modules.insert(name, update);
+
+    /// Names of all modules, with the shape `[out, in]` of the weights that they update.
+    pub fn modules(&self) -> &BTreeMap<String, [usize; 2]> {
+        &self.modules
     }
-    let processor = pot.adapters[0].processor().map(<[u8]>::to_vec);
-    let adapter = Adapter::new(config, modules).with_processor(processor);
-    Ok(Soup { adapter, report: SoupReport { relative_error: total.relative(), per_module } })
+
+    /// The SHA-256 of each ingredient's `adapter_model.safetensors`, as hexadecimal digits.
+    pub fn hashes(&self) -> Vec<String> {
+        self.hashes.iter().map(|hash| hex(hash)).collect()
+    }
+
+    /// The soup in memory, with its record.
+    ///
+    /// # Errors
+    /// If a factor can't be read, a result is past what f32 holds, or has no low rank and isn't cut to one.
+    pub fn adapter(&self) -> Result<(Adapter, SoupRecord), MergeError> {
+        self.check_low_rank()?;
+        let (mut modules, mut tally) = (BTreeMap::new(), Tally::default());
+        for name in self.modules.keys() {
+            let joined = self.join(name)?;
+            modules.insert(name.clone(), joined.update.clone());
+            tally.add(name, &joined);
+        }
+        let adapter = Adapter::new(self.config.clone(), modules).with_companions(self.companions());
+        Ok((adapter, self.record(Kind::Adapter, tally, None)))
+    }
+
+    /// Writes the soup and its record to the adapter's folder `output`.
+    ///
+    /// # Errors
+    /// As of [`Soup::adapter`], or if `output` exists and may not be replaced, or can't be written; it isn't there then.
+    pub fn save(&self, output: &Path, existing: Existing) -> Result<SoupRecord, MergeError> {
+        self.check_low_rank()?;
+        let staged = StagedFolder::create(output, existing)?;
+        let mut tally = Tally::default();
+        let names: Vec<&String> = self.modules.keys().collect();
+        let mut ahead: BTreeMap<&str, Joined> = BTreeMap::new();
+        write_adapter(staged.path(), &self.config, &self.companions(), &self.modules, |module| {
+            if !ahead.contains_key(module) {
+                let at = names.partition_point(|name| name.as_str() < module);
+                let next = &names[at..names.len().min(at + self.side_by_side())];
+                let joined = next.par_iter().map(|name| Ok((name.as_str(), self.join(name)?)));
+                ahead.extend(joined.collect::<Result<Vec<_>, MergeError>>()?);
+            }
+            let joined = ahead.remove(module).expect("it was joined before");
+            tally.add(module, &joined);
+            Ok(joined.update)
+        })?;
+        let record = self.record(Kind::Adapter, tally, None);
+        record.write(staged.path())?;
+        staged.commit()?;
+        Ok(record)
+    }
+
+    /// Writes the checkpoint `base` with the soup added to its weights, and the record, to `output`; see
+    /// [`merge_into_base`](crate::merge_into_base).
+    ///
+    /// # Errors
+    /// If a factor can't be read, the base isn't the one that the adapters were trained on, lacks a module or has another
+    /// shape there, a sum is past what its format holds, or `output` exists and may not be replaced, or can't be
+    /// written; it isn't there then.
+    pub fn merge_into(
+        &self,
+        base: &Path,
+        output: &Path,
+        existing: Existing,
+    ) -> Result<SoupRecord, MergeError> {
+        let checkpoint = Checkpoint::open(base)?;
+        check_base(&checkpoint, &self.modules)?;
+        let sha256 = checkpoint_sha256(&checkpoint)?;
+        self.check_hash(base, &sha256)?;
+        let staged = StagedFolder::create(output, existing)?;
+        let mut tally = Tally::default();
+        let scaling = self.config.scaling();
+        write_merged(&checkpoint, &self.modules, &self.companions(), staged.path(), &mut |module, add| {
+            if self.adds_full_rank() {
+                let portions = self.portions(module)?;
+                let blend = self.blend(&portions);
+                let (mut difference, mut wanted) = (0.0, 0.0);
+                add(Addend::Blend(&blend, &mut |rows: Range<usize>, found: &[f32]| {
+                    let (d, w) = blend.distance(rows, found);
+                    difference += d;
+                    wanted += w;
+                }))?;
+                tally.add_whole(module, difference, wanted);
+                return Ok(());
+            }
+            let joined = self.join(module)?;
+            tally.add(module, &joined);
+            add(Addend::LowRank(scaling, &joined.update))
+        })?;
+        let record = self.record(Kind::Model, tally, Some((base, sha256)));
+        record.write(staged.path())?;
+        staged.commit()?;
+        Ok(record)
+    }
+
+    /// Whether updates of full rank are added to a base as they are.
+    pub fn adds_full_rank(&self) -> bool {
+        self.settings.method.is_dense() && self.settings.cut == Cut::Nothing
+    }
+
+    fn check_low_rank(&self) -> Result<(), MergeError> {
+        match self.adds_full_rank() {
+            false => Ok(()),
+            true => Err(MergeError::Recipe(
+                "a ties or dare soup has full rank and fits no adapter; give a rank to cut it to, or a base to add it to"
+                    .into(),
+            )),
+        }
+    }
+
+    /// Refuses a base other than the one that the adapters were trained on.
+    fn check_hash(&self, base: &Path, sha256: &str) -> Result<(), MergeError> {
+        let recorded = self.adapters.iter().zip(&self.ingredients);
+        let mut recorded = recorded.filter_map(|(adapter, one)| Some((adapter.base()?, one)));
+        match recorded.find(|(record, _)| record.weights_sha256 != sha256) {
+            Some((record, one)) if !self.settings.any_base => Err(MergeError::WrongBase {
+                adapter: one.path.clone(),
+                recorded: record.weights_sha256.clone(),
+                base: base.into(),
+                found: sha256.into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many modules are joined at a time: they take little memory each, but for updates of full rank, which are
+    /// computed on all threads.
+    fn side_by_side(&self) -> usize {
+        if self.settings.method.is_dense() { 1 } else { rayon::current_num_threads().min(4) }
+    }
+
+    fn join(&self, module: &str) -> Result<Joined, MergeError> {
+        let portions = self.portions(module)?;
+        let joined = join(self.settings, self.config.r, self.total(), self.config.scaling(), &portions);
+        check_finite(module, &joined)?;
+        Ok(joined)
+    }
+
+    fn blend<'a>(&self, portions: &'a [Portion]) -> Blend<'a> {
+        crate::join::blend(self.settings.method, self.total(), portions)
+    }
+
+    /// The sum of all weights.
+    fn total(&self) -> f64 {
+        self.ingredients.iter().map(|one| one.weight).sum()
+    }
+
+    /// The updates of a module, from those that have it.
+    fn portions(&self, module: &str) -> Result<Vec<Portion>, MergeError> {
+        let seed = match self.settings.method {
+            Method::Dare { seed, .. } | Method::PeftDareLinear { seed, .. } => seed,
+            _ => 0,
+        };
+        let mut portions = Vec::new();
+        for ((adapter, one), hash) in self.adapters.iter().zip(&self.ingredients).zip(&self.hashes) {
+            let Some(update) = adapter.update(module)? else { continue };
+            let random = SplitMix::of(seed, &[hash, module.as_bytes()]);
+            let scaling = adapter.config().scaling();
+            portions.push(Portion { weight: one.weight, scaling, update, random });
+        }
+        Ok(portions)
+    }
+
+    fn companions(&self) -> Companions {
+        let base = match self.base_check {
+            BaseCheck::Nothing => None,
+            _ => self.adapters.iter().find_map(AdapterFile::base).cloned(),
+        };
+        Companions { processor: self.adapters[0].processor().map(<[u8]>::to_vec), base }
+    }
+
+    /// What the adapter that comes out says of itself.
+    fn result_config(&self) -> Result<AdapterConfig, MergeError> {
+        let ranks = self.adapters.iter().map(|adapter| adapter.config().r);
+        let first = self.adapters[0].config();
+        let (all, largest) = (ranks.clone().sum::<usize>(), ranks.max().expect("there is an ingredient"));
+        // Everything that was a factor goes into A and B, so that the scaling is 1.
+        let unscaled = |r: usize| first.with_rank(r, r as f64, false);
+        Ok(match (self.settings.method, self.settings.cut) {
+            (Method::MeanAb, _) => first.clone(),
+            (method, _) if !method.joins_updates() => unscaled(first.r),
+            (_, Cut::Nothing) => unscaled(all),
+            (_, Cut::LargestRank) => unscaled(largest),
+            (_, Cut::Energy(share)) => unscaled(self.rank_for(share)?),
+            (method, Cut::Rank(rank)) if method.is_dense() => unscaled(rank),
+            (_, Cut::Rank(rank)) => unscaled(rank.min(all)),
+        })
+    }
+
+    /// The least rank that keeps this share of the squared singular values of all modules.
+    fn rank_for(&self, share: f64) -> Result<usize, MergeError> {
+        let names: Vec<&String> = self.modules.keys().collect();
+        let mut by_place: Vec<f64> = Vec::new();
+        for some in names.chunks(self.side_by_side()) {
+            let sums = some.par_iter().map(|name| {
+                let portions = self.portions(name)?;
+                let wanted = crate::join::low_rank_terms(self.settings.method, self.total(), &portions);
+                Ok(Sum::new(&wanted).values().to_vec())
+            });
+            for values in sums.collect::<Result<Vec<_>, MergeError>>()? {
+                by_place.resize(by_place.len().max(values.len()), 0.0);
+                by_place.iter_mut().zip(values).for_each(|(sum, value)| *sum += value * value);
+            }
+        }
+        let needed = share * by_place.iter().sum::<f64>();
+        let mut kept = 0.0;
+        for (place, energy) in by_place.iter().enumerate() {
+            kept += energy;
+            // To all digits that sums in f64 have.
+            if kept >= needed * (1.0 - 1e-12) {
+                return Ok(place + 1);
+            }
+        }
+        Ok(by_place.len().max(1))
+    }
+
+    fn record(&self, output: Kind, tally: Tally, base: Option<(&Path, String)>) -> SoupRecord {
+        let ingredients = self.ingredients.iter().zip(&self.adapters).zip(&self.hashes);
+        let ingredients = ingredients.map(|((one, adapter), hash)| IngredientRecord {
+            path: one.path.display().to_string(),
+            weight: one.weight,
+            sha256: hex(hash),
+            lora: Some(LoraRecord {
+                rank: adapter.config().r,
+                alpha: adapter.config().lora_alpha,
+                rslora: adapter.config().use_rslora,
+                base_sha256: adapter.base().map(|base| base.weights_sha256.clone()),
+            }),
+        });
+        let base = match base {
+            Some((path, sha256)) => BaseUse {
+                path: Some(path.display().to_string()),
+                sha256: Some(sha256),
+                checked_by: self.base_check,
+            },
+            None => BaseUse {
+                path: None,
+                sha256: self.companions().base.map(|base| base.weights_sha256),
+                checked_by: self.base_check,
+            },
+        };
+        SoupRecord {
+            format: 1,
+            of: Kind::Adapter,
+            output,
+            method: self.settings.method,
+            cut: self.settings.cut,
+            rank: (!self.adds_full_rank()).then_some(self.config.r),
+            ingredients: ingredients.collect(),
+            base: Some(base),
+            relative_error: tally.relative_error(),
+            kept_energy: tally.kept_energy(),
+            modules: tally.modules,
+            search: None,
+            scores: None,
+        }
+    }
 }
 
 /// Refuses an empty list and weights that are no numbers.
@@ -119,237 +392,13 @@ pub(crate) fn some<'a>(names: impl Iterator<Item = &'a String>) -> String {
     }
 }
 
-/// Refuses adapters that name different base models, or that were trained on different input.
-fn check_origin(first: &Adapter, other: &Adapter) -> Result<(), String> {
-    let base = |adapter: &Adapter| adapter.config().base_model().unwrap_or_default().to_owned();
-    let (ours, theirs) = (base(first), base(other));
-    if !ours.is_empty() && !theirs.is_empty() && !same_base(&ours, &theirs) {
-        return Err(format!(
-            "the base model is `{ours}` in the one and `{theirs}` in the other; if that is the same model, \
-             write one name into `base_model_name_or_path` of both"
-        ));
-    }
-    match (first.processor(), other.processor()) {
-        (ours, theirs) if ours == theirs => Ok(()),
-        (Some(_), Some(_)) => Err(format!(
-            "their {PROCESSOR} differ, so that they were trained on different input; train them with the same \
-             processor settings"
-        )),
-        (ours, _) => Err(format!(
-            "only the {} has a {PROCESSOR}; copy it to the other if both were trained with its settings",
-            if ours.is_some() { "first" } else { "second" }
-        )),
-    }
-}
-
-/// The same name, or the same folder by two names.
-fn same_base(first: &str, other: &str) -> bool {
-    let folder = |name: &str| Path::new(name).canonicalize().ok();
-    first == other || folder(first).is_some_and(|first| folder(other) == Some(first))
-}
-
 /// Refuses an update that f32 can't hold.
-fn check_finite(module: &str, update: &LowRank) -> Result<(), MergeError> {
-    match [update.a(), update.b()].into_iter().flat_map(Matrix::data).find(|x| !x.is_finite()) {
+fn check_finite(module: &str, joined: &Joined) -> Result<(), MergeError> {
+    let factors = [joined.update.a(), joined.update.b()];
+    match factors.into_iter().flat_map(|factor| factor.data()).find(|x| !x.is_finite()) {
         None => Ok(()),
         Some(x) => Err(MergeError::Recipe(format!(
             "module `{module}` of the soup comes to {x}, which is past what f32 holds; give smaller weights"
         ))),
-    }
-}
-
-fn check_fit(first: &Adapter, other: &Adapter, method: Method) -> Result<(), String> {
-    let (ours, theirs) = (first.modules(), other.modules());
-    let shared = ours.iter().filter_map(|(name, update)| Some((name, update, theirs.get(name)?)));
-    for (name, our, their) in shared.clone() {
-        if our.shape() != their.shape() {
-            return Err(format!(
-                "module `{name}` is {:?} in the one and {:?} in the other; were they trained on the same model?",
-                our.shape(),
-                their.shape()
-            ));
-        }
-    }
-    let only_ours = some(ours.keys().filter(|name| !theirs.contains_key(*name)));
-    let only_theirs = some(theirs.keys().filter(|name| !ours.contains_key(*name)));
-    let sets = format!("modules only in the first: {only_ours}; only in the other: {only_theirs}");
-    if shared.count() == 0 {
-        return Err(format!("they share no module; {sets}; were they trained on the same model?"));
-    }
-    if method.takes_missing_modules() {
-        return Ok(());
-    }
-    if !ours.keys().eq(theirs.keys()) {
-        return Err(format!("{sets}; only the exact and the SVD soup do that"));
-    }
-    let (a, b) = (first.config(), other.config());
-    if a.r != b.r {
-        return Err(format!("rank {} and rank {}; only the exact and the SVD soup do that", a.r, b.r));
-    }
-    if method == Method::MeanAb && a.scaling() != b.scaling() {
-        return Err(format!(
-            "their updates are scaled by {} and {}; only the other methods do that",
-            a.scaling(),
-            b.scaling()
-        ));
-    }
-    Ok(())
-}
-
-/// The adapters and what each counts.
-struct Pot {
-    adapters: Vec<Adapter>,
-    weights: Vec<f64>,
-}
-
-impl Pot {
-    fn module_names(&self) -> BTreeSet<String> {
-        self.adapters.iter().flat_map(|adapter| adapter.modules().keys().cloned()).collect()
-    }
-
-    /// Refuses a factor that f32 can't hold: singular values of such a sum may not come to an end.
-    fn check_factors(&self) -> Result<(), MergeError> {
-        let factors = self.adapters.iter().zip(&self.weights).map(|(one, w)| w * one.config().scaling());
-        match factors.into_iter().find(|factor| !(*factor as f32).is_finite()) {
-            None => Ok(()),
-            Some(factor) => Err(MergeError::Recipe(format!(
-                "a weight times its adapter's scaling is {factor:e}, which is past what f32 holds; give \
-                 smaller weights"
-            ))),
-        }
-    }
-
-    /// Refuses a negative factor where its root goes to both sides.
-    fn check_roots(&self, method: Method) -> Result<(), MergeError> {
-        let takes_roots = !method.takes_missing_modules() && method != Method::MeanAb;
-        let factors =
-            self.adapters.iter().zip(&self.weights).map(|(adapter, w)| w * adapter.config().scaling());
-        match factors.reduce(f64::min) {
-            Some(least) if takes_roots && least < 0.0 => Err(MergeError::Recipe(format!(
-                "a weight times its adapter's scaling is {least}, whose root this method needs; \
-                 take the exact or the SVD soup for negative weights"
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    fn config(&self, method: Method) -> AdapterConfig {
-        let ranks = self.adapters.iter().map(|adapter| adapter.config().r);
-        let first = self.adapters[0].config();
-        let all: usize = ranks.clone().sum();
-        // Everything that was a factor goes into A and B, so that the scaling is 1.
-        let unscaled = |r: usize| first.with_rank(r, r as f64, false);
-        match method {
-            Method::Exact => unscaled(all),
-            Method::Svd { rank } => {
-                let rank = rank.or(ranks.max()).expect("there is an ingredient");
-                unscaled(rank.min(all))
-            }
-            Method::MeanAb => first.clone(),
-            _ => unscaled(first.r),
-        }
-    }
-
-    /// The updates of a module and what each is multiplied with; those that lack it are left out.
-    fn wanted(&self, module: &str) -> Vec<(f64, &LowRank)> {
-        let each = self.adapters.iter().zip(&self.weights);
-        each.filter_map(|(adapter, weight)| {
-            Some((weight * adapter.config().scaling(), adapter.modules().get(module)?))
-        })
-        .collect()
-    }
-
-    fn join(&self, module: &str, method: Method, rank: usize, random: &mut SplitMix) -> LowRank {
-        let wanted = self.wanted(module);
-        match method {
-            Method::Exact => side_by_side(&wanted, rank),
-            Method::Svd { .. } => nearest(&wanted, rank),
-            Method::MeanAb => factorwise(&wanted, &self.weights, linear),
-            _ => {
-                let roots: Vec<f64> = wanted.iter().map(|(factor, _)| factor.sqrt()).collect();
-                factorwise(&wanted, &roots, |tensors, factors| match method {
-                    Method::Ties { density } => ties(tensors, factors, density),
-                    Method::MagnitudePrune { density } => magnitude_prune(tensors, factors, density),
-                    Method::DareLinear { density, .. } => {
-                        let keep: Vec<_> = tensors.iter().map(|x| random.mask(x.len(), density)).collect();
-                        dare_linear(tensors, factors, &keep, density)
-                    }
-                    _ => linear(tensors, factors),
-                })
-            }
-        }
-    }
-}
-
-/// The exact sum: `A` stacked with the factors in it, `B` side by side, padded with zeros to `rank`.
-fn side_by_side(wanted: &[(f64, &LowRank)], rank: usize) -> LowRank {
-    let (a, b) = stack(wanted);
-    padded(&a, &b, rank)
-}
-
-/// The nearest update of at most `rank`, by the singular values of the exact sum.
-///
-/// The sum is `B A = Q_b (R_b R_aᵀ) Q_aᵀ`, so that only a matrix of rank × rank is decomposed. Each
-/// factor takes the root of the singular values.
-fn nearest(wanted: &[(f64, &LowRank)], rank: usize) -> LowRank {
-    let (a, b) = stack(wanted);
-    let (b, a) = (b.qr(), a.transpose().qr());
-    let svd = (b.r() * a.r().transpose()).svd(true, true);
-    let (u, v_t) = (svd.u.expect("u was asked for"), svd.v_t.expect("v was asked for"));
-    let kept = rank.min(svd.singular_values.len());
-    let roots = DMatrix::from_diagonal(&svd.singular_values.rows(0, kept).map(f64::sqrt));
-    let b = b.q() * (u.columns(0, kept) * &roots);
-    let a = (&roots * v_t.rows(0, kept)) * a.q().transpose();
-    padded(&a, &b, rank)
-}
-
-fn stack(wanted: &[(f64, &LowRank)]) -> (DMatrix<f64>, DMatrix<f64>) {
-    let rank = wanted.iter().map(|(_, update)| update.rank()).sum();
-    let [out, input] = wanted[0].1.shape();
-    let (mut a, mut b) = (DMatrix::zeros(rank, input), DMatrix::zeros(out, rank));
-    let mut at = 0;
-    for (factor, update) in wanted {
-        a.rows_mut(at, update.rank()).copy_from(&(update.a().to_f64() * *factor));
-        b.columns_mut(at, update.rank()).copy_from(&update.b().to_f64());
-        at += update.rank();
-    }
-    (a, b)
-}
-
-fn padded(a: &DMatrix<f64>, b: &DMatrix<f64>, rank: usize) -> LowRank {
-    let a = a.clone().resize_vertically(rank, 0.0);
-    let b = b.clone().resize_horizontally(rank, 0.0);
-    LowRank::new(Matrix::from_f64(&a), Matrix::from_f64(&b))
-}
-
-/// Joins `A` with `A` and `B` with `B`.
-fn factorwise(
-    wanted: &[(f64, &LowRank)],
-    factors: &[f64],
-    mut join: impl FnMut(&[&[f32]], &[f64]) -> Vec<f32>,
-) -> LowRank {
-    let mut one = |factor: fn(&LowRank) -> &Matrix| {
-        let tensors: Vec<&[f32]> = wanted.iter().map(|(_, update)| factor(update).data()).collect();
-        let shape = factor(wanted[0].1);
-        Matrix::new(shape.rows(), shape.cols(), join(&tensors, factors))
-    };
-    let a = one(LowRank::a);
-    LowRank::new(a, one(LowRank::b))
-}
-
-/// A small generator ([SplitMix64](https://doi.org/10.1145/2714064.2660195)).
-struct SplitMix(u64);
-
-impl SplitMix {
-    /// True with the chance `density`, `len` times.
-    fn mask(&mut self, len: usize, density: f64) -> Vec<bool> {
-        (0..len).map(|_| (self.next() >> 11) as f64 / ((1u64 << 53) as f64) < density).collect()
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
     }
 }

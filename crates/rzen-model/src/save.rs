@@ -77,6 +77,16 @@ impl Companions {
     }
 }
 
+impl Qwen2Vl {
+    /// Calls `visit` with the name that each of the model's own tensors has in a checkpoint, its shape, its format and its
+    /// bytes, little-endian; factors of an adapter are left out.
+    pub fn visit_weights(&self, mut visit: impl FnMut(&str, &[usize], Dtype, &[u8])) {
+        for (name, stored) in model_tensors(self) {
+            visit(&name, &stored.shape, View::dtype(&stored), &(stored.read)());
+        }
+    }
+}
+
 impl SaveWeights for Qwen2Vl {
     /// Writes the adapter where there is one (`adapter_config.json`, `adapter_model.safetensors`),
     /// otherwise the whole model (`config.json`, `model.safetensors`); with either, the companions.

@@ -1,7 +1,8 @@
 //! A local model as an embedder of raw items.
 
+use std::collections::HashMap;
 use std::error::Error;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 use rzen_core::{Embed, EmbedError, Item, check_unit_vector};
@@ -18,6 +19,7 @@ pub struct LocalEmbedder {
     processor: Processor,
     collator: Collator,
     settings: EmbedSettings,
+    kept: Option<Arc<Kept>>,
 }
 
 /// How a [`LocalEmbedder`] spends memory and threads.
@@ -62,12 +64,17 @@ impl LocalEmbedder {
         settings: EmbedSettings,
     ) -> Self {
         let dim = model.config().text.hidden_size;
-        LocalEmbedder { model: Mutex::new(model), dim, loader, processor, collator, settings }
+        LocalEmbedder { model: Mutex::new(model), dim, loader, processor, collator, settings, kept: None }
+    }
+
+    /// The same, which takes items from `kept`, and keeps there those that it had to read; for models of one processor.
+    pub fn keeping(self, kept: Arc<Kept>) -> Self {
+        LocalEmbedder { kept: Some(kept), ..self }
     }
 
     fn model(&self) -> Qwen2Vl {
         // A clone shares the weights.
-        self.model.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.model.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads and encodes items from `offset` on, as many as are worked on together; the first that fails is the
@@ -98,7 +105,14 @@ impl LocalEmbedder {
     }
 
     fn encode_item(&self, item: &Item) -> Result<Encoded, Box<dyn Error + Send + Sync>> {
-        Ok(self.processor.process(&self.loader.load(item)?)?)
+        if let Some(encoded) = self.kept.as_ref().and_then(|kept| kept.get(item)) {
+            return Ok(encoded);
+        }
+        let encoded = self.processor.process(&self.loader.load(item)?)?;
+        if let Some(kept) = &self.kept {
+            kept.put(item, &encoded);
+        }
+        Ok(encoded)
     }
 
     fn embed_batch(&self, model: &Qwen2Vl, items: &[&Encoded]) -> Vec<Vec<f32>> {
@@ -141,6 +155,34 @@ impl Embed for LocalEmbedder {
             Ok(())
         })?;
         Ok(vectors)
+    }
+}
+
+/// Encoded items, for several models that see them in the same way.
+pub struct Kept {
+    items: Mutex<(HashMap<Item, Encoded>, usize)>,
+    most_bytes: usize,
+}
+
+impl Kept {
+    /// Room for items that take up to `most_bytes`.
+    pub fn new(most_bytes: usize) -> Self {
+        Kept { items: Mutex::default(), most_bytes }
+    }
+
+    fn get(&self, item: &Item) -> Option<Encoded> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner).0.get(item).cloned()
+    }
+
+    /// Keeps an item while there is room.
+    fn put(&self, item: &Item, encoded: &Encoded) {
+        let numbers: usize = encoded.pictures.iter().map(|picture| picture.rows.len()).sum();
+        let bytes = 4 * (numbers + encoded.input_ids.len());
+        let mut kept = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.1 + bytes <= self.most_bytes {
+            kept.1 += bytes;
+            kept.0.insert(item.clone(), encoded.clone());
+        }
     }
 }
 

@@ -29,6 +29,7 @@ pub mod report;
 pub mod run_cards;
 pub mod run_folder;
 pub mod scratch;
+pub mod soup;
 pub mod stage_data;
 pub mod summary;
 pub mod tensorboard;

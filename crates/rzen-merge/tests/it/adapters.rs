@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rzen_merge::{Adapter, Existing, Ingredient, Method, Soup, merge_into_base, soup_adapters};
+use rzen_merge::{
+    Adapter, Cut, Existing, Ingredient, Method, Soup, SoupRecord, SoupSettings, merge_into_base,
+};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
-use crate::{MODULES, Tensors, config, factors, noise, relative, write, write_adapter};
+use crate::{MODULES, Tensors, config, cook, cook_cut, factors, noise, relative, write, write_adapter};
 
 /// `Σ w s B A` of each module, in f64.
 fn in_full(ingredients: &[Ingredient]) -> BTreeMap<String, Vec<f64>> {
@@ -32,11 +34,11 @@ fn in_full(ingredients: &[Ingredient]) -> BTreeMap<String, Vec<f64>> {
 }
 
 /// Error over all modules and of each.
-fn error_in_full(soup: &Soup, wanted: &BTreeMap<String, Vec<f64>>) -> (f64, BTreeMap<String, f64>) {
+fn error_in_full(soup: &Adapter, wanted: &BTreeMap<String, Vec<f64>>) -> (f64, BTreeMap<String, f64>) {
     let square = |xs: &mut dyn Iterator<Item = f64>| xs.map(|x| x * x).sum::<f64>();
     let (mut difference, mut total, mut each) = (0.0, 0.0, BTreeMap::new());
     for (module, wanted) in wanted {
-        let found = soup.adapter.delta(module).unwrap();
+        let found = soup.delta(module).unwrap();
         let d = square(&mut found.data().iter().zip(wanted).map(|(a, b)| f64::from(*a) - b));
         let t = square(&mut wanted.iter().copied());
         each.insert(module.clone(), (d / t).sqrt());
@@ -63,31 +65,33 @@ fn the_reported_error_is_that_of_the_full_matrices() {
     let home = tempfile::tempdir().unwrap();
     let ingredients = three(home.path());
     let wanted = in_full(&ingredients);
-    for method in [
-        Method::Exact,
-        Method::Svd { rank: None },
-        Method::Svd { rank: Some(3) },
-        Method::Svd { rank: Some(100) },
-        Method::MeanAb,
-        Method::Linear,
-        Method::Ties { density: 0.5 },
-        Method::MagnitudePrune { density: 0.5 },
-        Method::DareLinear { density: 0.7, seed: 3 },
+    let half = Method::Ties { density: 0.5 };
+    for (method, cut) in [
+        (Method::Exact, Cut::Nothing),
+        (Method::Exact, Cut::LargestRank),
+        (Method::Exact, Cut::Rank(3)),
+        (Method::Exact, Cut::Rank(100)),
+        (Method::Exact, Cut::Energy(0.9)),
+        (half, Cut::LargestRank),
+        (half, Cut::Rank(4)),
+        (Method::Dare { density: 0.7, seed: 3 }, Cut::Rank(3)),
+        (Method::MeanAb, Cut::Nothing),
+        (Method::PeftLinear, Cut::Nothing),
+        (Method::PeftTies { density: 0.5 }, Cut::Nothing),
+        (Method::PeftMagnitudePrune { density: 0.5 }, Cut::Nothing),
+        (Method::PeftDareLinear { density: 0.7, seed: 3 }, Cut::Nothing),
     ] {
-        let soup = soup_adapters(&ingredients, method).unwrap();
+        let (soup, record) = cook_cut(&ingredients, method, cut).unwrap();
         let (total, each) = error_in_full(&soup, &wanted);
-        let near = |found: f64, expected: f64| (found - expected).abs() < 1e-4 * expected + 2e-7;
-        assert!(
-            near(soup.report.relative_error, total),
-            "{method:?}: {} and {total}",
-            soup.report.relative_error
-        );
-        assert!(soup.report.per_module.keys().eq(each.keys()));
+        let near =
+            |found: Option<f64>, expected: f64| (found.unwrap() - expected).abs() < 1e-4 * expected + 2e-7;
+        assert!(near(record.relative_error, total), "{method:?}: {:?} and {total}", record.relative_error);
+        assert!(record.modules.keys().eq(each.keys()));
         for (module, expected) in each {
-            assert!(near(soup.report.per_module[&module], expected), "{method:?}, {module}");
+            assert!(near(record.modules[&module].relative_error, expected), "{method:?}, {module}");
         }
-        let exact = matches!(method, Method::Exact | Method::Svd { rank: Some(100) });
-        assert_eq!(soup.report.relative_error == 0.0, exact, "{method:?}");
+        let exact = method == Method::Exact && matches!(cut, Cut::Nothing | Cut::Rank(100));
+        assert_eq!(record.relative_error == Some(0.0), exact, "{method:?}");
     }
 }
 
@@ -95,9 +99,8 @@ fn the_reported_error_is_that_of_the_full_matrices() {
 fn a_higher_rank_is_nearer() {
     let home = tempfile::tempdir().unwrap();
     let ingredients = three(home.path());
-    let error =
-        |rank| soup_adapters(&ingredients, Method::Svd { rank: Some(rank) }).unwrap().report.relative_error;
-    let errors: Vec<f64> = (1..=6).map(error).collect();
+    let record = |rank| cook_cut(&ingredients, Method::Exact, Cut::Rank(rank)).unwrap().1;
+    let errors: Vec<f64> = (1..=6).map(|rank| record(rank).relative_error.unwrap()).collect();
     assert!(errors.is_sorted_by(|a, b| a > b || (*a == 0.0 && *b == 0.0)), "{errors:?}");
 }
 
@@ -108,13 +111,22 @@ fn equal_adapters_come_back() {
     write_adapter(&path, config(2, 4.0), &factors(1, 2, &MODULES));
     let expected = in_full(&[Ingredient { path: path.clone(), weight: 1.0 }]);
     let same = Ingredient::uniform([&path, &path, &path]);
-    for method in [Method::Exact, Method::Svd { rank: None }, Method::MeanAb, Method::Ties { density: 1.0 }] {
-        let soup = soup_adapters(&same, method).unwrap();
+    let two = Ingredient::uniform([&path, &path]);
+    for (ingredients, method, cut) in [
+        (&same, Method::Exact, Cut::Nothing),
+        (&same, Method::Exact, Cut::LargestRank),
+        (&two, Method::Slerp, Cut::Nothing),
+        (&same, Method::Ties { density: 1.0 }, Cut::LargestRank),
+        (&same, Method::Dare { density: 1.0, seed: 1 }, Cut::LargestRank),
+        (&same, Method::MeanAb, Cut::Nothing),
+        (&same, Method::PeftTies { density: 1.0 }, Cut::Nothing),
+    ] {
+        let soup = cook_cut(ingredients, method, cut).unwrap().0;
         for (module, expected) in &expected {
-            // TIES divides by the number of adapters that agree, on both factors, after roots of 1/3.
-            let scale = if matches!(method, Method::Ties { .. }) { 1.0 / 3.0 } else { 1.0 };
+            // It divides by the number of adapters that agree, on both factors, after roots of 1/3.
+            let scale = if matches!(method, Method::PeftTies { .. }) { 1.0 / 3.0 } else { 1.0 };
             let expected: Vec<f64> = expected.iter().map(|x| x * scale).collect();
-            let difference = relative(soup.adapter.delta(module).unwrap().data(), &expected);
+            let difference = relative(soup.delta(module).unwrap().data(), &expected);
             assert!(difference < 1e-6, "{method:?}, {module}: {difference:e}");
         }
     }
@@ -135,16 +147,17 @@ fn ranks_scalings_and_modules_may_differ() {
     let ingredients: Vec<_> =
         paths.iter().zip(weights).map(|(path, weight)| Ingredient { path: path.clone(), weight }).collect();
     let expected = in_full(&ingredients);
-    for method in [Method::Exact, Method::Svd { rank: Some(6) }] {
-        let soup = soup_adapters(&ingredients, method).unwrap();
-        assert_eq!(soup.adapter.config().r, 6);
-        assert_eq!(soup.report.relative_error, 0.0, "{method:?}");
+    for cut in [Cut::Nothing, Cut::Rank(6), Cut::Energy(1.0)] {
+        let (soup, record) = cook_cut(&ingredients, Method::Exact, cut).unwrap();
+        // No module has more than five singular values.
+        assert_eq!(soup.config().r, if cut == Cut::Energy(1.0) { 5 } else { 6 });
+        assert_eq!(record.relative_error, Some(0.0), "{cut:?}");
         for (module, expected) in &expected {
-            assert!(relative(soup.adapter.delta(module).unwrap().data(), expected) < 1e-6, "{method:?}");
+            assert!(relative(soup.delta(module).unwrap().data(), expected) < 1e-6, "{cut:?}");
         }
     }
-    let largest = soup_adapters(&ingredients, Method::Svd { rank: None }).unwrap();
-    assert_eq!(largest.adapter.config().r, 3);
+    let largest = cook_cut(&ingredients, Method::Exact, Cut::LargestRank).unwrap();
+    assert_eq!(largest.0.config().r, 3);
 }
 
 #[test]
@@ -156,8 +169,10 @@ fn updates_that_cancel_have_an_error_too() {
     }
     let ingredient = |n: usize, weight| Ingredient { path: paths[n].clone(), weight };
     let nothing = [ingredient(0, 1.0), ingredient(1, -1.0)];
-    for method in [Method::Exact, Method::Svd { rank: None }, Method::MeanAb] {
-        assert_eq!(soup_adapters(&nothing, method).unwrap().report.relative_error, 0.0, "{method:?}");
+    for (method, cut) in
+        [(Method::Exact, Cut::Nothing), (Method::Exact, Cut::LargestRank), (Method::MeanAb, Cut::Nothing)]
+    {
+        assert_eq!(cook_cut(&nothing, method, cut).unwrap().1.relative_error, Some(0.0), "{method:?}");
     }
     // B is zero in one adapter and A in the other, but the averages of both are not.
     let silent = |factor: &str| -> Tensors {
@@ -168,17 +183,21 @@ fn updates_that_cancel_have_an_error_too() {
     };
     write_adapter(&paths[0], config(2, 4.0), &silent("lora_A"));
     write_adapter(&paths[1], config(2, 4.0), &silent("lora_B"));
-    let report = soup_adapters(&Ingredient::uniform(&paths), Method::MeanAb).unwrap().report;
-    assert_eq!(report.relative_error, f64::INFINITY);
+    let record = cook(&Ingredient::uniform(&paths), Method::MeanAb).unwrap().1;
+    assert_eq!(record.relative_error, None);
 }
 
 #[test]
 fn dropped_entries_depend_on_the_seed_alone() {
     let home = tempfile::tempdir().unwrap();
     let ingredients = three(home.path());
-    let soup = |seed| soup_adapters(&ingredients, Method::DareLinear { density: 0.7, seed }).unwrap().adapter;
-    assert_eq!(soup(1), soup(1));
-    assert_ne!(soup(1), soup(2));
+    let of_factors = |seed| cook(&ingredients, Method::PeftDareLinear { density: 0.7, seed }).unwrap().0;
+    assert_eq!(of_factors(1), of_factors(1));
+    assert_ne!(of_factors(1), of_factors(2));
+    let of_updates =
+        |seed| cook_cut(&ingredients, Method::Dare { density: 0.7, seed }, Cut::LargestRank).unwrap().0;
+    assert_eq!(of_updates(1), of_updates(1));
+    assert_ne!(of_updates(1), of_updates(2));
 }
 
 #[test]
@@ -186,8 +205,11 @@ fn what_is_saved_is_what_peft_reads() {
     let home = tempfile::tempdir().unwrap();
     let ingredients = three(home.path());
     let folder = home.path().join("soup");
-    let soup = soup_adapters(&ingredients, Method::Exact).unwrap();
-    soup.adapter.save(&folder, Existing::Refuse).unwrap();
+    let soup = Soup::new(&ingredients, SoupSettings::new(Method::Exact)).unwrap();
+    let record = soup.save(&folder, Existing::Refuse).unwrap();
+    let in_memory = soup.adapter().unwrap();
+    assert_eq!(record, in_memory.1);
+    assert_eq!(SoupRecord::read(&folder).unwrap(), Some(record));
     let json: Value = serde_json::from_slice(&fs::read(folder.join("adapter_config.json")).unwrap()).unwrap();
     assert_eq!(json["peft_type"], "LORA");
     assert_eq!((&json["r"], &json["lora_alpha"]), (&json!(6), &json!(6)));
@@ -199,13 +221,13 @@ fn what_is_saved_is_what_peft_reads() {
     );
     let names: Vec<String> = crate::read(&folder.join("adapter_model.safetensors")).into_keys().collect();
     assert_eq!(names[0], "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight");
-    assert_eq!(Adapter::load(&folder).unwrap().modules(), soup.adapter.modules());
+    assert_eq!(Adapter::load(&folder).unwrap().modules(), in_memory.0.modules());
 
     assert!(!folder.join("processor.json").exists(), "no ingredient has one");
 
-    let again = soup.adapter.save(&folder, Existing::Refuse).unwrap_err().to_string();
+    let again = soup.save(&folder, Existing::Refuse).unwrap_err().to_string();
     assert!(again.contains("exists"), "{again}");
-    soup.adapter.save(&folder, Existing::Replace).unwrap();
+    soup.save(&folder, Existing::Replace).unwrap();
 }
 
 #[test]
@@ -215,8 +237,8 @@ fn the_processor_goes_along() {
     for one in &ingredients {
         fs::write(one.path.join("processor.json"), "{\"num_frames\": 3}").unwrap();
     }
-    let soup = soup_adapters(&ingredients, Method::Exact).unwrap();
-    soup.adapter.save(&home.path().join("soup"), Existing::Refuse).unwrap();
+    let soup = cook(&ingredients, Method::Exact).unwrap().0;
+    soup.save(&home.path().join("soup"), Existing::Refuse).unwrap();
     let found = fs::read(home.path().join("soup/processor.json")).unwrap();
     assert_eq!(found, b"{\"num_frames\": 3}");
 
@@ -232,7 +254,7 @@ fn the_processor_goes_along() {
     fs::write(base.join("processor.json"), "{}").unwrap();
     fs::write(base.join("config.json"), "{}").unwrap();
     let merged = home.path().join("merged");
-    merge_into_base(&base, &soup.adapter, &merged, Existing::Refuse).unwrap();
+    merge_into_base(&base, &soup, &merged, Existing::Refuse).unwrap();
     assert_eq!(fs::read(merged.join("processor.json")).unwrap(), found, "the adapter's goes first");
     assert!(merged.join("config.json").is_file());
 }

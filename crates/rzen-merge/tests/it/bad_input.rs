@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rzen_merge::{Adapter, Ingredient, Method, soup_adapters};
+use rzen_merge::{Adapter, Cut, Ingredient, Method};
 
-use crate::{MODULES, Tensors, config, factors, write_adapter};
+use crate::{MODULES, Tensors, config, cook, cook_cut, factors, write_adapter};
 
 const Q_A: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
 
@@ -79,7 +79,7 @@ fn pair(home: &Path, first: Tensors, other: Tensors) -> [PathBuf; 2] {
 fn adapters_that_do_not_fit_are_refused() {
     let home = tempfile::tempdir().unwrap();
     let refused = |paths: &[PathBuf; 2], method| {
-        let error = soup_adapters(&Ingredient::uniform(paths), method).unwrap_err().to_string();
+        let error = cook(&Ingredient::uniform(paths), method).unwrap_err().to_string();
         assert!(error.contains("first") && error.contains("other"), "{error}");
         error
     };
@@ -99,15 +99,15 @@ fn adapters_that_do_not_fit_are_refused() {
     let paths = pair(home.path(), ours(), factors(2, 2, &MODULES[..2]));
     let error = refused(&paths, Method::MeanAb);
     assert!(error.contains("only in the first: `visual.merger.mlp.0` (1)"), "{error}");
-    soup_adapters(&Ingredient::uniform(&paths), Method::Exact).unwrap();
+    cook(&Ingredient::uniform(&paths), Method::Exact).unwrap();
 
     let paths = pair(home.path(), ours(), ours());
     write_adapter(&paths[1], config(2, 8.0), &ours());
     let error = refused(&paths, Method::MeanAb);
     assert!(error.contains("scaled by 2 and 4"), "{error}");
-    soup_adapters(&Ingredient::uniform(&paths), Method::Linear).unwrap();
+    cook(&Ingredient::uniform(&paths), Method::PeftLinear).unwrap();
     write_adapter(&paths[1], config(3, 6.0), &factors(2, 3, &MODULES));
-    let error = refused(&paths, Method::Linear);
+    let error = refused(&paths, Method::PeftLinear);
     assert!(error.contains("rank 2 and rank 3"), "{error}");
 }
 
@@ -115,7 +115,7 @@ fn adapters_that_do_not_fit_are_refused() {
 fn adapters_of_other_origin_are_refused() {
     let home = tempfile::tempdir().unwrap();
     let paths = pair(home.path(), factors(1, 2, &MODULES), factors(2, 2, &MODULES));
-    let soup = || soup_adapters(&Ingredient::uniform(&paths), Method::Exact).map(|soup| soup.adapter);
+    let soup = || cook(&Ingredient::uniform(&paths), Method::Exact);
     let refused = || {
         let error = soup().unwrap_err().to_string();
         assert!(error.contains("first") && error.contains("other"), "{error}");
@@ -145,24 +145,34 @@ fn recipes_that_make_no_sense_are_refused() {
     let home = tempfile::tempdir().unwrap();
     let tensors = factors(1, 2, &MODULES);
     let [path, other] = pair(home.path(), tensors.clone(), tensors);
-    let cook = |weights: &[f64], method| {
+    let cook_pair = |weights: &[f64], method, cut| {
         let paths = [&path, &other].into_iter().cycle();
         let ingredients: Vec<_> = weights
             .iter()
             .zip(paths)
             .map(|(w, path)| Ingredient { path: path.clone(), weight: *w })
             .collect();
-        soup_adapters(&ingredients, method).map(|_| ()).unwrap_err().to_string()
+        cook_cut(&ingredients, method, cut).map(|_| ()).unwrap_err().to_string()
     };
+    let cook = |weights: &[f64], method| cook_pair(weights, method, Cut::Nothing);
     assert!(cook(&[], Method::Exact).contains("no ingredient"));
     assert!(cook(&[1.0, f64::NAN], Method::Exact).contains("NaN"));
-    assert!(cook(&[1.0, -0.5], Method::Linear).contains("-1"));
-    for method in [Method::Exact, Method::Svd { rank: None }, Method::Linear] {
+    assert!(cook(&[1.0, -0.5], Method::PeftLinear).contains("-1"));
+    for method in [Method::Exact, Method::Slerp, Method::PeftLinear] {
         assert!(cook(&[1.0, 1e300], method).contains("smaller weights"), "{method:?}");
     }
     // Each factor fits, but their sum does not.
     assert!(cook(&[1.6e38; 3], Method::MeanAb).contains("of the soup comes to"));
-    assert!(cook(&[1.0], Method::Svd { rank: Some(0) }).contains("rank of the soup is 0"));
+    assert!(cook_pair(&[1.0], Method::Exact, Cut::Rank(0)).contains("rank of the soup is 0"));
+    assert!(cook_pair(&[1.0], Method::Exact, Cut::Energy(1.5)).contains("energy to keep is 1.5"));
+    assert!(cook_pair(&[1.0], Method::MeanAb, Cut::Rank(1)).contains("only exact"));
+    let ties = Method::Ties { density: 0.5 };
+    assert!(cook_pair(&[1.0], ties, Cut::Energy(0.9)).contains("give a rank"));
+    assert!(cook(&[1.0], ties).contains("full rank"));
+    for method in [ties, Method::Slerp] {
+        assert!(cook(&[1.0, -0.5], method).contains("-0.5"), "{method:?}");
+    }
+    assert!(cook(&[1.0], Method::Slerp).contains("1 are given"));
     for density in [0.0, -1.0, 1.5, f64::NAN] {
         assert!(cook(&[1.0], Method::Ties { density }).contains("density"), "{density}");
     }

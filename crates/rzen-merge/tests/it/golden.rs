@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rzen_merge::{
-    Adapter, Existing, Ingredient, Matrix, Method, dare_linear, merge_into_base, soup_adapters,
-};
+use rzen_merge::{Adapter, Cut, Existing, Ingredient, Matrix, Method, dare_linear, merge_into_base};
 use serde_json::Value;
 
-use crate::{read, reference, relative};
+use crate::{cook, cook_cut, read, reference, relative};
 
 /// The index of the soups, and the folder of the adapters.
 fn soups() -> Option<(Value, PathBuf)> {
@@ -30,18 +28,18 @@ fn ingredients(folder: &Path, index: &Value, soup: &Value) -> Vec<Ingredient> {
 }
 
 /// The method that a soup's name stands for; its masks make `dare_linear` a test of its own.
-fn method(name: &str, how: &Value, expected: &Adapter) -> Option<Method> {
-    let rank = Some(expected.config().r);
-    Some(match name {
+fn method(name: &str, how: &Value, expected: &Adapter) -> Option<(Method, Cut)> {
+    let method = match name {
         _ if name.starts_with("mean_ab") => Method::MeanAb,
         _ if name.ends_with("_cat") => Method::Exact,
-        _ if name.contains("_svd_") => Method::Svd { rank },
-        "linear" => Method::Linear,
-        "ties" => Method::Ties { density: density(how) },
-        "magnitude_prune" => Method::MagnitudePrune { density: density(how) },
+        _ if name.contains("_svd_") => return Some((Method::Exact, Cut::Rank(expected.config().r))),
+        "linear" => Method::PeftLinear,
+        "ties" => Method::PeftTies { density: density(how) },
+        "magnitude_prune" => Method::PeftMagnitudePrune { density: density(how) },
         "dare_linear" => return None,
         other => panic!("no method is known for the soup `{other}`"),
-    })
+    };
+    Some((method, Cut::Nothing))
 }
 
 /// The density that the index writes into a soup's `how`, as in "… density 0.5, …".
@@ -82,18 +80,18 @@ fn golden_soups() {
     let home = tempfile::tempdir().unwrap();
     for (name, soup) in index["soups"].as_object().unwrap() {
         let expected = Adapter::load(&folder.join("soup").join(name)).unwrap();
-        let Some(method) = method(name, &soup["how"], &expected) else { continue };
-        let found = soup_adapters(&ingredients(&folder, &index, soup), method).unwrap();
-        let cut = name.ends_with("_svd_r");
-        let full = soup_adapters(&ingredients(&folder, &index, soup), Method::Exact).unwrap().adapter;
-        assert_same_updates(&found.adapter, &expected, cut.then_some(&full), name);
-        let error = found.report.relative_error;
-        let exact = method == Method::Exact || name.ends_with("_svd_full");
+        let Some((method, cut)) = method(name, &soup["how"], &expected) else { continue };
+        let (found, record) = cook_cut(&ingredients(&folder, &index, soup), method, cut).unwrap();
+        let less = name.ends_with("_svd_r");
+        let full = cook(&ingredients(&folder, &index, soup), Method::Exact).unwrap().0;
+        assert_same_updates(&found, &expected, less.then_some(&full), name);
+        let error = record.relative_error.unwrap();
+        let exact = method == Method::Exact && !less;
         assert!(if exact { error == 0.0 } else { error > 1e-3 && error.is_finite() }, "{name}: {error}");
 
         let saved = home.path().join(name);
-        found.adapter.save(&saved, Existing::Refuse).unwrap();
-        assert_eq!(Adapter::load(&saved).unwrap().modules(), found.adapter.modules());
+        found.save(&saved, Existing::Refuse).unwrap();
+        assert_eq!(Adapter::load(&saved).unwrap().modules(), found.modules());
     }
 }
 

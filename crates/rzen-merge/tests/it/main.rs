@@ -2,20 +2,36 @@
 
 mod adapters;
 mod bad_input;
+mod bases;
 mod checkpoints;
 mod golden;
 mod reference;
+mod updates;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use rzen_merge::{Adapter, Cut, Ingredient, MergeError, Method, Soup, SoupRecord, SoupSettings};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::{Value, json};
 
 /// Name to shape and numbers.
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// A soup in memory, of which nothing is cut.
+fn cook(ingredients: &[Ingredient], method: Method) -> Result<(Adapter, SoupRecord), MergeError> {
+    cook_cut(ingredients, method, Cut::Nothing)
+}
+
+fn cook_cut(
+    ingredients: &[Ingredient],
+    method: Method,
+    cut: Cut,
+) -> Result<(Adapter, SoupRecord), MergeError> {
+    Soup::new(ingredients, SoupSettings { cut, ..SoupSettings::new(method) })?.adapter()
+}
 
 /// Writes `tensors` as `dtype`.
 fn write(path: &Path, tensors: &Tensors, dtype: Dtype) {

@@ -20,7 +20,7 @@ pub use data::Data;
 pub use dataset::DatasetRow;
 pub use evaluation::Evaluation;
 pub use objective::Objective;
-pub use soup::{Soup, SoupMethod};
+pub use soup::Soup;
 pub use stage::Stage;
 pub use start::Start;
 pub use train::Train;

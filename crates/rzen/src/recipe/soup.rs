@@ -1,7 +1,10 @@
 //! The table `[soup]`.
 
 use anyhow::{Result, ensure};
+use rzen_merge::SoupSettings;
 use serde::{Deserialize, Serialize};
+
+use crate::soup::{SoupChoice, SoupMethod};
 
 /// What is made of the stages' adapters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,44 +17,26 @@ pub struct Soup {
     /// How.
     #[serde(default)]
     pub method: SoupMethod,
-    /// The rank that `svd` cuts to.
+    /// The rank that `svd`, `slerp`, `ties` and `dare` are cut to.
     pub rank: Option<usize>,
-}
-
-/// How adapters are combined; see `rzen soup --help`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SoupMethod {
-    /// The weighted sum of the updates; ranks add up.
-    #[default]
-    Exact,
-    /// That sum, cut back to `rank`.
-    Svd,
-    /// The mean of the factors, which is not the mean of the updates.
-    MeanAb,
-    /// PEFT's `linear`.
-    Linear,
-    /// TIES.
-    Ties,
-    /// Magnitude pruning.
-    MagnitudePrune,
-}
-
-impl SoupMethod {
-    /// The name that `rzen soup --method` takes.
-    pub fn name(self) -> &'static str {
-        match self {
-            SoupMethod::Exact => "exact",
-            SoupMethod::Svd => "svd",
-            SoupMethod::MeanAb => "mean-ab",
-            SoupMethod::Linear => "linear",
-            SoupMethod::Ties => "ties",
-            SoupMethod::MagnitudePrune => "magnitude-prune",
-        }
-    }
+    /// The share of the squared singular values that `svd` and `slerp` keep, instead of a rank.
+    pub energy: Option<f64>,
+    /// Share of numbers that the pruning methods keep.
+    pub density: Option<f64>,
+    /// Decides which numbers the random methods keep.
+    pub seed: Option<u64>,
 }
 
 impl Soup {
+    /// How the adapters become one.
+    ///
+    /// # Errors
+    /// Names the setting that the method does not have.
+    pub fn settings(&self) -> Result<SoupSettings> {
+        let Soup { method, rank, energy, density, seed, .. } = *self;
+        SoupChoice { method, rank, energy, density, seed }.settings(false)
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let count = self.ingredients.len();
         ensure!(count >= 2, "`ingredients` has {count} entries, expected two stages or more");
@@ -64,9 +49,10 @@ impl Soup {
             let wrong = weights.iter().find(|weight| !weight.is_finite());
             ensure!(wrong.is_none(), "`weights` holds {}, expected numbers", wrong.unwrap_or(&0.0));
         }
-        ensure!(self.rank != Some(0), "`rank` is 0, expected 1 or more");
-        let cuts = self.method == SoupMethod::Svd || self.rank.is_none();
-        ensure!(cuts, "`rank` is for `method = \"svd\"`, and the method is {}", self.method.name());
-        Ok(())
+        ensure!(
+            self.method != SoupMethod::Slerp || count == 2,
+            "slerp goes from one adapter to another, and `ingredients` has {count} entries; name two stages"
+        );
+        self.settings().map(|_| ())
     }
 }

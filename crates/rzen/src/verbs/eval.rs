@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use rzen_data::{Protocol, Published, Suite};
 use rzen_eval::{Compression, Metric, Quantization, Scoring, Ties};
+use rzen_merge::SoupRecord;
 use rzen_model::ModelConfig;
 use serde_json::{Map, Value, json};
 
@@ -223,7 +224,10 @@ fn run_evaluation(model: &ModelOptions, args: &RunArgs) -> Result<()> {
     if args.protocol == Protocol::Vlm2vec {
         options.protocol = Some(args.protocol.settings());
     }
-    let (source, notes) = args.source()?;
+    let (source, mut notes) = args.source()?;
+    for folder in [Some(&options.model), options.adapter.as_ref()].into_iter().flatten() {
+        notes.extend(searched_on(folder, &source)?);
+    }
     notes.iter().for_each(|note| eprintln!("note: {note}"));
     let open = || options.boxed();
     let model = options.stored(&open)?;
@@ -293,6 +297,21 @@ fn tell(args: &RunArgs, evaluation: &Evaluation) -> Result<()> {
         println!("\n{table}");
     }
     Ok(())
+}
+
+/// What is to be said where a soup's weights were found on tasks that are measured now.
+fn searched_on(folder: &Path, source: &TaskSource) -> Result<Option<String>> {
+    let Some(search) = SoupRecord::read(folder)?.and_then(|record| record.search) else { return Ok(None) };
+    let names = source.infos().into_iter().map(|task| task.name);
+    let again: Vec<String> = names.filter(|name| search.tasks.contains(name)).collect();
+    Ok((!again.is_empty()).then(|| {
+        format!(
+            "The weights of the soup {} were searched on {} of {}; a score there is no test of it.",
+            folder.display(),
+            again.join(", "),
+            search.data
+        )
+    }))
 }
 
 /// Removes an earlier evaluation, and nothing else.

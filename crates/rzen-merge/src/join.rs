@@ -1,0 +1,205 @@
+//! The updates of one module into one.
+
+use std::collections::BTreeMap;
+
+use crate::blend::{Blend, Portion};
+use crate::deviation::{Deviation, Products};
+use crate::record::ModuleRecord;
+use crate::spectrum::{Sum, nearest_dense};
+use crate::task_arithmetic::{dare_linear, linear, magnitude_prune, ties};
+use crate::{Cut, LowRank, Matrix, Method, SoupSettings};
+
+/// The update of a module in the adapter that comes out.
+pub(crate) struct Joined {
+    pub update: LowRank,
+    /// From the weighted sum of the updates.
+    deviation: Deviation,
+    /// The squared singular values that the rank kept, and all of them.
+    energy: (f64, f64),
+}
+
+/// Joins the updates of a module into one of `rank`, which the adapter's `scaling` multiplies; `total` is the sum of all
+/// weights, also of adapters that lack the module.
+pub(crate) fn join(
+    settings: SoupSettings,
+    rank: usize,
+    total: f64,
+    scaling: f64,
+    portions: &[Portion],
+) -> Joined {
+    let wanted: Vec<(f64, &LowRank)> =
+        portions.iter().map(|portion| (portion.factor(), &portion.update)).collect();
+    let against_sum = |update: &LowRank| Deviation::between((scaling, update), &wanted);
+    match (settings.method, settings.cut) {
+        // Nothing is lost but what f32 rounds off.
+        (Method::Exact, Cut::Nothing) => Joined {
+            update: side_by_side(&wanted, rank),
+            deviation: Deviation::default(),
+            energy: (1.0, 1.0),
+        },
+        (Method::Exact, _) => {
+            let (update, kept, all) = cut(&wanted, rank);
+            // Between an update and its nearest lie the singular values that were left out.
+            let lost = if kept < all * (1.0 - 1e-14) { all - kept } else { 0.0 };
+            Joined { update, deviation: Deviation { difference: lost, wanted: all }, energy: (kept, all) }
+        }
+        (method @ Method::Slerp, cut_to) => {
+            let terms = low_rank_terms(method, total, portions);
+            let (update, kept, all) = match cut_to {
+                Cut::Nothing => (side_by_side(&terms, rank), 1.0, 1.0),
+                _ => cut(&terms, rank),
+            };
+            Joined { deviation: against_sum(&update), update, energy: (kept, all) }
+        }
+        (method @ (Method::Ties { .. } | Method::Dare { .. }), _) => {
+            let blend = blend(method, total, portions);
+            let matrix = blend.matrix();
+            let all = matrix.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+            let (update, kept) = nearest_dense(&matrix, blend.shape(), rank);
+            Joined { deviation: against_sum(&update), update, energy: (kept, all) }
+        }
+        (method, _) => {
+            let update = of_factors(method, portions);
+            Joined { deviation: against_sum(&update), update, energy: (1.0, 1.0) }
+        }
+    }
+}
+
+/// What a method that works entry by entry makes of the updates.
+pub(crate) fn blend(method: Method, total: f64, portions: &[Portion]) -> Blend<'_> {
+    match method {
+        Method::Ties { density } => Blend::ties(portions, density, total),
+        Method::Dare { density, .. } => Blend::dare(portions, density),
+        other => unreachable!("{other:?} does not work entry by entry"),
+    }
+}
+
+/// The updates whose sum the method gives, each with what it is multiplied with.
+pub(crate) fn low_rank_terms(method: Method, total: f64, portions: &[Portion]) -> Vec<(f64, &LowRank)> {
+    let shares = match (method, portions) {
+        (Method::Slerp, [first, second]) => along_the_sphere(first, second, total),
+        _ => portions.iter().map(|portion| portion.weight).collect(),
+    };
+    portions.iter().zip(shares).map(|(one, share)| (share * one.scaling, &one.update)).collect()
+}
+
+/// Sines of angles below this are rounding: directions are parallel, and have no arc between them or many.
+const PARALLEL: f64 = 1e-6;
+
+/// What to multiply two updates with.
+fn along_the_sphere(first: &Portion, second: &Portion, total: f64) -> Vec<f64> {
+    let straight = vec![first.weight, second.weight];
+    let products = Products::new(&[(first.scaling, &first.update), (second.scaling, &second.update)]);
+    let [one, two] =
+        [0..first.update.rank(), first.update.rank()..first.update.rank() + second.update.rank()];
+    let lengths = [&one, &two].map(|part| products.inner(part.clone(), part.clone()).max(0.0).sqrt());
+    if total == 0.0 || lengths.contains(&0.0) {
+        return straight;
+    }
+    let cosine = (products.inner(one, two) / (lengths[0] * lengths[1])).clamp(-1.0, 1.0);
+    let angle = cosine.acos();
+    if angle.sin() < PARALLEL {
+        return straight;
+    }
+    let t = second.weight / total;
+    let length = total * ((1.0 - t) * lengths[0] + t * lengths[1]);
+    let part = |share: f64, own: f64| length * (share * angle).sin() / angle.sin() / own;
+    vec![part(1.0 - t, lengths[0]), part(t, lengths[1])]
+}
+
+/// The exact sum: `A` stacked with the factors in it, `B` side by side, padded with zeros to `rank`.
+fn side_by_side(terms: &[(f64, &LowRank)], rank: usize) -> LowRank {
+    let [out, input] = terms[0].1.shape();
+    let mut a = Vec::with_capacity(rank * input);
+    for (factor, update) in terms {
+        a.extend(update.a().data().iter().map(|x| (factor * f64::from(*x)) as f32));
+    }
+    a.resize(rank * input, 0.0);
+    let mut b = vec![0.0; out * rank];
+    let mut at = 0;
+    for (_, update) in terms {
+        let r = update.rank();
+        for (row, from) in b.chunks_exact_mut(rank).zip(update.b().data().chunks_exact(r)) {
+            row[at..at + r].copy_from_slice(from);
+        }
+        at += r;
+    }
+    LowRank::new(Matrix::new(rank, input, a), Matrix::new(out, rank, b))
+}
+
+/// The sum's nearest update of `rank`, and the squared singular values that it kept and had.
+fn cut(terms: &[(f64, &LowRank)], rank: usize) -> (LowRank, f64, f64) {
+    let sum = Sum::new(terms);
+    let squares = |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>();
+    (sum.nearest(rank), squares(&sum.values()[..rank.min(sum.values().len())]), squares(sum.values()))
+}
+
+/// Joins `A` with `A` and `B` with `B`, as `peft` does.
+fn of_factors(method: Method, portions: &[Portion]) -> LowRank {
+    let factors: Vec<f64> = match method {
+        Method::MeanAb => portions.iter().map(|portion| portion.weight).collect(),
+        _ => portions.iter().map(|portion| portion.factor().sqrt()).collect(),
+    };
+    let mut random: Vec<_> = portions.iter().map(|portion| portion.random).collect();
+    let mut one = |factor: fn(&LowRank) -> &Matrix| {
+        let tensors: Vec<&[f32]> = portions.iter().map(|portion| factor(&portion.update).data()).collect();
+        let data = match method {
+            Method::PeftTies { density } => ties(&tensors, &factors, density),
+            Method::PeftMagnitudePrune { density } => magnitude_prune(&tensors, &factors, density),
+            Method::PeftDareLinear { density, .. } => {
+                let masks = random.iter_mut().zip(&tensors).map(|(random, x)| random.mask(x.len(), density));
+                dare_linear(&tensors, &factors, &masks.collect::<Vec<_>>(), density)
+            }
+            _ => linear(&tensors, &factors),
+        };
+        let shape = factor(&portions[0].update);
+        Matrix::new(shape.rows(), shape.cols(), data)
+    };
+    let a = one(LowRank::a);
+    LowRank::new(a, one(LowRank::b))
+}
+
+/// How modules came out, and all of them together.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub modules: BTreeMap<String, ModuleRecord>,
+    deviation: Deviation,
+    kept: f64,
+    all: f64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, module: &str, joined: &Joined) {
+        self.put(module, joined.deviation, joined.energy);
+    }
+
+    /// A module whose update kept its full rank, at this squared distance from the weighted sum, and the square of that.
+    pub(crate) fn add_whole(&mut self, module: &str, difference: f64, wanted: f64) {
+        self.put(module, Deviation { difference, wanted }, (1.0, 1.0));
+    }
+
+    fn put(&mut self, module: &str, deviation: Deviation, (kept, all): (f64, f64)) {
+        self.deviation.add(deviation);
+        self.kept += kept;
+        self.all += all;
+        let relative_error = finite(deviation.relative());
+        self.modules.insert(module.into(), ModuleRecord { relative_error, kept_energy: share(kept, all) });
+    }
+
+    pub(crate) fn relative_error(&self) -> Option<f64> {
+        finite(self.deviation.relative())
+    }
+
+    pub(crate) fn kept_energy(&self) -> f64 {
+        share(self.kept, self.all)
+    }
+}
+
+fn finite(x: f64) -> Option<f64> {
+    x.is_finite().then_some(x)
+}
+
+/// All of nothing is kept.
+fn share(kept: f64, all: f64) -> f64 {
+    if all > 0.0 { (kept / all).min(1.0) } else { 1.0 }
+}

@@ -1,0 +1,241 @@
+//! The score of a soup on held-out tasks.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use rzen_eval::Metric;
+use rzen_merge::{Existing, Ingredient, Method, Soup, SoupSettings, soup_checkpoints, weights_sha256};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::embedder::{Kept, LocalEmbedder};
+use crate::evaluate::Benchmark;
+use crate::files::hex;
+use crate::load_limits::LoadLimits;
+use crate::models::{self, Opened};
+use crate::{device, soup::Trials};
+
+/// What is joined.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// Adapters, on this base, by these settings.
+    Adapters {
+        /// The base that they are put on.
+        base: PathBuf,
+        /// How.
+        settings: SoupSettings,
+    },
+    /// Whole checkpoints, by averages.
+    Models,
+}
+
+/// How soups are scored.
+pub struct ScorerOptions {
+    /// What is compared; each task's own metric where none is given.
+    pub metric: Option<Metric>,
+    /// Element type of the weights: `f32`, `bf16` or `f16`.
+    pub dtype: String,
+    /// Where is computed.
+    pub device: String,
+    /// Items in a batch, at most.
+    pub batch_size: usize,
+    /// Tokens in a batch, at most.
+    pub batch_tokens: usize,
+    /// Limits of files, `KEY=VALUE`.
+    pub load: Vec<String>,
+}
+
+/// Joins folders by weights and scores the result.
+pub struct Scorer {
+    what: What,
+    paths: Vec<PathBuf>,
+    benchmark: Benchmark,
+    options: ScorerOptions,
+    /// Where soups are written to be scored.
+    work: PathBuf,
+    /// The base of adapters, opened once.
+    base: Option<Opened>,
+    kept: Arc<Kept>,
+}
+
+impl Scorer {
+    /// Opens the base of adapters, and checks that the folders can be joined.
+    ///
+    /// # Errors
+    /// Names the folder, option or file that is wrong.
+    pub fn new(
+        what: What,
+        paths: &[PathBuf],
+        benchmark: Benchmark,
+        options: ScorerOptions,
+        work: &Path,
+    ) -> Result<Self> {
+        let mut scorer = Scorer {
+            what,
+            paths: paths.to_vec(),
+            benchmark,
+            options,
+            work: work.join("soup"),
+            base: None,
+            kept: Arc::new(Kept::new(KEPT_BYTES)),
+        };
+        if let What::Adapters { base, settings } = &scorer.what {
+            Soup::new(&Ingredient::uniform(paths), *settings)?;
+            let settings = models::processor_config(base, Some(&paths[0]))?;
+            scorer.base = Some(scorer.open(base)?.with_processor(base, settings)?);
+        } else {
+            let first = models::processor_config(&paths[0], None)?;
+            for other in &paths[1..] {
+                ensure!(
+                    models::processor_config(other, None)? == first,
+                    "the processor settings of {} and {} differ; an average has those of one",
+                    paths[0].display(),
+                    other.display()
+                );
+            }
+        }
+        Ok(scorer)
+    }
+
+    /// What a score depends on besides weights.
+    ///
+    /// # Errors
+    /// If a file can't be read.
+    pub fn context(&self) -> Result<Value> {
+        let (hashes, base, settings) = match &self.what {
+            What::Adapters { base, settings } => {
+                let soup = Soup::new(&Ingredient::uniform(&self.paths), *settings)?;
+                (soup.hashes(), Some(weights_sha256(base)?), Some((settings.method, settings.cut)))
+            }
+            What::Models => {
+                (self.paths.iter().map(|path| weights_sha256(path)).collect::<Result<_, _>>()?, None, None)
+            }
+        };
+        let processor = match &self.base {
+            Some(base) => base.processor.config().to_json(),
+            None => models::processor_config(&self.paths[0], None)?.to_json(),
+        };
+        Ok(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "ingredients": hashes,
+            "base": base,
+            "settings": settings,
+            "tasks": self.tasks(),
+            "rows": self.rows_hash(),
+            "metric": self.metric(),
+            "processor": processor,
+            "load": serde_json::to_value(LoadLimits::parse(&self.options.load)?)?,
+            "dtype": self.options.dtype,
+            "device": self.options.device,
+        }))
+    }
+
+    /// The names of the tasks.
+    pub fn tasks(&self) -> Vec<&str> {
+        self.benchmark.tasks.iter().map(|task| task.name.as_str()).collect()
+    }
+
+    /// What is compared, in words.
+    pub fn metric(&self) -> String {
+        self.options.metric.map_or_else(|| "each task's own".to_owned(), |metric| metric.to_string())
+    }
+
+    /// Scores the soup of these weights, or finds it in the log.
+    ///
+    /// # Errors
+    /// Names what can't be joined, opened or embedded.
+    pub fn measure(&self, trials: &mut Trials, weights: &[f64]) -> Result<Option<f64>> {
+        let mut fresh = false;
+        let score = trials.measure(weights, || {
+            fresh = true;
+            self.score(weights)
+        })?;
+        if let Some(score) = score {
+            let shares: Vec<String> = weights.iter().map(|weight| format!("{weight:.3}")).collect();
+            let known = if fresh { "" } else { " (known)" };
+            eprintln!("trial {:>3}: {score:.4} at {}{known}", trials.asked(), shares.join(" "));
+        }
+        Ok(score)
+    }
+
+    /// The mean over the tasks, and each of them.
+    fn score(&self, weights: &[f64]) -> Result<(f64, BTreeMap<String, f64>)> {
+        let embedder = self.embedder(weights)?;
+        let scores = self.benchmark.run(&embedder, "score", self.options.batch_size)?;
+        drop(embedder);
+        fs::remove_dir_all(&self.work).with_context(|| self.work.display().to_string())?;
+        let value = |task: &rzen_eval::TaskSummary| match self.options.metric {
+            None => Ok(task.headline()),
+            Some(metric) => task.value(metric).with_context(|| {
+                let known: Vec<String> = task.values.iter().map(|(metric, _)| metric.to_string()).collect();
+                format!("task `{}` has no {metric}; give one of {}", task.task, known.join(", "))
+            }),
+        };
+        let summaries = scores.results.tasks();
+        let tasks = summaries
+            .iter()
+            .map(|task| Ok((task.task.clone(), value(task)?)))
+            .collect::<Result<BTreeMap<_, _>>>()?;
+        let sum: f64 = tasks.values().sum();
+        Ok((sum / tasks.len() as f64, tasks))
+    }
+
+    fn embedder(&self, weights: &[f64]) -> Result<LocalEmbedder> {
+        let ingredients = joined(&self.paths, weights);
+        let opened = match (&self.what, &self.base) {
+            (What::Adapters { base, settings }, Some(opened)) => {
+                let soup = Soup::new(&ingredients, alone_as_it_is(*settings, &ingredients))?;
+                if soup.adds_full_rank() {
+                    soup.merge_into(base, &self.work, Existing::Replace)?;
+                    self.open(&self.work)?
+                } else {
+                    soup.save(&self.work, Existing::Replace)?;
+                    let model = opened.model.clone().with_adapter(&self.work)?;
+                    Opened { model, processor: opened.processor.clone(), device: opened.device.clone() }
+                }
+            }
+            _ => {
+                soup_checkpoints(&ingredients, &self.work, Existing::Replace)?;
+                self.open(&self.work)?
+            }
+        };
+        let limits = LoadLimits::parse(&self.options.load)?.options();
+        let embedder =
+            opened.embedder(PathBuf::new(), self.options.batch_size, self.options.batch_tokens, limits);
+        Ok(embedder.keeping(self.kept.clone()))
+    }
+
+    fn open(&self, folder: &Path) -> Result<Opened> {
+        let device = device::open(&self.options.device)?;
+        models::open_to_embed(folder, None, device::dtype(&self.options.dtype)?, &device)
+    }
+
+    /// Of all items, their order and what is relevant.
+    fn rows_hash(&self) -> String {
+        let mut hasher = Sha256::new();
+        for task in &self.benchmark.tasks {
+            hasher.update(format!("{:?}", (&task.name, task.metric, &task.queries, &task.pool)));
+        }
+        hex(&hasher.finalize())
+    }
+}
+
+/// What items are kept decoded between soups, at most.
+const KEPT_BYTES: usize = 2 << 30;
+
+/// Folders whose weight is not zero.
+pub(crate) fn joined(paths: &[PathBuf], weights: &[f64]) -> Vec<Ingredient> {
+    let pairs = paths.iter().zip(weights).filter(|(_, weight)| **weight != 0.0);
+    pairs.map(|(path, weight)| Ingredient { path: path.clone(), weight: *weight }).collect()
+}
+
+/// A single adapter is what it is, without pruning or an arc.
+pub(crate) fn alone_as_it_is(settings: SoupSettings, ingredients: &[Ingredient]) -> SoupSettings {
+    match ingredients {
+        [_] => SoupSettings { any_base: settings.any_base, ..SoupSettings::new(Method::Exact) },
+        _ => settings,
+    }
+}
