@@ -54,6 +54,14 @@ impl SoupSettings {
     pub fn new(method: Method) -> Self {
         SoupSettings { method, cut: Cut::Nothing, any_base: false }
     }
+
+    /// Refuses settings that make no sense whatever the adapters are.
+    ///
+    /// # Errors
+    /// If a rank, density or energy is out of range, or the method can't be cut so.
+    pub fn check(&self) -> Result<(), MergeError> {
+        self.method.check(self.cut)
+    }
 }
 
 /// Adapters that fit together, and how they are to be joined; their numbers stay in their files until a module is
@@ -79,7 +87,7 @@ impl Soup {
     /// If an adapter can't be read, the adapters don't fit together (other modules, another base, another
     /// processor), or weights or settings make no sense or lead past what f32 holds.
     pub fn new(ingredients: &[Ingredient], settings: SoupSettings) -> Result<Self, MergeError> {
-        settings.method.check(settings.cut)?;
+        settings.check()?;
         check_weights(ingredients)?;
         let adapters =
             ingredients.iter().map(|one| AdapterFile::open(&one.path)).collect::<Result<Vec<_>, _>>()?;

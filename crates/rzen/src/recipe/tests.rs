@@ -90,8 +90,10 @@ fn mistakes_are_named() {
         ("method = \"magic\"", "magnitude-prune"),
         ("weights = [1.0]", "`weights` has 1 entries for 2"),
         ("weights = [nan, 1.0]", "`weights` holds NaN"),
-        ("method = \"svd\"\nrank = 0", "`rank` is 0"),
-        ("rank = 4", "`rank` is for"),
+        ("method = \"svd\"\nrank = 0", "rank of the soup is 0"),
+        ("method = \"ties\"\ndensity = 0.0", "density of the soup is 0"),
+        ("method = \"svd\"\nenergy = 1.5", "energy to keep is 1.5"),
+        ("rank = 4", "rank 4 is given"),
     ] {
         let message = format!("{:#}", Recipe::parse(&format!("{recipe}{more}")).unwrap_err());
         assert!(message.contains(named), "{more}: {message}");

@@ -84,7 +84,7 @@ impl SoupChoice {
     /// What is done with the adapters; `into_base`: whether updates of full rank have somewhere to go.
     ///
     /// # Errors
-    /// Names the setting that the method does not have.
+    /// Names the setting that the method does not have, or that is out of range.
     pub fn settings(&self, into_base: bool) -> Result<SoupSettings> {
         let (name, density, seed) =
             (self.method.name(), self.density.unwrap_or(DENSITY), self.seed.unwrap_or(0));
@@ -109,7 +109,9 @@ impl SoupChoice {
             SoupMethod::PeftMagnitudePrune => Method::PeftMagnitudePrune { density },
             SoupMethod::PeftDareLinear => Method::PeftDareLinear { density, seed },
         };
-        Ok(SoupSettings { cut: self.cut(into_base)?, ..SoupSettings::new(method) })
+        let settings = SoupSettings { cut: self.cut(into_base)?, ..SoupSettings::new(method) };
+        settings.check()?;
+        Ok(settings)
     }
 
     fn cut(&self, into_base: bool) -> Result<Cut> {
