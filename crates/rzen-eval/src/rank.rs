@@ -5,10 +5,10 @@ use std::error::Error;
 use rayon::prelude::*;
 use rzen_kernels::{Linear, Matrix, Then};
 
-use crate::ranking::{Standing, graded};
+use crate::ranking::{Ranked, Standing, graded};
 use crate::search::enough_rows;
 use crate::similarity::dot;
-use crate::{Compression, EvalError, RankQuery, RankTask, Ranking, Rows, Scoring};
+use crate::{Compression, EvalError, RankQuery, RankTask, Rows, Scoring};
 
 /// Appends the vectors of candidates, given by their index in the pool, to the rows.
 pub type ReadRows<'a> = dyn FnMut(&[usize], &mut Vec<f32>) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
@@ -28,7 +28,7 @@ pub(crate) fn rank(
     read: &mut ReadRows<'_>,
     compression: Compression,
     scoring: Scoring,
-) -> Result<Vec<(Ranking, Vec<(usize, f32)>)>, EvalError> {
+) -> Result<Vec<Ranked>, EvalError> {
     assert_eq!(queries.len(), task.queries.len(), "one vector for each query");
     let mut pool = Pool { task, dim: queries.dim(), read, compression };
     let (queries, dim) = compression.apply(queries);

@@ -26,6 +26,12 @@ pub enum Ties {
     For,
 }
 
+/// A ranking, and the best candidates `(index, score)` in their order.
+pub(crate) struct Ranked {
+    pub ranking: Ranking,
+    pub top: Vec<(usize, f32)>,
+}
+
 /// A relevant candidate and its place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Placed {
@@ -62,7 +68,7 @@ impl Ranking {
         });
         let mut standing = Standing::new(found.collect::<Result<_, _>>()?, 0, Ties::Against);
         scores.into_iter().for_each(|(index, score)| standing.offer(index, score));
-        Ok(standing.finish().0)
+        Ok(standing.finish().ranking)
     }
 
     /// Candidates that were ranked.
@@ -208,8 +214,8 @@ impl Standing {
         }
     }
 
-    /// The places, and the best candidates `(index, score)` in their order.
-    pub(crate) fn finish(self) -> (Ranking, Vec<(usize, f32)>) {
+    /// The places, and the best candidates.
+    pub(crate) fn finish(self) -> Ranked {
         let candidates = self.below + self.above.iter().chain(&self.equal).sum::<usize>();
         let (mut ahead, mut ties) = (0, 0);
         let mut relevant = Vec::with_capacity(self.relevant.len());
@@ -228,7 +234,7 @@ impl Standing {
             relevant.extend(placed);
             ahead += self.equal[level];
         }
-        (Ranking { candidates, relevant, ties }, self.top.ranked())
+        Ranked { ranking: Ranking { candidates, relevant, ties }, top: self.top.ranked() }
     }
 }
 
@@ -297,7 +303,7 @@ mod tests {
         });
         let mut standing = Standing::new(relevant.collect(), k, Ties::Against);
         scores.iter().for_each(|(index, score)| standing.offer(*index, *score));
-        standing.finish().1.iter().map(|(index, _)| *index).collect()
+        standing.finish().top.iter().map(|(index, _)| *index).collect()
     }
 
     #[test]
@@ -323,7 +329,7 @@ mod tests {
         let scores = [(0, 0.5), (1, 0.5), (2, 0.9), (3, 0.5), (4, 0.5), (5, 0.1)];
         let mut standing = Standing::new(relevant, 6, Ties::For);
         scores.iter().for_each(|(index, score)| standing.offer(*index, *score));
-        let (ranking, top) = standing.finish();
+        let Ranked { ranking, top } = standing.finish();
         assert_eq!(places(&ranking), [(1, 0), (2, 1), (5, 5)]);
         assert_eq!(top.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2, 0, 1, 3, 4, 5]);
         assert_eq!(ranking.ties(), 3);
@@ -379,7 +385,8 @@ mod tests {
             let half = count / 2;
             fast.offer_all(0, &near[..half], margin, |at| exact[at]);
             fast.offer_all(half, &near[half..], margin, |at| exact[half + at]);
-            assert_eq!(fast.finish(), plain.finish(), "round {round}");
+            let (fast, plain) = (fast.finish(), plain.finish());
+            assert_eq!((fast.ranking, fast.top), (plain.ranking, plain.top), "round {round}");
         }
     }
 

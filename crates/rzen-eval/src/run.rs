@@ -3,6 +3,7 @@
 use rzen_core::{Embed, Item, Task};
 
 use crate::rank::rank;
+use crate::ranking::Ranked;
 use crate::{
     Compression, EmbedProblem, EmbeddingCache, EvalError, Metric, RankTask, Ranking, ReadRows, Rows, Ties,
 };
@@ -157,7 +158,7 @@ pub fn score_task(
     task.check()?;
     let metrics = metrics_of(task.metric, scoring.metrics);
     let ranked = rank(task, queries, read, compression, scoring)?;
-    let outcomes = ranked.into_iter().enumerate().map(|(query, (ranking, top))| Outcome {
+    let outcomes = ranked.into_iter().enumerate().map(|(query, Ranked { ranking, top })| Outcome {
         values: metrics.iter().map(|metric| metric.value(&ranking)).collect(),
         ties: ranking.ties(),
         top: top_of(query, &ranking, top),

@@ -32,7 +32,7 @@ fn task(queries: usize, pool: usize, candidates: impl Fn(usize) -> Option<Vec<us
         let listed = |j: usize| candidates.as_ref().map_or(j % pool, |some| some[j % some.len()]);
         let mut relevant = vec![(listed(i * 7), 2.0)];
         for (j, grade) in [(i * 3 + 1, 1.0), (i * 11 + 5, 2.0), (i + 2, 0.0)] {
-            if i % 3 == 0 && relevant.iter().all(|(other, _)| *other != listed(j)) {
+            if i.is_multiple_of(3) && relevant.iter().all(|(other, _)| *other != listed(j)) {
                 relevant.push((listed(j), grade));
             }
         }
