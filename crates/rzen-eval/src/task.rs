@@ -84,7 +84,7 @@ impl RankTask {
     }
 
     /// The candidates that at least one query ranks, in the order of the pool.
-    pub(crate) fn used_candidates(&self) -> Vec<usize> {
+    pub fn used_candidates(&self) -> Vec<usize> {
         if self.queries.iter().any(|query| query.candidates.is_none()) {
             return (0..self.pool.len()).collect();
         }

@@ -18,7 +18,7 @@ pub mod vlm2vec;
 pub use compare::{Comparison, compare};
 pub use confusion::Confusion;
 pub use outcome::{CompressedScore, Estimate, Evaluation, TaskOutcome};
-pub use output::{Description, write_evaluation};
+pub use output::{Description, check_output, write_evaluation};
 pub use run::{EvalSettings, evaluate};
 pub use scored::Scored;
 pub use tables::{compressed_table, group_table};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use rzen_eval::Compression;
 use serde_json::{Map, Value, json};
 
@@ -11,6 +11,7 @@ use super::scored::{EVAL, QUERIES, query_lines};
 use super::{Confusion, Estimate, Evaluation, vlm2vec};
 use crate::files::whole_folder;
 use crate::report::{Bar, EvaluationPage, write_evaluation_page};
+use crate::verbs::output::check_folder;
 
 /// What an evaluation says about itself besides its scores.
 #[derive(Default)]
@@ -27,7 +28,33 @@ pub struct Description {
     pub notes: Vec<String>,
 }
 
-/// Writes the folder `output`, whole or not at all: `results.json`, `eval.json`, `queries.jsonl`, `report.html`, `submission.json`
+/// The files and folders that an evaluation writes.
+const WRITTEN: [&str; 9] =
+    ["results.json", EVAL, QUERIES, "report.html", SUBMISSION, "image", "video", "visdoc", "text"];
+const SUBMISSION: &str = "submission.json";
+
+/// Refuses a folder that an evaluation must not replace.
+///
+/// # Errors
+/// If it can't be written, is there and `overwrite` isn't set, or holds anything that no evaluation wrote.
+pub fn check_output(output: &Path, overwrite: bool) -> Result<()> {
+    check_folder(output, overwrite)?;
+    if !output.exists() {
+        return Ok(());
+    }
+    let there = fs::read_dir(output).with_context(|| format!("--output {}", output.display()))?;
+    let names = there.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let names: Vec<String> = names.collect::<std::io::Result<_>>()?;
+    if let Some(foreign) = names.iter().find(|name| !WRITTEN.contains(&name.as_str())) {
+        bail!(
+            "--overwrite would remove {}, which no evaluation wrote; move it away, or name another --output",
+            output.join(foreign).display()
+        );
+    }
+    Ok(())
+}
+
+/// Writes the folder `output`, whole or not at all, over an earlier evaluation where `overwrite` allows it: `results.json`, `eval.json`, `queries.jsonl`, `report.html`, `submission.json`
 /// where there is one, and `MODALITY/TASK_score.json` where `modality` gives tasks a folder.
 ///
 /// # Errors
@@ -37,6 +64,7 @@ pub fn write_evaluation(
     description: &Description,
     modality: impl Fn(&str) -> Option<String>,
     output: &Path,
+    overwrite: bool,
 ) -> Result<()> {
     whole_folder(output, |part| {
         evaluation.results()?.save(&part.join("results.json"))?;
@@ -44,13 +72,18 @@ pub fn write_evaluation(
         fs::write(part.join(EVAL), format!("{:#}\n", eval_json(evaluation, description)?))?;
         write_evaluation_page(&page(evaluation, description)?, &part.join("report.html"))?;
         if let Some(submission) = &description.submission {
-            fs::write(part.join("submission.json"), format!("{submission:#}\n"))?;
+            fs::write(part.join(SUBMISSION), format!("{submission:#}\n"))?;
         }
         for task in &evaluation.tasks {
             let Some(folder) = modality(&task.info.name).map(|name| part.join(name)) else { continue };
             fs::create_dir_all(&folder)?;
             let file = folder.join(format!("{}_score.json", task.info.name));
             fs::write(file, format!("{:#}\n", vlm2vec::score_file(&task.score)))?;
+        }
+        if output.exists() {
+            // Only now: until everything is written the earlier one stays.
+            check_output(output, overwrite)?;
+            fs::remove_dir_all(output)?;
         }
         Ok(())
     })

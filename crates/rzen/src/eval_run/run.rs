@@ -1,6 +1,6 @@
 //! Embeds, ranks and scores task after task.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
@@ -11,7 +11,7 @@ use rzen_eval::{Compression, RankTask, Rows, Scoring, TaskScore, score_task};
 use super::{CompressedScore, Confusion, Estimate, Evaluation, TaskInfo, TaskOutcome, TaskSource};
 use crate::report::Example;
 use crate::summary::example;
-use crate::vectors::{Contents, Key, Model, VectorStore, embed_missing};
+use crate::vectors::{Contents, Key, Model, Unreadable, VectorStore, embed_missing};
 
 /// What is computed besides the scores of vectors as they are.
 pub struct EvalSettings {
@@ -61,7 +61,7 @@ pub fn evaluate(
                 continue;
             }
         };
-        items.extend(keys.queries.iter().chain(&keys.pool).copied());
+        items.extend(keys.queries.iter().chain(keys.pool.values()).copied());
         // Where something is missing, there will be no result: the other tasks are only embedded.
         if bad.is_empty() {
             tasks.push(score(&mut store, &task, info, &keys, loader, settings)?);
@@ -82,7 +82,8 @@ pub fn evaluate(
 /// The keys of a task's items.
 struct Keys {
     queries: Vec<Key>,
-    pool: Vec<Key>,
+    /// Of the candidates that a query ranks, by their index in the pool.
+    pool: HashMap<usize, Key>,
 }
 
 /// Embeds the items of a task; the inner error names those that can't be.
@@ -92,16 +93,17 @@ fn embed(
     task: &RankTask,
     label: &str,
 ) -> Result<Result<Keys, Vec<(String, String)>>> {
-    let queries = task.queries.iter().map(|query| (format!("query `{}`", query.id), &query.item));
-    let pool = task.pool.iter().map(|(id, item)| (format!("candidate `{id}`"), item));
-    let named: Vec<(String, &Item)> = queries.chain(pool).collect();
+    let used = task.used_candidates();
+    let queries = task.queries.iter().map(|query| (("query", &query.id), &query.item));
+    let pool = used.iter().map(|index| &task.pool[*index]).map(|(id, item)| (("candidate", id), item));
+    let named: Vec<((&str, &String), &Item)> = queries.chain(pool).collect();
     let contents = Contents::read(named.iter().map(|(_, item)| *item));
     let (mut keys, mut bad) = (Vec::with_capacity(named.len()), Vec::new());
-    for (name, item) in &named {
+    for ((what, id), item) in &named {
         match contents.vector_key(item) {
             Ok(key) => keys.push(key),
-            Err(unreadable) => {
-                bad.push((name.clone(), format!("{}: {}", unreadable.file.display(), unreadable.message)))
+            Err(Unreadable { file, message }) => {
+                bad.push((format!("{what} `{id}`"), format!("{}: {message}", file.display())));
             }
         }
     }
@@ -110,14 +112,14 @@ fn embed(
     }
     let items: Vec<(Key, &Item)> = keys.iter().copied().zip(named.iter().map(|(_, item)| *item)).collect();
     let refused = embed_missing(store, model, &items, label)?;
-    let of_item =
-        |(key, (name, _)): (&Key, &(String, &Item))| Some((name.clone(), refused.get(key)?.clone()));
-    let bad: Vec<_> = keys.iter().zip(&named).filter_map(of_item).collect();
-    if !bad.is_empty() {
-        return Ok(Err(bad));
+    if !refused.is_empty() {
+        let of_items = keys.iter().zip(&named);
+        let bad = of_items
+            .filter_map(|(key, ((what, id), _))| Some((format!("{what} `{id}`"), refused.get(key)?.clone())));
+        return Ok(Err(bad.collect()));
     }
     let pool = keys.split_off(task.queries.len());
-    Ok(Ok(Keys { queries: keys, pool }))
+    Ok(Ok(Keys { queries: keys, pool: used.into_iter().zip(pool).collect() }))
 }
 
 fn score(
@@ -132,7 +134,7 @@ fn score(
     let dim = store.dim().unwrap_or(1);
     let mut rank = |compression: Compression| -> Result<TaskScore> {
         let mut read = |indices: &[usize], rows: &mut Vec<f32>| {
-            let keys: Vec<Key> = indices.iter().map(|index| keys.pool[*index]).collect();
+            let keys: Vec<Key> = indices.iter().map(|index| keys.pool[index]).collect();
             rows.extend(store.rows(&keys)?);
             Ok(())
         };

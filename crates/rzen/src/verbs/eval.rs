@@ -11,14 +11,14 @@ use serde_json::{Map, Value, json};
 
 use crate::eval_run::vlm2vec::{self, Metadata};
 use crate::eval_run::{
-    Description, EvalSettings, Evaluation, Scored, TaskSource, compare, compressed_table, evaluate,
-    group_table, write_evaluation,
+    Description, EvalSettings, Evaluation, Scored, TaskSource, check_output, compare, compressed_table,
+    evaluate, group_table, write_evaluation,
 };
 use crate::files::{hex, resolved, whole_file};
 use crate::load_limits::LoadLimits;
 use crate::models;
 use crate::verbs::model_options::ModelOptions;
-use crate::verbs::output::{check_file, check_folder};
+use crate::verbs::output::check_file;
 
 /// Rank every task of a corpus folder, or of a published benchmark, and write the scores
 ///
@@ -210,7 +210,7 @@ fn run_evaluation(model: &ModelOptions, args: &RunArgs) -> Result<()> {
     let compressions = args.compressions()?;
     match args.writes_a_file() {
         true => check_file(&args.output)?,
-        false => check_folder(&args.output, args.overwrite)?,
+        false => check_output(&args.output, args.overwrite)?,
     }
     let (vectors, temporary) = args.vectors()?;
     if !args.writes_a_file() {
@@ -244,9 +244,8 @@ fn run_evaluation(model: &ModelOptions, args: &RunArgs) -> Result<()> {
         evaluation.results()?.save(&args.output)?;
     } else {
         let description = describe(args, &options, &hex(&model.key), &source, &evaluation, notes)?;
-        remove_earlier(&args.output)?;
         let modality = |name: &str| source.published_task(name).map(|task| task.modality.to_string());
-        write_evaluation(&evaluation, &description, modality, &args.output)?;
+        write_evaluation(&evaluation, &description, modality, &args.output, args.overwrite)?;
     }
     tell(args, &evaluation)?;
     if temporary.is_none() {
@@ -312,19 +311,6 @@ fn searched_on(folder: &Path, source: &TaskSource) -> Result<Option<String>> {
             search.data
         )
     }))
-}
-
-/// Removes an earlier evaluation, and nothing else.
-fn remove_earlier(output: &Path) -> Result<()> {
-    if !output.exists() {
-        return Ok(());
-    }
-    ensure!(
-        output.join("eval.json").is_file(),
-        "--output {} is no folder that an evaluation wrote; choose another name",
-        output.display()
-    );
-    std::fs::remove_dir_all(output).with_context(|| format!("can't remove {}", output.display()))
 }
 
 fn describe(
