@@ -50,6 +50,8 @@ pub struct ComparedGroup {
     pub tasks: usize,
     /// The second minus the first.
     pub difference: PairedDifference,
+    /// The p value after the same correction for the number of groups.
+    pub corrected_p: f64,
 }
 
 /// Resamples; enough that p stays below 0.05 after correction for a hundred tasks.
@@ -91,14 +93,18 @@ pub fn compare(first: &Scored, second: &Scored) -> Result<Comparison> {
         differences.push(of_task);
     }
     ensure!(!tasks.is_empty(), "the two evaluations have no task in common");
-    correct(&mut tasks);
+    let corrected = holm(tasks.iter().map(|task| task.difference.p));
+    tasks.iter_mut().zip(corrected).for_each(|(task, p)| task.corrected_p = p);
     let groups = groups.into_iter().map(|(name, members)| {
         let of_group: Vec<Vec<f64>> = members.iter().map(|at| differences[*at].clone()).collect();
         let difference = bootstrap_of_tasks(&of_group, SAMPLES, SEED)?;
-        Ok(ComparedGroup { name, tasks: members.len(), difference })
+        Ok(ComparedGroup { name, tasks: members.len(), difference, corrected_p: 1.0 })
     });
+    let mut groups: Vec<ComparedGroup> = groups.collect::<Result<_>>()?;
+    let corrected = holm(groups.iter().map(|group| group.difference.p));
+    groups.iter_mut().zip(corrected).for_each(|(group, p)| group.corrected_p = p);
     Ok(Comparison {
-        groups: groups.collect::<Result<_>>()?,
+        groups,
         overall: bootstrap_of_tasks(&differences, SAMPLES, SEED)?,
         only_first: missing(second, first),
         only_second: missing(first, second),
@@ -129,15 +135,17 @@ fn paired(a: &ScoredQueries, b: &ScoredQueries) -> Result<Vec<f64>> {
     Ok(a.queries.iter().map(|(id, value)| of_b[id.as_str()] - value).collect())
 }
 
-/// Holm's step-down correction: the smallest p counts as often as there are tasks, the next one once less, and so on.
-fn correct(tasks: &mut [ComparedTask]) {
-    let mut order: Vec<usize> = (0..tasks.len()).collect();
-    order.sort_by(|a, b| tasks[*a].difference.p.total_cmp(&tasks[*b].difference.p));
+/// Holm's step-down correction: the smallest p counts as often as there are, the next one once less, and so on.
+fn holm(p: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut corrected: Vec<f64> = p.collect();
+    let mut order: Vec<usize> = (0..corrected.len()).collect();
+    order.sort_by(|a, b| corrected[*a].total_cmp(&corrected[*b]));
     let mut least = 0.0f64;
     for (place, at) in order.iter().enumerate() {
-        least = least.max(tasks[*at].difference.p * (tasks.len() - place) as f64).min(1.0);
-        tasks[*at].corrected_p = least;
+        least = least.max(corrected[*at] * (order.len() - place) as f64).min(1.0);
+        corrected[*at] = least;
     }
+    corrected
 }
 
 #[cfg(test)]
@@ -183,20 +191,8 @@ mod tests {
 
     #[test]
     fn the_correction_is_that_of_holm() {
-        let p = |p| PairedDifference { mean_difference: 0.0, low: 0.0, high: 0.0, p };
-        let mut tasks: Vec<ComparedTask> = [0.02, 0.01, 0.04, 0.5]
-            .map(|value| ComparedTask {
-                task: String::new(),
-                metric: String::new(),
-                first: 0.0,
-                second: 0.0,
-                difference: p(value),
-                corrected_p: 1.0,
-            })
-            .into();
-        correct(&mut tasks);
-        let found: Vec<f64> = tasks.iter().map(|task| task.corrected_p).collect();
-        for (found, expected) in found.iter().zip([0.06, 0.04, 0.08, 0.5]) {
+        for (found, expected) in holm([0.02, 0.01, 0.04, 0.5].into_iter()).iter().zip([0.06, 0.04, 0.08, 0.5])
+        {
             assert!((found - expected).abs() < 1e-12, "{found} {expected}");
         }
     }

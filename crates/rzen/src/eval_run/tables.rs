@@ -60,22 +60,17 @@ impl Comparison {
                 verdict(task.corrected_p, task.difference.mean_difference).to_owned(),
             ]);
         }
-        let groups = self.groups.iter().map(|group| (group.name.clone(), group.tasks, group.difference));
-        for (name, tasks, found) in groups.chain([("all".to_owned(), self.tasks.len(), self.overall)]) {
+        let groups = self
+            .groups
+            .iter()
+            .map(|group| (group.name.clone(), group.tasks, group.difference, group.corrected_p));
+        let all = ("all".to_owned(), self.tasks.len(), self.overall, self.overall.p);
+        for (name, tasks, found, p) in groups.chain([all]) {
             let [difference, interval] = shown(&found);
             let name = format!("mean of {name} ({tasks})");
-            let verdict = verdict(found.p, found.mean_difference).to_owned();
+            let verdict = verdict(p, found.mean_difference).to_owned();
             let none = String::new;
-            rows.push(vec![
-                name,
-                none(),
-                none(),
-                none(),
-                difference,
-                interval,
-                format!("{:.4}", found.p),
-                verdict,
-            ]);
+            rows.push(vec![name, none(), none(), none(), difference, interval, format!("{p:.4}"), verdict]);
         }
         aligned(&rows, 2)
     }
