@@ -8,7 +8,7 @@ use safetensors::Dtype;
 
 use crate::adapter_file::{AdapterFile, CONFIG, PROCESSOR, WEIGHTS};
 use crate::base_record::BaseRecord;
-use crate::names::{Factor, factor_name, parse_factor, target};
+use crate::names::{Factor, factor_name, layer, layer_target, parse_factor, target};
 use crate::output::{Existing, StagedFolder};
 use crate::weight_file::{self, f32_bytes};
 use crate::{AdapterConfig, LowRank, Matrix, MergeError};
@@ -100,6 +100,22 @@ impl Adapter {
     }
 }
 
+/// The endings that name these modules and no others: without their layers, where all modules of a tower have the same ones.
+fn targets<'a>(config: &AdapterConfig, modules: impl Iterator<Item = &'a String> + Clone) -> Vec<String> {
+    let mut layers: BTreeMap<(&str, String), BTreeSet<&str>> = BTreeMap::new();
+    for module in modules.clone() {
+        if let Some((tower, number)) = layer(module) {
+            layers.entry((tower, target(module))).or_default().insert(number);
+        }
+    }
+    let towers: BTreeMap<&str, &BTreeSet<&str>> =
+        layers.iter().map(|((tower, _), set)| (*tower, set)).collect();
+    let even = layers.iter().all(|((tower, _), set)| towers[tower] == set);
+    let ending = if even && !config.names_layers() { target } else { layer_target };
+    let endings: BTreeSet<String> = modules.map(|module| ending(module)).collect();
+    endings.into_iter().collect()
+}
+
 /// Writes the files of an adapter into `folder`; `update` is asked for one module after another, in order.
 pub(crate) fn write_adapter(
     folder: &Path,
@@ -108,8 +124,7 @@ pub(crate) fn write_adapter(
     modules: &BTreeMap<String, [usize; 2]>,
     mut update: impl FnMut(&str) -> Result<LowRank, MergeError>,
 ) -> Result<(), MergeError> {
-    let targets: BTreeSet<String> = modules.keys().map(|module| target(module)).collect();
-    config.write(&folder.join(CONFIG), &targets.into_iter().collect::<Vec<_>>())?;
+    config.write(&folder.join(CONFIG), &targets(config, modules.keys()))?;
     companions.write(folder)?;
     let shapes = modules.iter().flat_map(|(module, [out, input])| {
         [(Factor::A, [config.r, *input]), (Factor::B, [*out, config.r])]

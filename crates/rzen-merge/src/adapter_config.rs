@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::MergeError;
+use crate::names::layer;
 
 /// Keys that may have any value: they say how the adapter was made, or are read here.
 const HARMLESS: [&str; 17] = [
@@ -91,6 +92,18 @@ impl AdapterConfig {
             return Err(refuse(key, expected));
         }
         Ok(AdapterConfig { r, lora_alpha, use_rslora, json })
+    }
+
+    /// Whether it says which layers have modules.
+    pub(crate) fn names_layers(&self) -> bool {
+        let given = |key: &str| self.json.get(key).is_some_and(|value| !value.is_null());
+        let of_a_layer = |target: &Value| target.as_str().is_none_or(|target| layer(target).is_some());
+        ["layers_to_transform", "layers_pattern", "exclude_modules"].into_iter().any(given)
+            || match self.json.get("target_modules") {
+                Some(Value::Array(targets)) => targets.iter().any(of_a_layer),
+                Some(Value::String(pattern)) => pattern != "all-linear",
+                _ => false,
+            }
     }
 
     /// Writes the file for modules with these endings.

@@ -15,10 +15,18 @@ pub(crate) fn check_ingredients(
 ) -> Result<BaseCheck, MergeError> {
     let method = settings.method;
     for (one, adapter) in ingredients.iter().zip(adapters).skip(1) {
-        check_base(&adapters[0], adapter, settings.any_base)
-            .and_then(|()| check_processor(&adapters[0], adapter))
-            .and_then(|()| check_fit(&adapters[0], adapter, method))
-            .map_err(|problem| misfit(&ingredients[0], one, problem))?;
+        check_processor(&adapters[0], adapter).map_err(|problem| misfit(&ingredients[0], one, problem))?;
+    }
+    // Each with each: two may differ in what the first doesn't have.
+    for (at, (one, adapter)) in ingredients.iter().zip(adapters).enumerate() {
+        for (first, before) in ingredients.iter().zip(adapters).take(at) {
+            check_base(before, adapter, settings.any_base)
+                .and_then(|()| check_shapes(before, adapter))
+                .map_err(|problem| misfit(first, one, problem))?;
+        }
+    }
+    for (one, adapter) in ingredients.iter().zip(adapters).skip(1) {
+        check_fit(&adapters[0], adapter, method).map_err(|problem| misfit(&ingredients[0], one, problem))?;
     }
     check_factors(ingredients, adapters)?;
     check_signs(ingredients, adapters, method)?;
@@ -91,15 +99,18 @@ fn check_processor(first: &AdapterFile, other: &AdapterFile) -> Result<(), Strin
     }
 }
 
-fn check_fit(first: &AdapterFile, other: &AdapterFile, method: Method) -> Result<(), String> {
-    let shared = first.modules().filter_map(|name| Some((name, first.shape(name)?, other.shape(name)?)));
-    for (name, our, their) in shared.clone() {
-        if our != their {
-            return Err(format!(
-                "module `{name}` is {our:?} in the one and {their:?} in the other; were they trained on the same model?"
-            ));
-        }
+fn check_shapes(first: &AdapterFile, other: &AdapterFile) -> Result<(), String> {
+    let mut shared = first.modules().filter_map(|name| Some((name, first.shape(name)?, other.shape(name)?)));
+    match shared.find(|(_, our, their)| our != their) {
+        None => Ok(()),
+        Some((name, our, their)) => Err(format!(
+            "module `{name}` is {our:?} in the one and {their:?} in the other; were they trained on the same model?"
+        )),
     }
+}
+
+fn check_fit(first: &AdapterFile, other: &AdapterFile, method: Method) -> Result<(), String> {
+    let shared = first.modules().filter(|name| other.shape(name).is_some());
     let only_first = some(first.modules().filter(|name| other.shape(name).is_none()));
     let only_other = some(other.modules().filter(|name| first.shape(name).is_none()));
     let sets = format!("modules only in the first: {only_first}; only in the other: {only_other}");
@@ -109,7 +120,7 @@ fn check_fit(first: &AdapterFile, other: &AdapterFile, method: Method) -> Result
     if method.joins_updates() {
         return Ok(());
     }
-    const OTHERS: &str = "only exact, slerp, ties and dare do that";
+    const OTHERS: &str = "only exact, svd, slerp, ties and dare join such adapters";
     if !first.modules().eq(other.modules()) {
         return Err(format!("{sets}; {OTHERS}"));
     }
@@ -119,7 +130,7 @@ fn check_fit(first: &AdapterFile, other: &AdapterFile, method: Method) -> Result
     }
     if method == Method::MeanAb && a.scaling() != b.scaling() {
         return Err(format!(
-            "their updates are scaled by {} and {}; only the other methods do that",
+            "their updates are scaled by {} and {}; only the other methods join such adapters",
             a.scaling(),
             b.scaling()
         ));

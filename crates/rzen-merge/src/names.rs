@@ -58,6 +58,24 @@ pub(crate) fn target(module: &str) -> String {
     parts[start..].join(".")
 }
 
+/// The ending that names a module of one layer under each naming: `layers.3.mlp.up_proj`.
+pub(crate) fn layer_target(module: &str) -> String {
+    match layer(module) {
+        Some((tower, _)) => module[tower.len()..].trim_start_matches('.').to_owned(),
+        None => target(module),
+    }
+}
+
+/// What stands before `layers` or `blocks`, and the layer's number as it is written.
+pub(crate) fn layer(module: &str) -> Option<(&str, &str)> {
+    let at = ["layers.", "blocks."].iter().find_map(|part| {
+        let found = module.find(part)?;
+        (found == 0 || module[..found].ends_with('.')).then_some(found)
+    })?;
+    let number = module[at..].split('.').nth(1)?;
+    Some((module[..at].trim_end_matches('.'), number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +109,9 @@ mod tests {
         assert_eq!(target("visual.blocks.3.attn.proj"), "attn.proj");
         assert_eq!(target("visual.merger.mlp.2"), "merger.mlp.2");
         assert_eq!(target("proj"), "proj");
+        assert_eq!(layer_target("model.layers.12.self_attn.q_proj"), "layers.12.self_attn.q_proj");
+        assert_eq!(layer_target("visual.blocks.3.attn.proj"), "blocks.3.attn.proj");
+        assert_eq!(layer_target("visual.merger.mlp.2"), "merger.mlp.2");
+        assert_eq!(layer("model.layers.12.self_attn.q_proj"), Some(("model", "12")));
     }
 }

@@ -179,7 +179,7 @@ impl Soup {
         let checkpoint = Checkpoint::open(base)?;
         check_base(&checkpoint, &self.modules)?;
         let sha256 = checkpoint_sha256(&checkpoint)?;
-        self.check_hash(base, &sha256)?;
+        let checked_by = self.check_hash(base, &sha256)?;
         let staged = StagedFolder::create(output, existing)?;
         let mut tally = Tally::default();
         let scaling = self.config.scaling();
@@ -200,7 +200,7 @@ impl Soup {
             tally.add(module, &joined);
             add(Addend::LowRank(scaling, &joined.update))
         })?;
-        let record = self.record(Kind::Model, tally, Some((base, sha256)));
+        let record = self.record(Kind::Model, tally, Some((base, sha256, checked_by)));
         record.write(staged.path())?;
         staged.commit()?;
         Ok(record)
@@ -222,7 +222,7 @@ impl Soup {
     }
 
     /// Refuses a base other than the one that the adapters were trained on.
-    fn check_hash(&self, base: &Path, sha256: &str) -> Result<(), MergeError> {
+    fn check_hash(&self, base: &Path, sha256: &str) -> Result<BaseCheck, MergeError> {
         let recorded = self.adapters.iter().zip(&self.ingredients);
         let mut recorded = recorded.filter_map(|(adapter, one)| Some((adapter.base()?, one)));
         match recorded.find(|(record, _)| record.weights_sha256 != sha256) {
@@ -232,7 +232,8 @@ impl Soup {
                 base: base.into(),
                 found: sha256.into(),
             }),
-            _ => Ok(()),
+            Some(_) => Ok(BaseCheck::Nothing),
+            None => Ok(self.base_check),
         }
     }
 
@@ -295,7 +296,11 @@ impl Soup {
             (_, Cut::Nothing) => unscaled(all),
             (_, Cut::LargestRank) => unscaled(largest),
             (_, Cut::Energy(share)) => unscaled(self.rank_for(share)?),
-            (method, Cut::Rank(rank)) if method.is_dense() => unscaled(rank),
+            (method, Cut::Rank(rank)) if method.is_dense() => {
+                // No update has more directions than its smaller side.
+                let most = self.modules.values().map(|[out, input]| *out.min(input)).max();
+                unscaled(rank.min(most.unwrap_or(rank)))
+            }
             (_, Cut::Rank(rank)) => unscaled(rank.min(all)),
         })
     }
@@ -327,7 +332,7 @@ impl Soup {
         Ok(by_place.len().max(1))
     }
 
-    fn record(&self, output: Kind, tally: Tally, base: Option<(&Path, String)>) -> SoupRecord {
+    fn record(&self, output: Kind, tally: Tally, base: Option<(&Path, String, BaseCheck)>) -> SoupRecord {
         let ingredients = self.ingredients.iter().zip(&self.adapters).zip(&self.hashes);
         let ingredients = ingredients.map(|((one, adapter), hash)| IngredientRecord {
             path: one.path.display().to_string(),
@@ -341,11 +346,9 @@ impl Soup {
             }),
         });
         let base = match base {
-            Some((path, sha256)) => BaseUse {
-                path: Some(path.display().to_string()),
-                sha256: Some(sha256),
-                checked_by: self.base_check,
-            },
+            Some((path, sha256, checked_by)) => {
+                BaseUse { path: Some(path.display().to_string()), sha256: Some(sha256), checked_by }
+            }
             None => BaseUse {
                 path: None,
                 sha256: self.companions().base.map(|base| base.weights_sha256),

@@ -214,7 +214,9 @@ fn what_is_saved_is_what_peft_reads() {
     assert_eq!(json["peft_type"], "LORA");
     assert_eq!((&json["r"], &json["lora_alpha"]), (&json!(6), &json!(6)));
     assert_eq!(json["base_model_name_or_path"], "somewhere");
-    assert_eq!(json["target_modules"], json!(["merger.mlp.0", "mlp.down_proj", "self_attn.q_proj"]));
+    // Modules of different layers: endings without them would ask for more than there are.
+    let targets = json!(["layers.0.self_attn.q_proj", "layers.1.mlp.down_proj", "merger.mlp.0"]);
+    assert_eq!(json["target_modules"], targets);
     assert_eq!(
         (&json["use_rslora"], &json["bias"], &json["task_type"]),
         (&json!(false), &json!("none"), &Value::Null)

@@ -177,3 +177,45 @@ fn recipes_that_make_no_sense_are_refused() {
         assert!(cook(&[1.0], Method::Ties { density }).contains("density"), "{density}");
     }
 }
+
+#[test]
+fn adapters_are_compared_with_each_other_and_not_with_the_first_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let adapter = |name: &str, modules: &[(&str, [usize; 2])]| -> PathBuf {
+        let path = home.path().join(name);
+        write_adapter(&path, config(2, 4.0), &factors(1, 2, modules));
+        path
+    };
+    let (q, v) = ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj");
+    let paths = [
+        adapter("a", &[(q, [6, 5])]),
+        adapter("b", &[(q, [6, 5]), (v, [6, 5])]),
+        adapter("c", &[(q, [6, 5]), (v, [7, 5])]),
+    ];
+    let error = cook(&Ingredient::uniform(&paths), Method::Exact).unwrap_err().to_string();
+    assert!(error.contains("/b and ") && error.contains("/c don't fit") && error.contains(v), "{error}");
+}
+
+#[test]
+fn modules_of_some_layers_are_named_by_their_layers() {
+    let home = tempfile::tempdir().unwrap();
+    let targets = |modules: &[(&str, [usize; 2])]| {
+        let (from, to) = (home.path().join("from"), home.path().join("to"));
+        write_adapter(&from, config(2, 4.0), &factors(1, 2, modules));
+        let soup = cook(&Ingredient::uniform([&from, &from]), Method::Exact).unwrap().0;
+        soup.save(&to, rzen_merge::Existing::Replace).unwrap();
+        let text = fs::read_to_string(to.join("adapter_config.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        json["target_modules"].to_string()
+    };
+    let (q0, q1, v1) = (
+        ("model.layers.0.self_attn.q_proj", [6, 5]),
+        ("model.layers.1.self_attn.q_proj", [6, 5]),
+        ("model.layers.1.self_attn.v_proj", [6, 5]),
+    );
+    assert_eq!(targets(&[q0, q1]), r#"["self_attn.q_proj"]"#);
+    assert_eq!(
+        targets(&[q0, q1, v1]),
+        r#"["layers.0.self_attn.q_proj","layers.1.self_attn.q_proj","layers.1.self_attn.v_proj"]"#
+    );
+}

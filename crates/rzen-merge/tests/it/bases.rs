@@ -66,7 +66,8 @@ fn adapters_know_their_base() {
     );
     assert!(!at("refused").exists());
     let any = Soup::new(&pair, SoupSettings { any_base: true, ..settings }).unwrap();
-    any.merge_into(&at("other"), &at("merged"), Existing::Replace).unwrap();
+    let record = any.merge_into(&at("other"), &at("merged"), Existing::Replace).unwrap();
+    assert_eq!(record.base.unwrap().checked_by, BaseCheck::Nothing, "it is another base");
 
     let c = adapter(&at("c"), 3, Some(&wrong), "somewhere");
     let three = Ingredient::uniform([&a, &b, &c]);

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::embedder::{Kept, LocalEmbedder};
 use crate::evaluate::Benchmark;
-use crate::files::hex;
+use crate::files::{hex, sha256};
 use crate::load_limits::LoadLimits;
 use crate::models::{self, Opened};
 use crate::{device, soup::Trials};
@@ -78,7 +78,7 @@ impl Scorer {
             paths: paths.to_vec(),
             benchmark,
             options,
-            work: work.join("soup"),
+            work: work.join(format!(".trial.{}", std::process::id())),
             base: None,
             kept: Arc::new(Kept::new(KEPT_BYTES)),
         };
@@ -121,6 +121,7 @@ impl Scorer {
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "ingredients": hashes,
+            "settings_of_folders": self.settings_hashes()?,
             "base": base,
             "settings": settings,
             "tasks": self.tasks(),
@@ -180,6 +181,7 @@ impl Scorer {
             .map(|task| Ok((task.task.clone(), value(task)?)))
             .collect::<Result<BTreeMap<_, _>>>()?;
         let sum: f64 = tasks.values().sum();
+        ensure!(sum.is_finite(), "the scores {tasks:?} are no numbers");
         Ok((sum / tasks.len() as f64, tasks))
     }
 
@@ -213,7 +215,20 @@ impl Scorer {
         models::open_to_embed(folder, None, device::dtype(&self.options.dtype)?, &device)
     }
 
-    /// Of all items, their order and what is relevant.
+    /// Of the ingredients and their base, what changes a vector besides weights: scalings, shapes, tokens.
+    fn settings_hashes(&self) -> Result<Vec<String>> {
+        let base = match &self.what {
+            What::Adapters { base, .. } => Some(base),
+            What::Models => None,
+        };
+        let files = self.paths.iter().chain(base).flat_map(|folder| {
+            ["adapter_config.json", "config.json", "tokenizer.json"].map(|name| folder.join(name))
+        });
+        let hash = |file: PathBuf| Ok(hex(&sha256(&file).with_context(|| file.display().to_string())?));
+        files.filter(|file| file.is_file()).map(hash).collect()
+    }
+
+    /// Of all items, their order and what is relevant; what media files hold is not looked at.
     fn rows_hash(&self) -> String {
         let mut hasher = Sha256::new();
         for task in &self.benchmark.tasks {

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use rzen_merge::{Existing, Ingredient, Kind, Soup, SoupRecord, SoupSettings, soup_checkpoints};
 
 use crate::card::{Card, Origin, SoupCard};
-use crate::files::whole_file;
+use crate::files::{resolved, whole_file};
 use crate::soup::{SoupChoice, SoupMethod, alone_as_it_is, joined};
 use crate::verbs::output::check_folder;
 
@@ -112,6 +112,20 @@ impl Args {
     }
 }
 
+/// Refuses an output that holds what is read: `--overwrite` would remove it.
+fn check_nothing_inside(args: &Args) -> Result<()> {
+    let output = resolved(&args.output)?;
+    for folder in args.folders().iter().chain(&args.base) {
+        ensure!(
+            !resolved(folder)?.starts_with(&output),
+            "--output {} holds {}, which is read; name another folder",
+            args.output.display(),
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
 /// Runs the verb.
 ///
 /// # Errors
@@ -120,6 +134,7 @@ pub fn run(args: &Args) -> Result<()> {
     let settings = args.settings()?;
     args.find.check(args)?;
     check_folder(&args.output, args.overwrite)?;
+    check_nothing_inside(args)?;
     let found = args.find.weights(args, settings)?;
     let weights = found.as_ref().map_or_else(|| args.given_weights(), |found| Ok(found.weights.clone()))?;
     // What a search leaves out is no ingredient.
