@@ -399,6 +399,9 @@ fn outputs_are_checked_before_the_work() {
     let error =
         refuse(folder, &["embed", "--model", &model, "--input", "rows.jsonl", "--output", "./rows.jsonl"]);
     assert!(error.contains("is the input"), "{error}");
+    let [run, a, b] = ["", "a/adapter", "b/adapter"].map(|name| trained().path(name));
+    let error = refuse(folder, &["soup", "--adapter", &a, "--adapter", &b, "--output", &run, "--overwrite"]);
+    assert!(error.contains("which is read") && Path::new(&a).is_dir(), "{error}");
     assert_eq!(names(folder), ["rows.jsonl"]);
 
     succeed(folder, &["embed", "--model", &model, "--input", "rows.jsonl", "--output", "new/out.jsonl"]);
