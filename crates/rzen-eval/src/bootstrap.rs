@@ -68,13 +68,8 @@ pub fn paired_bootstrap(
     if a.len() != b.len() || a.is_empty() {
         return Err(EvalError::Unpaired { first: a.len(), second: b.len() });
     }
-    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
-    let count = differences.len();
-    let resampled = |sample: u64| {
-        let mut draw = Draw::new(seed, sample);
-        (0..count).map(|_| differences[draw.below(count)]).sum::<f64>() / count as f64
-    };
-    Ok(PairedDifference::of(differences.iter().sum::<f64>() / count as f64, samples, resampled))
+    let differences = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    bootstrap_of_tasks(&[differences], samples, seed)
 }
 
 impl PairedDifference {

@@ -15,6 +15,7 @@
 //! - Wrong data is an error that names task and query, never a silent 0.
 #![warn(missing_docs)]
 
+mod best;
 mod bootstrap;
 mod cache;
 mod chance;

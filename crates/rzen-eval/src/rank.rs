@@ -6,17 +6,12 @@ use rayon::prelude::*;
 use rzen_kernels::{Linear, Matrix, Then};
 
 use crate::ranking::{Ranked, Standing, graded};
-use crate::search::enough_rows;
+use crate::search::{POOL_ROWS, QUERY_ROWS, enough_rows};
 use crate::similarity::dot;
 use crate::{Compression, EvalError, RankQuery, RankTask, Rows, Scoring};
 
 /// Appends the vectors of candidates, given by their index in the pool, to the rows.
 pub type ReadRows<'a> = dyn FnMut(&[usize], &mut Vec<f32>) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
-
-/// Queries that are multiplied at once.
-const QUERY_ROWS: usize = 1024;
-/// Candidates that are read at once.
-const POOL_ROWS: usize = 4096;
 
 /// The places of the relevant candidates of each query, and its best candidates.
 ///

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 
 use crate::QueryProblem;
+use crate::best::Best;
+use crate::search::LANES;
 
 /// The places of the relevant candidates of one query, best first.
 ///
@@ -102,12 +104,16 @@ type Row = (usize, f32, f64);
 
 impl Ties {
     /// The order of two candidates.
-    fn order(self, a: &Row, b: &Row) -> Ordering {
-        let by_score = b.1.partial_cmp(&a.1).expect("NaN was refused");
-        let by_grade = a.2.total_cmp(&b.2);
-        let by_grade = if self == Ties::For { by_grade.reverse() } else { by_grade };
-        by_score.then(by_grade).then(a.0.cmp(&b.0))
+    fn order(self) -> fn(&Row, &Row) -> Ordering {
+        match self {
+            Ties::Against => |a, b| by_score(a, b).then(a.2.total_cmp(&b.2)).then(a.0.cmp(&b.0)),
+            Ties::For => |a, b| by_score(a, b).then(b.2.total_cmp(&a.2)).then(a.0.cmp(&b.0)),
+        }
     }
+}
+
+fn by_score(a: &Row, b: &Row) -> Ordering {
+    b.1.partial_cmp(&a.1).expect("NaN was refused")
 }
 
 /// The grades above 0 by index, checked.
@@ -142,13 +148,16 @@ pub(crate) struct Standing {
     equal: Vec<usize>,
     /// Candidates below all levels.
     below: usize,
-    top: Top,
+    ties: Ties,
+    /// The grades above 0 by index.
+    grades: Vec<(usize, f64)>,
+    top: Best<Row>,
 }
 
 impl Standing {
     /// `relevant`: each with its score and grade; the `top_k` best of all candidates are kept.
     pub(crate) fn new(mut relevant: Vec<Row>, top_k: usize, ties: Ties) -> Self {
-        relevant.sort_unstable_by(|a, b| ties.order(a, b));
+        relevant.sort_unstable_by(ties.order());
         let mut levels: Vec<f32> = relevant.iter().map(|row| row.1).collect();
         levels.dedup();
         let mut grades: Vec<(usize, f64)> = relevant.iter().map(|row| (row.0, row.2)).collect();
@@ -157,7 +166,9 @@ impl Standing {
             above: vec![0; levels.len()],
             equal: vec![0; levels.len()],
             below: 0,
-            top: Top { k: top_k, ties, grades, entries: Vec::new(), least: f32::NEG_INFINITY },
+            top: Best::new(top_k, |row| row.1, ties.order()),
+            ties,
+            grades,
             relevant,
             levels,
         }
@@ -165,7 +176,10 @@ impl Standing {
 
     /// Takes a candidate, relevant ones too, each once. Scores of relevant ones are those given to `new`.
     pub(crate) fn offer(&mut self, index: usize, score: f32) {
-        self.top.offer(index, score);
+        if score >= self.top.least() {
+            let grade = self.grades.binary_search_by_key(&index, |(index, _)| *index);
+            self.top.push((index, score, grade.map_or(0.0, |at| self.grades[at].1)));
+        }
         let level = self.levels.partition_point(|level| *level > score);
         match self.levels.get(level) {
             None => self.below += 1,
@@ -186,13 +200,13 @@ impl Standing {
         let (first, last) = (self.levels[0] + margin, self.levels[self.levels.len() - 1] - margin);
         for (chunk, scores) in scores.chunks(LANES).enumerate() {
             let highest = scores.iter().fold(f32::NEG_INFINITY, |most, score| most.max(*score));
-            if highest < last && highest < self.top.bar() - margin {
+            if highest < last && highest < self.top.least() - margin {
                 self.below += scores.len();
                 continue;
             }
             for (lane, score) in scores.iter().enumerate() {
                 let at = chunk * LANES + lane;
-                if *score >= self.top.bar() - margin {
+                if *score >= self.top.least() - margin {
                     self.offer(start + at, exact(at));
                 } else if *score < last {
                     self.below += 1;
@@ -224,7 +238,7 @@ impl Standing {
             let others = self.equal[level] - group.len();
             let best = group.iter().map(|row| row.2).fold(0.0, f64::max);
             ties += others + group.iter().filter(|row| row.2 < best).count();
-            let first = ahead + if self.top.ties == Ties::Against { others } else { 0 };
+            let first = ahead + if self.ties == Ties::Against { others } else { 0 };
             let placed = group.iter().enumerate().map(|(at, (index, score, grade))| Placed {
                 place: first + at,
                 index: *index,
@@ -234,57 +248,8 @@ impl Standing {
             relevant.extend(placed);
             ahead += self.equal[level];
         }
-        Ranked { ranking: Ranking { candidates, relevant, ties }, top: self.top.ranked() }
-    }
-}
-
-/// Scores that are looked at together.
-const LANES: usize = 32;
-
-/// The best candidates so far, and up to as many more.
-struct Top {
-    k: usize,
-    ties: Ties,
-    /// The grades above 0 by index.
-    grades: Vec<(usize, f64)>,
-    entries: Vec<Row>,
-    /// What a score must reach to be among the best.
-    least: f32,
-}
-
-impl Top {
-    fn bar(&self) -> f32 {
-        if self.k == 0 { f32::INFINITY } else { self.least }
-    }
-
-    fn offer(&mut self, index: usize, score: f32) {
-        if self.k == 0 || score < self.least {
-            return;
-        }
-        let grade = self.grades.binary_search_by_key(&index, |(index, _)| *index);
-        self.entries.push((index, score, grade.map_or(0.0, |at| self.grades[at].1)));
-        if self.entries.len() >= self.k.saturating_mul(2) {
-            self.shorten();
-        }
-    }
-
-    /// Keeps the best `k`.
-    fn shorten(&mut self) {
-        if self.entries.len() > self.k {
-            let ties = self.ties;
-            self.entries.select_nth_unstable_by(self.k - 1, |a, b| ties.order(a, b));
-            self.entries.truncate(self.k);
-        }
-        if self.entries.len() == self.k {
-            self.least = self.entries[self.k - 1].1;
-        }
-    }
-
-    fn ranked(mut self) -> Vec<(usize, f32)> {
-        let ties = self.ties;
-        self.entries.sort_unstable_by(|a, b| ties.order(a, b));
-        self.entries.truncate(self.k);
-        self.entries.into_iter().map(|(index, score, _)| (index, score)).collect()
+        let top = self.top.ranked().into_iter().map(|(index, score, _)| (index, score)).collect();
+        Ranked { ranking: Ranking { candidates, relevant, ties }, top }
     }
 }
 

@@ -5,14 +5,15 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 use rzen_kernels::{FEW_ROWS, Linear, Matrix, Then};
 
+use crate::best::Best;
 use crate::similarity::dot;
 
 /// Queries whose best candidates are kept while the pool passes: enough that packing them costs little.
-const QUERY_ROWS: usize = 1024;
+pub(crate) const QUERY_ROWS: usize = 1024;
 /// Candidates that are scored at once.
-const POOL_ROWS: usize = 4096;
+pub(crate) const POOL_ROWS: usize = 4096;
 /// Scores that are compared with the least one kept in one go.
-const LANES: usize = 32;
+pub(crate) const LANES: usize = 32;
 
 /// Vectors of one size, row after row.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +93,8 @@ pub fn search(
     let mut scores = vec![0.0; most_rows * pool.len().min(POOL_ROWS)];
     for block in queries.data.chunks(QUERY_ROWS * dim) {
         let first = found.len();
-        let mut best: Vec<Best> = (0..block.len() / dim).map(|_| Best::new(k)).collect();
+        let mut best: Vec<Best<(usize, f32)>> =
+            (0..block.len() / dim).map(|_| Best::new(k, |entry| entry.1, before)).collect();
         let block = enough_rows(block, dim);
         let rows = block.len() / dim;
         for (place, candidates) in pool.data.chunks(POOL_ROWS * dim).enumerate() {
@@ -102,11 +104,14 @@ pub fn search(
             let scores = &mut scores[..rows * outputs];
             product.forward(&block, scores, false, Then::Nothing);
             let each = best.par_iter_mut().zip(scores.par_chunks(outputs)).enumerate();
-            each.for_each(|(row, (best, scores))| best.offer(scores, start, |at| allowed(first + row, at)));
+            each.for_each(|(row, (best, scores))| offer(best, scores, start, |at| allowed(first + row, at)));
         }
         let rescored = best.into_par_iter().enumerate().map(|(row, best)| {
             let query = queries.row(first + row);
-            best.ranked(|candidate| pool.score(candidate, query))
+            let mut found = best.ranked();
+            found.iter_mut().for_each(|(candidate, score)| *score = pool.score(*candidate, query));
+            found.sort_unstable_by(before);
+            found
         });
         found.par_extend(rescored);
     }
@@ -125,57 +130,19 @@ pub(crate) fn enough_rows(block: &[f32], dim: usize) -> Cow<'_, [f32]> {
     }
 }
 
-/// The best candidates of a query so far, and up to as many more.
-struct Best {
-    k: usize,
-    entries: Vec<(usize, f32)>,
-    /// What a score must be above to be among the best.
-    least: f32,
-}
-
-impl Best {
-    fn new(k: usize) -> Self {
-        // Nothing is above infinity: without places nothing is asked for.
-        Best { k, entries: Vec::new(), least: if k == 0 { f32::INFINITY } else { f32::NEG_INFINITY } }
-    }
-
-    /// Takes the scores of the candidates from `start` on; indices rise from call to call.
-    fn offer(&mut self, scores: &[f32], start: usize, allowed: impl Fn(usize) -> bool) {
-        for (chunk, scores) in scores.chunks(LANES).enumerate() {
-            let highest = scores.iter().fold(f32::NEG_INFINITY, |most, score| most.max(*score));
-            if highest <= self.least {
-                continue;
-            }
-            for (lane, score) in scores.iter().enumerate() {
-                let candidate = start + chunk * LANES + lane;
-                if *score > self.least && allowed(candidate) {
-                    self.entries.push((candidate, *score));
-                    if self.entries.len() >= self.k.saturating_mul(2) {
-                        self.shorten();
-                    }
-                }
+/// Takes the scores of the candidates from `start` on; indices rise from call to call, so that of equal ones the first stays.
+fn offer(best: &mut Best<(usize, f32)>, scores: &[f32], start: usize, allowed: impl Fn(usize) -> bool) {
+    for (chunk, scores) in scores.chunks(LANES).enumerate() {
+        let highest = scores.iter().fold(f32::NEG_INFINITY, |most, score| most.max(*score));
+        if highest <= best.least() {
+            continue;
+        }
+        for (lane, score) in scores.iter().enumerate() {
+            let candidate = start + chunk * LANES + lane;
+            if *score > best.least() && allowed(candidate) {
+                best.push((candidate, *score));
             }
         }
-    }
-
-    /// Keeps the best `k`.
-    fn shorten(&mut self) {
-        if self.entries.len() > self.k {
-            self.entries.select_nth_unstable_by(self.k - 1, before);
-            self.entries.truncate(self.k);
-        }
-        if self.entries.len() == self.k {
-            self.least = self.entries[self.k - 1].1;
-        }
-    }
-
-    fn ranked(mut self, score: impl Fn(usize) -> f32) -> Vec<(usize, f32)> {
-        if self.k > 0 {
-            self.shorten();
-        }
-        self.entries.iter_mut().for_each(|(candidate, value)| *value = score(*candidate));
-        self.entries.sort_unstable_by(before);
-        self.entries
     }
 }
 
