@@ -7,13 +7,13 @@ use std::path::Path;
 use crate::adapter::Companions;
 use crate::blend::Blend;
 use crate::checkpoint::{Checkpoint, INDEX};
+use crate::fit::{check_weights, misfit, some};
 use crate::hash::checkpoint_sha256;
 use crate::low_rank::blocks;
 use crate::names::canonical;
 use crate::output::{StagedFolder, copy_other_files};
 use crate::product::Threads;
 use crate::record::{IngredientRecord, Kind, SoupRecord};
-use crate::soup::{check_weights, misfit, some};
 use crate::weight_file::{self, Entry, Sink, WeightFile, f64s, narrow, widen};
 use crate::{Adapter, Cut, Existing, Ingredient, LowRank, MergeError, Method};
 

@@ -1,11 +1,11 @@
 //! Which base an adapter was trained on: `base.json` beside it.
 
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::MergeError;
+use crate::record::read_beside;
 
 /// The content of [`BaseRecord::FILE`], which training writes beside an adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,11 +35,6 @@ impl BaseRecord {
     /// # Errors
     /// If it is there and can't be read.
     pub fn read(folder: &Path) -> Result<Option<Self>, MergeError> {
-        let path = folder.join(Self::FILE);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let text = fs::read_to_string(&path).map_err(MergeError::io("read", &path))?;
-        serde_json::from_str(&text).map(Some).map_err(|source| MergeError::Json { path, source })
+        read_beside(folder, Self::FILE)
     }
 }

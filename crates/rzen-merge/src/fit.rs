@@ -4,7 +4,6 @@ use std::path::Path;
 
 use crate::adapter_file::{AdapterFile, PROCESSOR};
 use crate::record::BaseCheck;
-use crate::soup::{misfit, some};
 use crate::{Ingredient, MergeError, Method, SoupSettings};
 
 /// Refuses adapters that can't be joined so, and says how it is known that they are of one base.
@@ -178,4 +177,34 @@ fn check_signs(
 /// What each update is multiplied with in the weighted sum.
 fn factors<'a>(ingredients: &'a [Ingredient], adapters: &'a [AdapterFile]) -> impl Iterator<Item = f64> + 'a {
     ingredients.iter().zip(adapters).map(|(one, adapter)| one.weight * adapter.config().scaling())
+}
+
+/// Refuses an empty list and weights that are no numbers.
+pub(crate) fn check_weights(ingredients: &[Ingredient]) -> Result<(), MergeError> {
+    if ingredients.is_empty() {
+        return Err(MergeError::Recipe("the soup has no ingredient; name at least one folder".into()));
+    }
+    match ingredients.iter().find(|one| !one.weight.is_finite()) {
+        Some(one) => Err(MergeError::Recipe(format!(
+            "the weight of {} is {}, expected a number",
+            one.path.display(),
+            one.weight
+        ))),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn misfit(first: &Ingredient, other: &Ingredient, problem: String) -> MergeError {
+    MergeError::Ingredients { first: first.path.clone(), other: other.path.clone(), problem }
+}
+
+/// Names a few of `names`, for a message.
+pub(crate) fn some<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<_> = names.collect();
+    let shown: Vec<_> = names.iter().take(3).map(|name| format!("`{name}`")).collect();
+    match names.len() {
+        0 => "none".into(),
+        count @ 1..=3 => format!("{} ({count})", shown.join(", ")),
+        count => format!("{}, … ({count})", shown.join(", ")),
+    }
 }

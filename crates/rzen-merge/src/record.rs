@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Cut, MergeError, Method};
 
@@ -162,16 +162,21 @@ impl SoupRecord {
     /// # Errors
     /// If it is there and can't be read.
     pub fn read(folder: &Path) -> Result<Option<Self>, MergeError> {
-        let path = folder.join(Self::FILE);
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let text = fs::read_to_string(&path).map_err(MergeError::io("read", &path))?;
-        serde_json::from_str(&text).map(Some).map_err(|source| MergeError::Json { path, source })
+        read_beside(folder, Self::FILE)
     }
 
     pub(crate) fn write(&self, folder: &Path) -> Result<(), MergeError> {
         let path = folder.join(Self::FILE);
         fs::write(&path, self.to_json()).map_err(MergeError::io("write", &path))
     }
+}
+
+/// Reads the JSON file `name` of a folder, where it has one.
+pub(crate) fn read_beside<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<T>, MergeError> {
+    let path = folder.join(name);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = fs::read_to_string(&path).map_err(MergeError::io("read", &path))?;
+    serde_json::from_str(&text).map(Some).map_err(|source| MergeError::Json { path, source })
 }

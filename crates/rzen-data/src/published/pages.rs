@@ -18,6 +18,7 @@ use super::table::{Naming, PageSet};
 use super::texts::{Words, candidate, query};
 use crate::cell::Cell;
 use crate::import::beir::{Judgements, judgements};
+use crate::import::record::text_of;
 use crate::parquet_rows::{column_names, table_of};
 use crate::picture::picture_format;
 
@@ -196,12 +197,9 @@ fn ids(file: &Path) -> Result<Vec<(String, Origin)>, PublishedError> {
     Ok(ids)
 }
 
+/// An id; nothing where the cell holds none.
 fn id_of(cell: Cell) -> String {
-    match cell {
-        Cell::Text(text) => text,
-        Cell::Number(number) => number.to_string(),
-        _ => String::new(),
-    }
+    text_of(cell, "corpus-id").ok().flatten().unwrap_or_default()
 }
 
 /// The bytes of a picture of the `datasets` library.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rzen_merge::{
     Adapter, Cut, Existing, Ingredient, Method, Soup, SoupRecord, SoupSettings, merge_into_base,
@@ -10,6 +10,7 @@ use rzen_merge::{
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
+use crate::updates::unlike;
 use crate::{MODULES, Tensors, config, cook, cook_cut, factors, noise, relative, write, write_adapter};
 
 /// `Σ w s B A` of each module, in f64.
@@ -135,17 +136,7 @@ fn equal_adapters_come_back() {
 #[test]
 fn ranks_scalings_and_modules_may_differ() {
     let home = tempfile::tempdir().unwrap();
-    let paths: Vec<PathBuf> = ["plain", "stabilised", "half"].iter().map(|n| home.path().join(n)).collect();
-    write_adapter(&paths[0], config(2, 4.0), &factors(1, 2, &MODULES));
-    let mut stabilised = config(3, 5.0);
-    stabilised["use_rslora"] = json!(true);
-    write_adapter(&paths[1], stabilised, &factors(2, 3, &MODULES[..2]));
-    write_adapter(&paths[2], config(1, 0.5), &Tensors::new());
-    write(&paths[2].join("adapter_model.safetensors"), &factors(3, 1, &MODULES[1..]), Dtype::BF16);
-
-    let weights = [0.7, -0.2, 1.5];
-    let ingredients: Vec<_> =
-        paths.iter().zip(weights).map(|(path, weight)| Ingredient { path: path.clone(), weight }).collect();
+    let ingredients = unlike(home.path(), [0.7, -0.2, 1.5]);
     let expected = in_full(&ingredients);
     for cut in [Cut::Nothing, Cut::Rank(6), Cut::Energy(1.0)] {
         let (soup, record) = cook_cut(&ingredients, Method::Exact, cut).unwrap();

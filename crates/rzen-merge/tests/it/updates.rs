@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::{MODULES, Tensors, config, cook, cook_cut, factors, read, relative, write, write_adapter};
 
 /// Three adapters of different ranks, scalings and modules.
-fn three(home: &Path, weights: [f64; 3]) -> Vec<Ingredient> {
+pub fn unlike(home: &Path, weights: [f64; 3]) -> Vec<Ingredient> {
     let paths: Vec<PathBuf> = ["plain", "stabilised", "half"].iter().map(|n| home.join(n)).collect();
     write_adapter(&paths[0], config(2, 4.0), &factors(1, 2, &MODULES));
     let mut stabilised = config(3, 5.0);
@@ -113,7 +113,7 @@ fn merged(home: &Path, ingredients: &[Ingredient], settings: SoupSettings) -> (T
 /// Compares a soup, whole in a base and cut to rank 2 in an adapter, with what `full` gives of each module.
 fn check(weights: [f64; 3], count: usize, method: Method, full: impl Fn(&[(f64, &Vec<f64>)]) -> Vec<f64>) {
     let home = tempfile::tempdir().unwrap();
-    let ingredients = &three(home.path(), weights)[..count];
+    let ingredients = &unlike(home.path(), weights)[..count];
     let updates = updates(ingredients);
     let (whole, record) = merged(home.path(), ingredients, SoupSettings::new(method));
     let (cut, cut_record) = cook_cut(ingredients, method, Cut::Rank(2)).unwrap();
@@ -230,7 +230,7 @@ fn dare_keeps_its_share_and_divides_by_it() {
 #[test]
 fn the_order_of_ingredients_does_not_matter() {
     let home = tempfile::tempdir().unwrap();
-    let ingredients = three(home.path(), [0.5, 0.3, 0.2]);
+    let ingredients = unlike(home.path(), [0.5, 0.3, 0.2]);
     let turned: Vec<_> = [2, 0, 1].map(|i| ingredients[i].clone()).into();
     for (method, cut) in [
         (Method::Exact, Cut::Nothing),
@@ -320,7 +320,7 @@ fn the_nearest_of_a_wide_update_keeps_what_is_best() {
 #[test]
 fn the_energy_chooses_the_rank() {
     let home = tempfile::tempdir().unwrap();
-    let ingredients = three(home.path(), [0.5, 0.3, 0.2]);
+    let ingredients = unlike(home.path(), [0.5, 0.3, 0.2]);
     let of_rank = |rank| cook_cut(&ingredients, Method::Exact, Cut::Rank(rank)).unwrap().1.kept_energy;
     let kept: Vec<f64> = (1..=6).map(of_rank).collect();
     assert!(kept.is_sorted() && kept[5] > 1.0 - 1e-9 && kept[0] < 0.95, "{kept:?}");
