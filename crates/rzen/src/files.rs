@@ -5,26 +5,49 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf, absolute};
 
 use anyhow::{Context, Result};
+use rzen_merge::Existing;
 use sha2::{Digest, Sha256};
 
-/// Lets `write` fill a temporary folder beside `folder`, syncs it and gives it its final name.
+/// Lets `write` fill a temporary folder beside `folder`, syncs it and gives it its final name. What stands there and may be
+/// replaced stays until then.
 ///
 /// # Errors
-/// Whatever `write` says; nothing is left behind then, and nothing stands under the final name.
-pub fn whole_folder(folder: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Whatever `write` says, or that something stands there that may not be replaced; nothing is left behind then, and under the
+/// final name stands nothing, or what stood there before.
+pub fn whole_folder(
+    folder: &Path,
+    existing: Existing,
+    write: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     let name = folder.file_name().context("a folder has a name")?.to_string_lossy().into_owned();
     let parent = parent_of(folder);
-    let temporary = parent.join(format!(".{name}.part"));
+    let [temporary, earlier] = ["", ".earlier"].map(|what| parent.join(format!(".{name}{what}.part")));
     let finish = || -> Result<()> {
         fs::create_dir_all(parent)?;
+        if earlier.exists() {
+            // Killed between its two names: it comes back, unless the new one already has its place.
+            if folder.exists() { fs::remove_dir_all(&earlier)? } else { fs::rename(&earlier, folder)? }
+        }
         if temporary.exists() {
             fs::remove_dir_all(&temporary)?;
         }
         fs::create_dir(&temporary)?;
         write(&temporary)?;
         sync_tree(&temporary)?;
-        fs::rename(&temporary, folder)?;
+        let replaces = existing == Existing::Replace && folder.exists();
+        if replaces {
+            fs::rename(folder, &earlier)?;
+        }
+        fs::rename(&temporary, folder).inspect_err(|_| {
+            // The first failure is the one to tell; where this fails too, the earlier folder keeps its other name.
+            if replaces {
+                drop(fs::rename(&earlier, folder));
+            }
+        })?;
         sync_folder(parent)?;
+        if replaces {
+            fs::remove_dir_all(&earlier)?;
+        }
         Ok(())
     };
     finish().inspect_err(|_| drop(fs::remove_dir_all(&temporary))).with_context(|| failed(folder))
@@ -125,7 +148,7 @@ mod tests {
     fn a_failed_write_leaves_nothing() {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("out");
-        let failed = whole_folder(&folder, |part| {
+        let failed = whole_folder(&folder, Existing::Refuse, |part| {
             fs::create_dir(part.join("inner"))?;
             fs::write(part.join("inner/half"), "half")?;
             anyhow::bail!("no space left")
@@ -135,12 +158,32 @@ mod tests {
         assert!(message.contains("out"), "{message}");
         assert!(whole_file(&place.path().join("file"), |_| anyhow::bail!("no space left")).is_err());
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
-        whole_folder(&folder, |part| {
+        whole_folder(&folder, Existing::Refuse, |part| {
             fs::create_dir(part.join("inner"))?;
             Ok(fs::write(part.join("inner/whole"), "whole")?)
         })
         .unwrap();
         assert_eq!(fs::read_to_string(folder.join("inner/whole")).unwrap(), "whole");
+    }
+
+    #[test]
+    fn an_earlier_folder_stays_until_the_new_one_is_whole() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("out");
+        let text = || fs::read_to_string(folder.join("file")).unwrap();
+        let put = |existing, text: &'static str| {
+            whole_folder(&folder, existing, |part| Ok(fs::write(part.join("file"), text)?))
+        };
+        put(Existing::Refuse, "old").unwrap();
+        assert!(put(Existing::Refuse, "new").is_err());
+        let failed = whole_folder(&folder, Existing::Replace, |_| anyhow::bail!("no space left"));
+        assert!(failed.is_err() && text() == "old");
+        put(Existing::Replace, "new").unwrap();
+        assert_eq!((text().as_str(), fs::read_dir(place.path()).unwrap().count()), ("new", 1));
+        // Killed after the earlier one was moved away.
+        fs::rename(&folder, place.path().join(".out.earlier.part")).unwrap();
+        assert!(whole_folder(&folder, Existing::Replace, |_| anyhow::bail!("no space left")).is_err());
+        assert_eq!((text().as_str(), fs::read_dir(place.path()).unwrap().count()), ("new", 1));
     }
 
     #[test]

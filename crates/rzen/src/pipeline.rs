@@ -1,5 +1,7 @@
 //! A whole training: start, stages, soup, scores, report.
 
+mod soup;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,9 +14,7 @@ use burn::tensor::{Device, FloatDType};
 use rzen_core::{Ranks, Sample, SaveWeights};
 use rzen_data::train_manifest;
 use rzen_loss::{InfoNce, TEMPERATURES_FILE};
-use rzen_merge::{
-    BaseRecord, Existing, Ingredient, IngredientScore, Kind, ScoresRecord, SoupRecord, WeightsHasher,
-};
+use rzen_merge::{BaseRecord, Existing, WeightsHasher};
 use rzen_model::{Processor, ProcessorConfig, Qwen2Vl};
 use rzen_train::{
     Checkpoint, Checkpointing, Contrastive, Control, Observer, RunFolder, StageConfig, latest, train_stage_on,
@@ -37,8 +37,8 @@ use crate::run_folder::Run;
 use crate::scratch::Scratch;
 use crate::stage_data::StageData;
 use crate::tensorboard::EventFile;
-use crate::verbs::soup::write_record;
 use crate::{summary, world};
+use soup::{score_soup, soup_adapters};
 
 /// What a training needs to know.
 pub struct Job<'a> {
@@ -240,7 +240,7 @@ pub(crate) fn training_texts(recipe: &Recipe, system_prompt: &str, corpus: &Path
 }
 
 fn save(model: &Qwen2Vl, folder: &Path, card: Option<&Card>) -> Result<()> {
-    whole_folder(folder, |part| {
+    whole_folder(folder, Existing::Refuse, |part| {
         model.save_weights(part).map_err(anyhow::Error::from_boxed)?;
         card.map_or(Ok(()), |card| card.write(part))
     })
@@ -440,62 +440,6 @@ fn with_base_record(base: Opened) -> Opened {
     let record = BaseRecord::new(hasher.finish()).to_json().into_bytes();
     let companions = base.model.companions().clone().with(BaseRecord::FILE, record);
     Opened { model: base.model.with_companions(companions), ..base }
-}
-
-/// Makes `soup/adapter` and `soup/model`; returns the model's folder.
-fn soup_adapters(job: &Job, soup: &crate::recipe::Soup, start: &Base, cards: &RunCards) -> Result<PathBuf> {
-    let model = job.run.join("soup/model");
-    if model.is_dir() {
-        return Ok(model);
-    }
-    let stages = job.recipe.ingredients(soup);
-    let adapters = stages.iter().map(|stage| result_folder(job.run, stage));
-    let mut ingredients = Ingredient::uniform(adapters);
-    if let Some(weights) = &soup.weights {
-        ingredients.iter_mut().zip(weights).for_each(|(one, weight)| one.weight = *weight);
-    }
-    let folder = job.run.join("soup/adapter");
-    let record = rzen_merge::Soup::new(&ingredients, soup.settings()?)?.save(&folder, Existing::Replace)?;
-    let settings = start.processor.to_json();
-    whole_file(&folder.join(ProcessorConfig::FILE), |file| Ok(file.write_all(settings.as_bytes())?))?;
-    cards.soup(soup, true, None)?.write(&folder)?;
-    let error =
-        record.relative_error.map_or("none, the sum is zero".to_owned(), |error| format!("{error:.2e}"));
-    eprintln!("soup: relative error {error}, kept energy {:.6}", record.kept_energy);
-    let base = open_base(job, stages[0], start, models::open)?;
-    let merged = base.model.with_adapter(&folder)?.merge_adapter();
-    let card = cards.soup(soup, false, None)?;
-    whole_folder(&model, |part| {
-        merged.save_weights(part).map_err(anyhow::Error::from_boxed)?;
-        write_record(&SoupRecord { output: Kind::Model, ..record }, part)?;
-        card.write(part)
-    })?;
-    Ok(model)
-}
-
-/// Puts the scores of the soup and its ingredients into its records.
-fn score_soup(job: &Job, soup: &crate::recipe::Soup, columns: &[Column]) -> Result<()> {
-    let mean = |name: &str| columns.iter().find(|column| column.name == name)?.scores.results.mean();
-    let Some(measured) = columns.iter().find(|column| column.name == "soup") else { return Ok(()) };
-    let Some(score) = mean("soup") else { return Ok(()) };
-    let ingredients = job.recipe.ingredients(soup).into_iter().filter_map(|stage| {
-        let path = result_folder(job.run, stage).display().to_string();
-        Some(IngredientScore { path, score: mean(&stage.name)? })
-    });
-    let scores = ScoresRecord {
-        metric: "each task's own".to_owned(),
-        tasks: measured.scores.results.tasks().iter().map(|task| task.task.clone()).collect(),
-        ingredients: ingredients.collect(),
-        uniform: None,
-        soup: score,
-    };
-    for folder in ["soup/adapter", "soup/model"].map(|name| job.run.join(name)) {
-        // A run of an older version has none.
-        if let Some(record) = SoupRecord::read(&folder)? {
-            write_record(&SoupRecord { scores: Some(scores.clone()), ..record }, &folder)?;
-        }
-    }
-    Ok(())
 }
 
 /// Scores the start, each stage and the soup.

@@ -17,7 +17,7 @@ pub mod vlm2vec;
 
 pub use compare::{Comparison, compare};
 pub use confusion::Confusion;
-pub use outcome::{CompressedScore, Estimate, Evaluation, TaskOutcome};
+pub use outcome::{CompressedScore, Estimate, Evaluation, GroupScore, TaskOutcome};
 pub use output::{Description, check_output, write_evaluation};
 pub use run::{EvalSettings, evaluate};
 pub use scored::Scored;

@@ -1,6 +1,6 @@
 //! What an evaluation found.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use rzen_eval::{Compression, Results, TaskScore, bootstrap_of_tasks};
 use serde::{Deserialize, Serialize};
 
@@ -73,9 +73,45 @@ pub struct Evaluation {
     pub items: usize,
     /// Of these, the ones that an earlier evaluation or mining embedded.
     pub found: usize,
+    /// The mean over all tasks.
+    pub overall: Estimate,
+    /// The groups in the order of their first tasks.
+    pub groups: Vec<GroupScore>,
+}
+
+/// The mean over a group of tasks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupScore {
+    /// Its name.
+    pub name: String,
+    /// How many tasks are in it.
+    pub tasks: usize,
+    /// Their mean.
+    pub estimate: Estimate,
 }
 
 impl Evaluation {
+    /// Takes the means of `tasks`, at least one.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(super) fn new(tasks: Vec<TaskOutcome>, dim: usize, items: usize, found: usize) -> Result<Self> {
+        let mut names: Vec<&String> = Vec::new();
+        for name in tasks.iter().flat_map(|task| &task.info.groups) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let values: Vec<Vec<f64>> = tasks.iter().map(|task| task.score.per_query_values()).collect();
+        let group = |name: &String| {
+            let members = tasks.iter().zip(&values).filter(|(task, _)| task.info.groups.contains(name));
+            let members: Vec<Vec<f64>> = members.map(|(_, values)| values.clone()).collect();
+            Ok(GroupScore { name: name.clone(), tasks: members.len(), estimate: Estimate::of(&members)? })
+        };
+        let groups = names.into_iter().map(group).collect::<Result<_>>()?;
+        Ok(Evaluation { overall: Estimate::of(&values)?, groups, tasks, dim, items, found })
+    }
+
     /// The scores of all tasks.
     ///
     /// # Errors
@@ -84,38 +120,6 @@ impl Evaluation {
         let mut results = Results::new();
         self.tasks.iter().try_for_each(|task| results.push(&task.score))?;
         Ok(results)
-    }
-
-    /// The mean over all tasks.
-    ///
-    /// # Errors
-    /// Without tasks.
-    pub fn overall(&self) -> Result<Estimate> {
-        ensure!(!self.tasks.is_empty(), "there is no task to take a mean of");
-        self.mean_of(|_| true)
-    }
-
-    /// The groups in the order of their first tasks, with the tasks of each and their mean.
-    ///
-    /// # Errors
-    /// Never for an evaluation that [`evaluate`](super::evaluate) made.
-    pub fn groups(&self) -> Result<Vec<(String, usize, Estimate)>> {
-        let mut names: Vec<&String> = Vec::new();
-        for name in self.tasks.iter().flat_map(|task| &task.info.groups) {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        let group = |name: &String| {
-            let count = self.tasks.iter().filter(|task| task.info.groups.contains(name)).count();
-            Ok((name.clone(), count, self.mean_of(|task| task.info.groups.contains(name))?))
-        };
-        names.into_iter().map(group).collect()
-    }
-
-    fn mean_of(&self, counts: impl Fn(&TaskOutcome) -> bool) -> Result<Estimate> {
-        let tasks = self.tasks.iter().filter(|task| counts(task));
-        Estimate::of(&tasks.map(|task| task.score.per_query_values()).collect::<Vec<_>>())
     }
 
     /// The mean over all tasks with each of the smaller forms of a vector.

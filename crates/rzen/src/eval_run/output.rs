@@ -1,17 +1,17 @@
 //! The folder that an evaluation leaves.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use rzen_eval::Compression;
 use serde_json::{Map, Value, json};
 
 use super::scored::{EVAL, QUERIES, query_lines};
-use super::{Confusion, Estimate, Evaluation, vlm2vec};
+use super::{Confusion, Estimate, Evaluation, GroupScore, vlm2vec};
 use crate::files::whole_folder;
 use crate::report::{Bar, EvaluationPage, write_evaluation_page};
-use crate::verbs::output::check_folder;
+use crate::verbs::output::{check_folder, check_written, existing, files_below};
 
 /// What an evaluation says about itself besides its scores.
 #[derive(Default)]
@@ -28,30 +28,13 @@ pub struct Description {
     pub notes: Vec<String>,
 }
 
-/// The files and folders that an evaluation writes.
-const WRITTEN: [&str; 9] =
-    ["results.json", EVAL, QUERIES, "report.html", SUBMISSION, "image", "video", "visdoc", "text"];
-const SUBMISSION: &str = "submission.json";
-
 /// Refuses a folder that an evaluation must not replace.
 ///
 /// # Errors
 /// If it can't be written, is there and `overwrite` isn't set, or holds anything that no evaluation wrote.
 pub fn check_output(output: &Path, overwrite: bool) -> Result<()> {
     check_folder(output, overwrite)?;
-    if !output.exists() {
-        return Ok(());
-    }
-    let there = fs::read_dir(output).with_context(|| format!("--output {}", output.display()))?;
-    let names = there.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    let names: Vec<String> = names.collect::<std::io::Result<_>>()?;
-    if let Some(foreign) = names.iter().find(|name| !WRITTEN.contains(&name.as_str())) {
-        bail!(
-            "--overwrite would remove {}, which no evaluation wrote; move it away, or name another --output",
-            output.join(foreign).display()
-        );
-    }
-    Ok(())
+    check_written(output, EVAL, "evaluation")
 }
 
 /// Writes the folder `output`, whole or not at all, over an earlier evaluation where `overwrite` allows it: `results.json`, `eval.json`, `queries.jsonl`, `report.html`, `submission.json`
@@ -66,13 +49,12 @@ pub fn write_evaluation(
     output: &Path,
     overwrite: bool,
 ) -> Result<()> {
-    whole_folder(output, |part| {
+    whole_folder(output, existing(overwrite), |part| {
         evaluation.results()?.save(&part.join("results.json"))?;
         fs::write(part.join(QUERIES), query_lines(evaluation)?)?;
-        fs::write(part.join(EVAL), format!("{:#}\n", eval_json(evaluation, description)?))?;
-        write_evaluation_page(&page(evaluation, description)?, &part.join("report.html"))?;
+        write_evaluation_page(&page(evaluation, description), &part.join("report.html"))?;
         if let Some(submission) = &description.submission {
-            fs::write(part.join(SUBMISSION), format!("{submission:#}\n"))?;
+            fs::write(part.join("submission.json"), format!("{submission:#}\n"))?;
         }
         for task in &evaluation.tasks {
             let Some(folder) = modality(&task.info.name).map(|name| part.join(name)) else { continue };
@@ -80,16 +62,17 @@ pub fn write_evaluation(
             let file = folder.join(format!("{}_score.json", task.info.name));
             fs::write(file, format!("{:#}\n", vlm2vec::score_file(&task.score)))?;
         }
-        if output.exists() {
-            // Only now: until everything is written the earlier one stays.
-            check_output(output, overwrite)?;
-            fs::remove_dir_all(output)?;
-        }
+        let mut files = files_below(part)?;
+        files.push(EVAL.into());
+        files.sort();
+        fs::write(part.join(EVAL), format!("{:#}\n", eval_json(evaluation, description, &files)))?;
+        // Hours have passed since it was asked.
+        check_output(output, overwrite)?;
         Ok(())
     })
 }
 
-fn eval_json(evaluation: &Evaluation, description: &Description) -> Result<Value> {
+fn eval_json(evaluation: &Evaluation, description: &Description, files: &[PathBuf]) -> Value {
     let tasks: Map<String, Value> = evaluation
         .tasks
         .iter()
@@ -108,28 +91,29 @@ fn eval_json(evaluation: &Evaluation, description: &Description) -> Result<Value
         })
         .collect();
     let group =
-        |(name, tasks, score): (String, usize, Estimate)| (name, json!({ "tasks": tasks, "score": score }));
+        |group: &GroupScore| (group.name.clone(), json!({ "tasks": group.tasks, "score": group.estimate }));
     let bytes = |form: Compression| form.bytes(evaluation.dim);
     let compressed = evaluation.compressed().into_iter();
-    Ok(json!({
+    json!({
         "format": 1,
         "program": format!("rzen {}", env!("CARGO_PKG_VERSION")),
         "title": description.title,
         "settings": description.settings,
         "dim": evaluation.dim,
-        "score": evaluation.overall()?,
-        "groups": evaluation.groups()?.into_iter().map(group).collect::<Map<_, _>>(),
+        "score": evaluation.overall,
+        "groups": evaluation.groups.iter().map(group).collect::<Map<_, _>>(),
         "compressed": forms(compressed.map(|(form, mean)| (form, json!({"score": mean, "bytes": bytes(form)})))),
         "tasks": tasks,
         "notes": description.notes,
-    }))
+        "files": files,
+    })
 }
 
 fn forms(forms: impl Iterator<Item = (Compression, Value)>) -> Map<String, Value> {
     forms.map(|(form, value)| (form.to_string(), value)).collect()
 }
 
-fn page(evaluation: &Evaluation, description: &Description) -> Result<EvaluationPage> {
+fn page(evaluation: &Evaluation, description: &Description) -> EvaluationPage {
     let bar = |name: String, detail: String, score: Estimate, chance: Option<f64>| Bar {
         name,
         detail,
@@ -144,21 +128,22 @@ fn page(evaluation: &Evaluation, description: &Description) -> Result<Evaluation
     });
     let count = evaluation.tasks.len() as f64;
     let chance = evaluation.tasks.iter().map(|task| task.score.chance).sum::<f64>() / count;
-    let groups = evaluation.groups()?.into_iter().map(|(name, tasks, score)| {
-        bar(name, format!("{tasks} task{}", if tasks == 1 { "" } else { "s" }), score, None)
+    let groups = evaluation.groups.iter().map(|group| {
+        let count = format!("{} task{}", group.tasks, if group.tasks == 1 { "" } else { "s" });
+        bar(group.name.clone(), count, group.estimate, None)
     });
-    Ok(EvaluationPage {
+    EvaluationPage {
         title: description.title.clone(),
-        overall: bar(String::new(), String::new(), evaluation.overall()?, Some(chance)),
+        overall: bar(String::new(), String::new(), evaluation.overall, Some(chance)),
         groups: groups.collect(),
         tasks: tasks.collect(),
         published: description.published.clone(),
-        compressed: compressed_rows(evaluation)?,
+        compressed: compressed_rows(evaluation),
         confusion: confusion_rows(evaluation),
         worst: evaluation.tasks.iter().flat_map(|task| task.worst.iter().cloned()).collect(),
         facts: description.settings.iter().map(|(name, value)| (name.clone(), plain(value))).collect(),
         notes: description.notes.clone(),
-    })
+    }
 }
 
 /// A value as it is read: strings without quotes.
@@ -167,10 +152,10 @@ fn plain(value: &Value) -> String {
 }
 
 /// Each task and the mean under each form of the vectors.
-fn compressed_rows(evaluation: &Evaluation) -> Result<Vec<Vec<String>>> {
+fn compressed_rows(evaluation: &Evaluation) -> Vec<Vec<String>> {
     let forms = evaluation.compressed();
     if forms.is_empty() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let number = |value: f64| format!("{value:.3}");
     let mut head =
@@ -182,8 +167,8 @@ fn compressed_rows(evaluation: &Evaluation) -> Result<Vec<Vec<String>>> {
         rows.push([task.info.name.clone(), number(task.estimate.mean)].into_iter().chain(values).collect());
     }
     let means = forms.iter().map(|(_, mean)| number(*mean));
-    rows.push(["mean".to_owned(), number(evaluation.overall()?.mean)].into_iter().chain(means).collect());
-    Ok(rows)
+    rows.push(["mean".to_owned(), number(evaluation.overall.mean)].into_iter().chain(means).collect());
+    rows
 }
 
 /// The wrong answers of tasks whose candidates are of several kinds.

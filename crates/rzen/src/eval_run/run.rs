@@ -49,12 +49,14 @@ pub fn evaluate(
     let mut store = VectorStore::open(vectors, &model.key)?;
     let held = store.len();
     let (mut tasks, mut bad) = (Vec::new(), Vec::new());
+    let mut contents = Contents::default();
+    let count = infos.len();
     let mut items = HashSet::new();
     for (at, info) in infos.into_iter().enumerate() {
         let task = source.load(at)?;
         task.check()?;
-        let label = format!("{} ({}/{})", info.name, at + 1, source.infos().len());
-        let keys = match embed(&mut store, model, &task, &label)? {
+        let label = format!("{} ({}/{})", info.name, at + 1, count);
+        let keys = match embed(&mut store, model, &mut contents, &task, &label)? {
             Ok(keys) => keys,
             Err(items) => {
                 bad.push(Bad { task: info.name, items });
@@ -70,13 +72,8 @@ pub fn evaluate(
     if !bad.is_empty() {
         bail!(complaint(&bad));
     }
-    let embedded = store.len() - held;
-    Ok(Evaluation {
-        tasks,
-        dim: store.dim().unwrap_or(0),
-        items: items.len(),
-        found: items.len() - embedded.min(items.len()),
-    })
+    let embedded = (store.len() - held).min(items.len());
+    Evaluation::new(tasks, store.dim().unwrap_or(0), items.len(), items.len() - embedded)
 }
 
 /// The keys of a task's items.
@@ -90,6 +87,7 @@ struct Keys {
 fn embed(
     store: &mut VectorStore,
     model: &Model,
+    contents: &mut Contents,
     task: &RankTask,
     label: &str,
 ) -> Result<Result<Keys, Vec<(String, String)>>> {
@@ -97,7 +95,7 @@ fn embed(
     let queries = task.queries.iter().map(|query| (("query", &query.id), &query.item));
     let pool = used.iter().map(|index| &task.pool[*index]).map(|(id, item)| (("candidate", id), item));
     let named: Vec<((&str, &String), &Item)> = queries.chain(pool).collect();
-    let contents = Contents::read(named.iter().map(|(_, item)| *item));
+    contents.read(named.iter().map(|(_, item)| *item));
     let (mut keys, mut bad) = (Vec::with_capacity(named.len()), Vec::new());
     for ((what, id), item) in &named {
         match contents.vector_key(item) {

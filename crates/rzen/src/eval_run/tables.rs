@@ -1,6 +1,5 @@
 //! Means, smaller vectors and comparisons as plain text.
 
-use anyhow::Result;
 use rzen_eval::{Compression, PairedDifference};
 
 use super::compare::REAL;
@@ -8,23 +7,20 @@ use super::{Comparison, Evaluation};
 use crate::text_table::aligned;
 
 /// The mean of each group and over all with its 95 % interval.
-///
-/// # Errors
-/// Without tasks.
-pub fn group_table(evaluation: &Evaluation) -> Result<String> {
+pub fn group_table(evaluation: &Evaluation) -> String {
     let mut rows = vec![["mean of", "tasks", "score", "95 % interval"].map(String::from).to_vec()];
-    let overall = ("all".to_owned(), evaluation.tasks.len(), evaluation.overall()?);
-    for (name, tasks, estimate) in evaluation.groups()?.into_iter().chain([overall]) {
+    let groups = evaluation.groups.iter().map(|group| (group.name.as_str(), group.tasks, group.estimate));
+    for (name, tasks, estimate) in groups.chain([("all", evaluation.tasks.len(), evaluation.overall)]) {
         let interval = format!("{:.3} to {:.3}", estimate.low, estimate.high);
-        rows.push(vec![name, tasks.to_string(), format!("{:.3}", estimate.mean), interval]);
+        rows.push(vec![name.to_owned(), tasks.to_string(), format!("{:.3}", estimate.mean), interval]);
     }
-    Ok(aligned(&rows, 1))
+    aligned(&rows, 1)
 }
 
 /// What smaller vectors cost; `None` where none were asked for.
 pub fn compressed_table(evaluation: &Evaluation) -> Option<String> {
     let forms = evaluation.compressed();
-    let full = evaluation.results().ok()?.mean()?;
+    let full = evaluation.overall.mean;
     if forms.is_empty() {
         return None;
     }

@@ -101,7 +101,8 @@ pub fn mine<'a>(
         teacher.is_none_or(|teacher| teacher.key != model.key),
         "--teacher-model holds the model that --model names, with the same settings; leave it out"
     );
-    let contents = Contents::read(source.items());
+    let mut contents = Contents::default();
+    contents.read(source.items());
     // What isn't there, or in use, is found before hours of embedding.
     let (_, missing) = source::units(source, &contents, &HashMap::new(), options.keep);
     check_limit(&missing, options.bad_row_limit)?;

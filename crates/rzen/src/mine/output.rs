@@ -1,6 +1,5 @@
 //! What a mining writes: a corpus of the same rows, and how it came about.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 use super::tell::{UnitSummary, median_rank};
 use super::{Mined, MinedRow, Source, Unit, page};
 use crate::files::{resolved, whole_folder};
-use crate::verbs::output::check_folder;
+use crate::verbs::output::{check_folder, check_written, existing};
 
 /// How a mining came about: the settings as `mine.json` keeps them.
 pub struct Record {
@@ -40,42 +39,7 @@ pub fn check_output(output: &Path, corpus: &Path, overwrite: bool) -> Result<()>
         output.display()
     );
     check_folder(output, overwrite)?;
-    if !output.exists() {
-        return Ok(());
-    }
-    let ours = written_before(output).with_context(|| {
-        format!(
-            "--overwrite replaces what a mining wrote, and {} is no such folder; move it away",
-            output.display()
-        )
-    })?;
-    let foreign = files_below(output, Path::new(""))?.into_iter().find(|file| !ours.contains(file));
-    match foreign {
-        None => Ok(()),
-        Some(file) => anyhow::bail!(
-            "--overwrite would remove {}, which no mining wrote; move it away",
-            output.join(file).display()
-        ),
-    }
-}
-
-fn written_before(output: &Path) -> Result<BTreeSet<PathBuf>> {
-    let record: Value = serde_json::from_slice(&fs::read(output.join(RECORD))?)?;
-    let files = record["files"].as_array().context("it lists no files")?;
-    Ok(files.iter().filter_map(Value::as_str).map(PathBuf::from).collect())
-}
-
-fn files_below(folder: &Path, relative: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder.join(relative))? {
-        let entry = entry?;
-        let path = relative.join(entry.file_name());
-        match entry.file_type()?.is_dir() {
-            true => files.extend(files_below(folder, &path)?),
-            false => files.push(path),
-        }
-    }
-    Ok(files)
+    check_written(output, RECORD, "mining")
 }
 
 /// Writes the mined rows as a corpus: of each dataset `train.jsonl` and `mined.jsonl` (what became of each row), the tasks and
@@ -87,7 +51,7 @@ fn files_below(folder: &Path, relative: &Path) -> Result<Vec<PathBuf>> {
 pub fn write(output: &Path, source: &Source, mined: &Mined, record: &Record, loader: &Loader) -> Result<()> {
     ensure!(!mined.units.is_empty(), "no row can be read, so there is nothing to mine for");
     let mut refused = None;
-    let written = whole_folder(output, |part| {
+    let written = whole_folder(output, existing(record.overwrite), |part| {
         // Before the datasets: no name of a query file may replace a manifest.
         let written = source.tasks.write(part);
         let mut files =
@@ -123,9 +87,6 @@ pub fn write(output: &Path, source: &Source, mined: &Mined, record: &Record, loa
         if let Err(error) = check_output(output, &record.corpus, record.overwrite) {
             refused = Some(error);
             bail!("refused");
-        }
-        if output.exists() {
-            fs::remove_dir_all(output)?;
         }
         Ok(())
     });

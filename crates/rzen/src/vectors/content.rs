@@ -22,7 +22,8 @@ pub struct Unreadable {
     pub message: String,
 }
 
-/// The hashes of the files of some items, each read once.
+/// The hashes of the files of items, each read once.
+#[derive(Default)]
 pub struct Contents {
     files: HashMap<PathBuf, Result<Key, String>>,
 }
@@ -31,27 +32,25 @@ pub struct Contents {
 const PIECE: usize = 256;
 
 impl Contents {
-    /// Reads the files of `items`, several at a time.
-    pub fn read<'a>(items: impl Iterator<Item = &'a Item>) -> Self {
-        let found: HashSet<PathBuf> =
-            items.flat_map(|item| &item.content).flat_map(|part| part.files(Path::new(""))).collect();
+    /// Reads those files of `items` that were not read before, several at a time.
+    pub fn read<'a>(&mut self, items: impl Iterator<Item = &'a Item>) {
+        let files = items.flat_map(|item| &item.content).flat_map(|part| part.files(Path::new("")));
+        let found: HashSet<PathBuf> = files.filter(|file| !self.files.contains_key(file)).collect();
         let found: Vec<PathBuf> = found.into_iter().collect();
-        let mut files = HashMap::with_capacity(found.len());
         if found.is_empty() {
-            return Contents { files };
+            return;
         }
         let progress = Progress::tasks("read media", found.len().div_ceil(PIECE));
         progress.message("files");
-        for piece in found.chunks(PIECE) {
-            files.par_extend(piece.par_iter().map(|file| {
+        for (at, piece) in found.chunks(PIECE).enumerate() {
+            self.files.par_extend(piece.par_iter().map(|file| {
                 let hash = sha256(file).map_err(|error| error.to_string());
                 (file.clone(), hash)
             }));
-            progress.part(files.len(), found.len());
+            progress.part(at * PIECE + piece.len(), found.len());
             progress.advance();
         }
         progress.finish();
-        Contents { files }
     }
 
     /// Equal for items that every model gives the same vector: same instruction, texts and bytes of files.
@@ -139,7 +138,8 @@ mod tests {
             Item { content: vec![Part::Text("a".into()), Part::Text("cat".into())], instruction: None },
         ];
         let missing = Item::image(folder.path().join("missing"));
-        let contents = Contents::read(items.iter().chain([&missing]));
+        let mut contents = Contents::default();
+        contents.read(items.iter().chain([&missing]));
         let places = |keys: Vec<Key>| -> Vec<usize> {
             keys.iter().map(|key| keys.iter().position(|other| other == key).unwrap()).collect()
         };

@@ -14,11 +14,11 @@ use crate::eval_run::{
     Description, EvalSettings, Evaluation, Scored, TaskSource, check_output, compare, compressed_table,
     evaluate, group_table, write_evaluation,
 };
-use crate::files::{hex, resolved, whole_file};
+use crate::files::{hex, whole_file};
 use crate::load_limits::LoadLimits;
 use crate::models;
 use crate::verbs::model_options::ModelOptions;
-use crate::verbs::output::check_file;
+use crate::verbs::output::{check_file, vectors_beside};
 
 /// Rank every task of a corpus folder, or of a published benchmark, and write the scores
 ///
@@ -187,17 +187,12 @@ impl RunArgs {
 
     /// The folder of vectors; the temporary one, if it is one, is gone when dropped.
     fn vectors(&self) -> Result<(PathBuf, Option<tempfile::TempDir>)> {
-        if let Some(folder) = &self.vectors {
-            return Ok((folder.clone(), None));
-        }
-        if self.writes_a_file() {
+        if self.vectors.is_none() && self.writes_a_file() {
             let folder =
                 tempfile::tempdir().context("can't make a folder for vectors; give --vectors DIR")?;
             return Ok((folder.path().to_owned(), Some(folder)));
         }
-        let mut name = self.output.file_name().context("--output has no name; give a folder")?.to_owned();
-        name.push(".vectors");
-        Ok((self.output.with_file_name(name), None))
+        Ok((vectors_beside(&self.output, self.vectors.as_deref())?, None))
     }
 }
 
@@ -213,13 +208,6 @@ fn run_evaluation(model: &ModelOptions, args: &RunArgs) -> Result<()> {
         false => check_output(&args.output, args.overwrite)?,
     }
     let (vectors, temporary) = args.vectors()?;
-    if !args.writes_a_file() {
-        ensure!(
-            !resolved(&vectors)?.starts_with(resolved(&args.output)?),
-            "--vectors {} lies in the output; name a folder beside it",
-            vectors.display()
-        );
-    }
     let mut options = model.clone();
     if args.protocol == Protocol::Vlm2vec {
         options.protocol = Some(args.protocol.settings());
@@ -290,7 +278,7 @@ impl RunArgs {
 fn tell(args: &RunArgs, evaluation: &Evaluation) -> Result<()> {
     println!("{}", evaluation.results()?.table().trim_end());
     if !args.writes_a_file() {
-        println!("\n{}", group_table(evaluation)?);
+        println!("\n{}", group_table(evaluation));
     }
     if let Some(table) = compressed_table(evaluation) {
         println!("\n{table}");

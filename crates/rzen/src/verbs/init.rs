@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use rzen_merge::Existing;
 use rzen_model::{
     Companions, ModelConfig, Processor, ProcessorConfig, RandomCheckpoint, check_fit, train_tokenizer,
 };
@@ -65,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
     check_fit(&config, &processor, source, source)?;
     let checkpoint = RandomCheckpoint { config: &config, seed: args.seed, dtype, shard_size };
     let mut bytes = 0;
-    whole_folder(&args.output, |folder| {
+    whole_folder(&args.output, Existing::Refuse, |folder| {
         bytes = checkpoint.write(folder, &companions)?;
         Ok(())
     })?;

@@ -1,9 +1,14 @@
 //! Whether an output can be written, found out before the work.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use rzen_merge::Existing;
+use serde_json::Value;
+
+use crate::files::resolved;
 
 /// Makes the folder that `output`, a file, goes into, and tries to write there.
 ///
@@ -25,6 +30,76 @@ pub fn check_folder(output: &Path, overwrite: bool) -> Result<()> {
         output.display()
     );
     check_place(output)
+}
+
+/// What `--overwrite` says.
+pub fn existing(overwrite: bool) -> Existing {
+    if overwrite { Existing::Replace } else { Existing::Refuse }
+}
+
+/// Refuses to replace a folder with files that none of our writings left there. Each says in its `record`, a JSON file, what
+/// `files` it wrote; `who` is what wrote it, as in `no mining wrote`.
+///
+/// # Errors
+/// If something stands there without such a record, or a file that the record does not name.
+pub fn check_written(output: &Path, record: &str, who: &str) -> Result<()> {
+    if !output.exists() {
+        return Ok(());
+    }
+    let ours = written_before(&output.join(record)).with_context(|| {
+        format!(
+            "--overwrite replaces what a {who} wrote, and {} is no such folder; move it away",
+            output.display()
+        )
+    })?;
+    match files_below(output)?.into_iter().find(|file| !ours.contains(file)) {
+        None => Ok(()),
+        Some(file) => bail!(
+            "--overwrite would remove {}, which no {who} wrote; move it away",
+            output.join(file).display()
+        ),
+    }
+}
+
+fn written_before(record: &Path) -> Result<BTreeSet<PathBuf>> {
+    let record: Value = serde_json::from_slice(&fs::read(record)?)?;
+    let files = record["files"].as_array().context("it lists no files")?;
+    Ok(files.iter().filter_map(Value::as_str).map(PathBuf::from).collect())
+}
+
+/// The files in a folder and the folders in it, by their paths from there.
+///
+/// # Errors
+/// If one of these folders can't be read.
+pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut files, mut folders) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(relative) = folders.pop() {
+        for entry in fs::read_dir(folder.join(&relative))? {
+            let entry = entry?;
+            let path = relative.join(entry.file_name());
+            if entry.file_type()?.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    Ok(files)
+}
+
+/// The folder that keeps vectors from run to run: the one given, or `OUTPUT.vectors` beside the output.
+///
+/// # Errors
+/// If it lies in the output, which is replaced as a whole, or the output has no name.
+pub fn vectors_beside(output: &Path, given: Option<&Path>) -> Result<PathBuf> {
+    let beside = || {
+        let mut name = output.file_name().context("--output has no name; give a folder")?.to_owned();
+        name.push(".vectors");
+        Ok::<_, anyhow::Error>(output.with_file_name(name))
+    };
+    let vectors = given.map_or_else(beside, |given| Ok(given.to_owned()))?;
+    ensure!(
+        !resolved(&vectors)?.starts_with(resolved(output)?),
+        "--vectors {} lies in the output; name a folder beside it",
+        vectors.display()
+    );
+    Ok(vectors)
 }
 
 fn check_place(output: &Path) -> Result<()> {

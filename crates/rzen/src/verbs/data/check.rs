@@ -14,7 +14,7 @@ use crate::files::whole_folder;
 use crate::load_limits::LoadLimits;
 use crate::progress::Progress;
 use crate::report::{CheckPage, write_check};
-use crate::verbs::output::check_folder;
+use crate::verbs::output::{check_folder, existing};
 
 /// Say everything that is wrong with a corpus, and write one without it
 ///
@@ -198,7 +198,7 @@ fn write(
     left_out: &BTreeSet<FindingKind>,
     output: &Path,
 ) -> Result<()> {
-    whole_folder(output, |part| {
+    whole_folder(output, existing(args.overwrite), |part| {
         let cleaned = write_clean(checked, left_out, part)?;
         let mut findings = BufWriter::new(fs::File::create(part.join("findings.jsonl"))?);
         for finding in &checked.findings {
@@ -216,9 +216,6 @@ fn write(
         };
         write_check(&page, &part.join("report.html"))?;
         write_record(checked, &cleaned, &left_out, part)?;
-        if args.overwrite && output.exists() {
-            fs::remove_dir_all(output)?;
-        }
         Ok(())
     })
 }

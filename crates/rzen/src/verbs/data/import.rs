@@ -9,7 +9,7 @@ use rzen_data::{ImportKind, ImportOptions, ImportReport, import};
 use serde_json::{Value, json};
 
 use crate::files::whole_folder;
-use crate::verbs::output::check_folder;
+use crate::verbs::output::{check_folder, existing};
 
 /// What the rows were made for.
 #[derive(Subcommand, Debug)]
@@ -178,7 +178,7 @@ pub fn write_dataset(
 ) -> Result<ImportReport> {
     let mut refused = None;
     let mut report = None;
-    let written = whole_folder(folder, |part| {
+    let written = whole_folder(folder, existing(overwrite), |part| {
         let (found, text) = match write(part) {
             Ok(found) => found,
             Err(error) => {
@@ -188,9 +188,6 @@ pub fn write_dataset(
         };
         fs::write(part.join(record), format!("{text:#}\n"))?;
         report = Some(found);
-        if overwrite && folder.exists() {
-            fs::remove_dir_all(folder)?;
-        }
         Ok(())
     });
     // What was wrong with the input, not that the folder could therefore not be written.

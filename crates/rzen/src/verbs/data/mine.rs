@@ -2,15 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail};
 use rzen_data::{NegativeChoice, Sampling, TeacherFilter};
 use serde_json::{Value, json};
 
-use crate::files::{hex, resolved};
+use crate::files::hex;
 use crate::load_limits::LoadLimits;
 use crate::mine::{MineOptions, Record, Source, check_output, example, examples, mine, table, write};
 use crate::models;
 use crate::verbs::model_options::{ModelOptions, Range};
+use crate::verbs::output::vectors_beside;
 
 /// Mine hard negatives with a model
 ///
@@ -109,15 +110,6 @@ impl Args {
         choice.check().map_err(|problem| anyhow::Error::msg(problem.replace("`teacher.", "`--")))?;
         Ok(choice)
     }
-
-    fn vectors(&self) -> Result<PathBuf> {
-        if let Some(folder) = &self.vectors {
-            return Ok(folder.clone());
-        }
-        let mut name = self.output.file_name().context("--output has no name; give a folder")?.to_owned();
-        name.push(".vectors");
-        Ok(self.output.with_file_name(name))
-    }
 }
 
 /// Runs the verb.
@@ -127,13 +119,8 @@ impl Args {
 pub fn run(args: &Args) -> Result<()> {
     let options =
         MineOptions { choice: args.choice()?, keep: !args.replace, bad_row_limit: args.bad_row_limit };
-    let vectors = args.vectors()?;
     check_output(&args.output, &args.corpus, args.overwrite)?;
-    ensure!(
-        !resolved(&vectors)?.starts_with(resolved(&args.output)?),
-        "--vectors {} lies in the output; name a folder beside it",
-        vectors.display()
-    );
+    let vectors = vectors_beside(&args.output, args.vectors.as_deref())?;
     let source = Source::read(&args.corpus, args.dataset.as_deref(), &args.pool)?;
     let teacher = args.teacher_model.clone().map(|folder| args.model.of_model(folder));
     let open = || args.model.boxed();

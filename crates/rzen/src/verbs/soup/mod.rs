@@ -2,16 +2,15 @@
 
 mod find;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use rzen_merge::{Existing, Ingredient, Kind, Soup, SoupRecord, SoupSettings, soup_checkpoints};
+use rzen_merge::{Ingredient, Kind, Soup, SoupRecord, SoupSettings, soup_checkpoints};
 
 use crate::card::{Card, Origin, SoupCard};
-use crate::files::{resolved, whole_file};
-use crate::soup::{SoupChoice, SoupMethod, alone_as_it_is, joined};
-use crate::verbs::output::check_folder;
+use crate::files::resolved;
+use crate::soup::{SoupChoice, SoupMethod, alone_as_it_is, joined, write_record};
+use crate::verbs::output::{check_folder, existing};
 
 /// Combine adapters of one base model into one adapter or one model, or average models
 ///
@@ -96,10 +95,6 @@ impl Args {
         self.base.as_deref().filter(|_| !self.find.keep_adapter)
     }
 
-    fn existing(&self) -> Existing {
-        if self.overwrite { Existing::Replace } else { Existing::Refuse }
-    }
-
     fn given_weights(&self) -> Result<Vec<f64>> {
         let count = self.folders().len();
         let Some(weights) = &self.weights else { return Ok(vec![1.0 / count as f64; count]) };
@@ -150,11 +145,11 @@ pub fn run(args: &Args) -> Result<()> {
             let settings = if found.is_some() { alone_as_it_is(settings, &ingredients) } else { settings };
             let soup = Soup::new(&ingredients, settings)?;
             match args.merged_into() {
-                Some(base) => soup.merge_into(base, &args.output, args.existing())?,
-                None => soup.save(&args.output, args.existing())?,
+                Some(base) => soup.merge_into(base, &args.output, existing(args.overwrite))?,
+                None => soup.save(&args.output, existing(args.overwrite))?,
             }
         }
-        false => soup_checkpoints(&ingredients, &args.output, args.existing())?,
+        false => soup_checkpoints(&ingredients, &args.output, existing(args.overwrite))?,
     };
     if let Some(found) = found {
         (record.search, record.scores) = (Some(found.search), Some(found.scores));
@@ -164,15 +159,6 @@ pub fn run(args: &Args) -> Result<()> {
     tell(&record);
     println!("{}", args.output.display());
     Ok(())
-}
-
-/// Writes `soup.json` over the one that is there.
-///
-/// # Errors
-/// If it can't be written.
-pub fn write_record(record: &SoupRecord, folder: &Path) -> Result<()> {
-    let text = record.to_json();
-    whole_file(&folder.join(SoupRecord::FILE), |file| Ok(file.write_all(text.as_bytes())?))
 }
 
 /// What is known of a soup of ingredients from anywhere.
