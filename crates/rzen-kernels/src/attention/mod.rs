@@ -325,7 +325,9 @@ mod tests {
 
     /// In f32, and with pairs of bf16, of which the inputs are some already: then weights alone are rounded.
     fn check(a: Attention, windows: &[Window]) {
-        check_to(a, windows, |x| x, 5e-6);
+        // Scores reach 16 and are sums of 16 or 20 products: in f32 their weights are sure to some millionths, in whatever order the
+        // sums are taken.
+        check_to(a, windows, |x| x, 1e-5);
         check_to(Attention { narrow: true, ..a }, windows, |x| half::bf16::from_f32(x).to_f32(), 1e-2);
     }
 
