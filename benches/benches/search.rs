@@ -24,6 +24,7 @@ fn task(queries: usize, pool: usize) -> RankTask {
         id: i.to_string(),
         item: Item::text(""),
         candidates: None,
+        excluded: None,
         relevant: vec![((i * 7919) % pool, 1.0)],
     };
     RankTask {

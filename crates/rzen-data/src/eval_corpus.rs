@@ -55,6 +55,8 @@ pub struct EvalQuery {
     pub pool: String,
     /// The candidates to rank, by id; `None` ranks the whole pool.
     pub candidates: Option<Vec<String>>,
+    /// Of the whole pool, one that is not ranked, such as the query itself.
+    pub excluded: Option<String>,
     /// The answers by id with their grades, finite and not negative, at least one above 0; in the order of the file.
     pub relevant: Vec<(String, f64)>,
     /// Where the row stands.
@@ -211,7 +213,7 @@ fn query(mut row: Row, root: &Path) -> Result<EvalQuery, ManifestError> {
     let candidates: Option<Vec<String>> = row.optional("candidates")?;
     row.not_empty("candidates", "id", candidates.as_ref().is_some_and(Vec::is_empty))?;
     let relevant = grades(&mut row)?;
-    Ok(EvalQuery { id, item, pool, candidates, relevant, origin: row.finish()? })
+    Ok(EvalQuery { id, item, pool, candidates, excluded: None, relevant, origin: row.finish()? })
 }
 
 fn grades(row: &mut Row) -> Result<Vec<(String, f64)>, ManifestError> {

@@ -39,7 +39,7 @@ pub(crate) fn rank(
         // The whole pool is used where a query ranks all of it, so that a block is a run of indices.
         for (at, queries) in packed.chunks(QUERY_ROWS * dim).enumerate() {
             let of_block = &whole[at * QUERY_ROWS..][..queries.len() / dim];
-            rank_whole(&mut standings, of_block, Rows::new(queries, dim), block[0], rows);
+            rank_whole(task, &mut standings, of_block, Rows::new(queries, dim), block[0], rows);
         }
         standings.par_iter_mut().enumerate().for_each(|(query, standing)| {
             rank_listed(standing, &task.queries[query], queries.row(query), block, rows);
@@ -108,6 +108,7 @@ fn standings(pool: &mut Pool, queries: Rows<'_>, scoring: Scoring) -> Result<Vec
 /// - `of_block`: which queries these are
 /// - `queries`: their vectors
 fn rank_whole(
+    task: &RankTask,
     standings: &mut [Standing],
     of_block: &[usize],
     queries: Rows<'_>,
@@ -125,9 +126,18 @@ fn rank_whole(
     standings.par_iter_mut().zip(scores.par_chunks(outputs)).enumerate().for_each(
         |(row, (standing, scores))| {
             let query = queries.row(row);
-            // Two sums of `dim` products in f32 differ by no more, in whatever order each is taken.
-            let margin = dim as f32 * f32::EPSILON * norm(query) * longest;
-            standing.offer_all(start, scores, margin, |at| dot(query, candidates.row(at)));
+            // Twice what two sums of `dim` products in f32 may differ by, in whatever order each is taken.
+            let margin = 2.0 * dim as f32 * f32::EPSILON * norm(query) * longest;
+            let exact = |at: usize| dot(query, candidates.row(at));
+            let excluded = task.queries[of_block[row]].excluded.and_then(|index| index.checked_sub(start));
+            match excluded.filter(|at| *at < outputs) {
+                None => standing.offer_all(start, scores, margin, exact),
+                Some(at) => {
+                    standing.offer_all(start, &scores[..at], margin, exact);
+                    let behind = at + 1;
+                    standing.offer_all(start + behind, &scores[behind..], margin, |at| exact(behind + at));
+                }
+            }
         },
     );
 }

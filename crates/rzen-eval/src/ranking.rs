@@ -235,7 +235,8 @@ impl Standing {
         let mut relevant = Vec::with_capacity(self.relevant.len());
         for (level, group) in self.relevant.chunk_by(|a, b| a.1 == b.1).enumerate() {
             ahead += self.above[level];
-            let others = self.equal[level] - group.len();
+            let others =
+                self.equal[level].checked_sub(group.len()).expect("every relevant candidate was offered");
             let best = group.iter().map(|row| row.2).fold(0.0, f64::max);
             ties += others + group.iter().filter(|row| row.2 < best).count();
             let first = ahead + if self.ties == Ties::Against { others } else { 0 };

@@ -31,6 +31,8 @@ pub struct RankQuery {
     pub item: Item,
     /// What is ranked, as indices into the pool; `None` for the whole pool.
     pub candidates: Option<Vec<usize>>,
+    /// Of the whole pool, one that is not ranked, such as the query itself.
+    pub excluded: Option<usize>,
     /// Grades by index into the pool; what is not named has grade 0.
     pub relevant: Vec<(usize, f64)>,
 }
@@ -98,7 +100,7 @@ impl RankTask {
 
 impl RankQuery {
     fn num_candidates(&self, pool: usize) -> usize {
-        self.candidates.as_ref().map_or(pool, Vec::len)
+        self.candidates.as_ref().map_or(pool.saturating_sub(usize::from(self.excluded.is_some())), Vec::len)
     }
 
     fn check(&self, pool: usize) -> Result<(), QueryProblem> {
@@ -107,7 +109,9 @@ impl RankQuery {
         }
         let listed = self.candidates.iter().flatten();
         let named = self.relevant.iter().map(|(candidate, _)| candidate);
-        if let Some(&candidate) = listed.chain(named).find(|candidate| **candidate >= pool) {
+        if let Some(&candidate) =
+            listed.chain(named).chain(&self.excluded).find(|candidate| **candidate >= pool)
+        {
             return Err(QueryProblem::OutOfPool { candidate, pool });
         }
         if let Some(candidates) = &self.candidates {
@@ -117,9 +121,13 @@ impl RankQuery {
             }
         }
         let relevant = graded(&self.relevant)?;
-        let Some(candidates) = &self.candidates else { return Ok(()) };
-        let ranked: HashSet<usize> = candidates.iter().copied().collect();
-        match relevant.into_iter().find(|(candidate, _)| !ranked.contains(candidate)) {
+        let listed: Option<HashSet<usize>> =
+            self.candidates.as_ref().map(|all| all.iter().copied().collect());
+        let is_ranked = |candidate: &usize| match &listed {
+            Some(listed) => listed.contains(candidate),
+            None => self.excluded != Some(*candidate),
+        };
+        match relevant.into_iter().find(|(candidate, _)| !is_ranked(candidate)) {
             Some((candidate, _)) => Err(QueryProblem::NotRanked { candidate }),
             None => Ok(()),
         }
@@ -144,6 +152,7 @@ mod tests {
                 id: "q".into(),
                 item: Item::text("q"),
                 candidates: None,
+                excluded: None,
                 relevant: vec![(1, 1.0)],
             }],
             pool: (0..4).map(|i| (format!("c{i}"), Item::text(format!("c{i}")))).collect(),
@@ -177,6 +186,9 @@ mod tests {
         check(|task| task.queries[0].candidates = Some(vec![0, 9]), "names candidate 9");
         check(|task| task.queries[0].candidates = Some(vec![0, 2]), "calls candidate 1 relevant");
 
+        check(|task| task.queries[0].excluded = Some(4), "names candidate 4");
+        check(|task| task.queries[0].excluded = Some(1), "calls candidate 1 relevant");
+
         let mut graded = task();
         graded.queries[0].candidates = Some(vec![0, 1]);
         graded.queries[0].relevant = vec![(1, 1.0), (3, 0.0)];
@@ -191,6 +203,9 @@ mod tests {
         assert_eq!(task.chance(Metric::HIT_AT_1), (0.25 + 0.5) / 2.0);
         assert_eq!(task.mean_candidates(), 3.0);
         assert_eq!(task.used_candidates(), [0, 1, 2, 3]);
+        task.queries[0].excluded = Some(0);
+        assert!((task.chance(Metric::HIT_AT_1) - (1.0 / 3.0 + 0.5) / 2.0).abs() < 1e-12);
+        assert_eq!(task.mean_candidates(), 2.5);
         task.queries.remove(0);
         assert_eq!(task.used_candidates(), [0, 1]);
     }

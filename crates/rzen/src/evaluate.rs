@@ -102,6 +102,7 @@ pub(crate) fn rank_task(name: &str, kind: &Task, metric: Metric, set: EvalSet) -
         id: query.id.clone(),
         item: query.item.clone(),
         candidates: query.candidates.as_ref().map(|ids| ids.iter().map(|id| places[id.as_str()]).collect()),
+        excluded: query.excluded.as_ref().map(|id| places[id.as_str()]),
         relevant: query.relevant.iter().map(|(id, grade)| (places[id.as_str()], *grade)).collect(),
     });
     let queries = queries.collect();

@@ -117,7 +117,7 @@ pub(crate) fn judgements(files: &[PathBuf]) -> Result<Judgements, ImportError> {
                     [_, _, grade] if index == 0 && grade.parse::<f64>().is_err() => continue,
                     // As TREC writes them, with a number of the run that nobody needs.
                     [query, passage, grade] | [query, _, passage, grade] => {
-                        grade.parse().map(|grade| (query.to_string(), passage.to_string(), grade)).ok()
+                        grade_of(grade).map(|grade| (query.to_string(), passage.to_string(), grade))
                     }
                     _ => None,
                 };
@@ -148,6 +148,11 @@ fn judgement(record: &mut Record) -> Result<(String, String, f64), String> {
     let query = text(&["query-id", "query_id"])?;
     let passage = text(&["corpus-id", "corpus_id"])?;
     let grade = text(&["score", "relevance"])?;
-    let number = grade.parse().map_err(|_| format!("the grade is `{grade}`, expected a number"))?;
+    let number = grade_of(&grade).ok_or_else(|| format!("the grade is `{grade}`, expected a number"))?;
     Ok((query, passage, number))
+}
+
+/// A grade; `nan` and `inf` are none.
+fn grade_of(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|grade: &f64| grade.is_finite())
 }

@@ -5,13 +5,31 @@ use std::path::{Path, PathBuf};
 
 use rzen_core::{Item, Origin, Part, VideoSource};
 
-use super::names::NUM_FRAMES;
+use super::names::Protocol;
 use crate::import::media::frames;
 use crate::{Candidate, EvalQuery, EvalSet, sample_frames};
+
+/// What is read, and how its items are made.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading<'a> {
+    /// The set's name.
+    pub name: &'a str,
+    /// The benchmark's files.
+    pub data: &'a Path,
+    /// Where pages are written to that are not in `data`.
+    pub pages: &'a Path,
+    /// Whose texts items have.
+    pub protocol: Protocol,
+    /// Frames taken of a clip.
+    pub num_frames: usize,
+}
 
 /// What has been read of a set.
 #[derive(Default)]
 pub(crate) struct Draft {
+    num_frames: usize,
+    /// What to do where media can't be used.
+    pub advice: &'static str,
     queries: Vec<EvalQuery>,
     query_ids: HashSet<String>,
     pool: Vec<Candidate>,
@@ -34,8 +52,18 @@ pub(crate) struct Query {
     pub item: Item,
     /// Its own candidates, by id; an id that stands twice counts once.
     pub candidates: Option<Vec<String>>,
+    /// Of all candidates, one that is not ranked.
+    pub excluded: Option<String>,
     pub relevant: Vec<(String, f64)>,
     pub origin: Origin,
+}
+
+impl Reading<'_> {
+    /// A draft with nothing in it.
+    pub fn draft(&self) -> Draft {
+        let advice = "unpack the archives of TIGER-Lab/MMEB-V2 there";
+        Draft { num_frames: self.num_frames, advice, ..Draft::default() }
+    }
 }
 
 impl Draft {
@@ -55,7 +83,7 @@ impl Draft {
 
     /// Takes a query; `pool` is the name of the set.
     pub fn query(&mut self, pool: &str, query: Query) -> Result<(), String> {
-        let Query { id, item, candidates, relevant, origin } = query;
+        let Query { id, item, candidates, excluded, relevant, origin } = query;
         if !self.query_ids.insert(id.clone()) {
             return Err(format!("query `{id}` stands there already; ids must differ"));
         }
@@ -74,11 +102,19 @@ impl Draft {
         {
             return Err(format!("the answer `{lost}` is not among the candidates"));
         }
-        self.queries.push(EvalQuery { id, item, pool: pool.to_owned(), candidates, relevant, origin });
+        if let Some(ids) = &candidates
+            && ids.iter().all(|id| relevant.iter().any(|(answer, grade)| answer == id && *grade > 0.0))
+        {
+            return Err(
+                "the list of candidates holds nothing but answers, so that every model finds one".into()
+            );
+        }
+        let pool = pool.to_owned();
+        self.queries.push(EvalQuery { id, item, pool, candidates, excluded, relevant, origin });
         Ok(())
     }
 
-    /// A clip of the frames in a folder: all, or as many evenly spread ones as either protocol takes.
+    /// A clip of the frames in a folder: all, or as many evenly spread ones as are taken of a clip.
     pub fn clip(&mut self, folder: PathBuf) -> Part {
         if let Some(frames) = self.frames.get(&folder) {
             return Part::Video(VideoSource::Frames(frames.clone()));
@@ -89,8 +125,10 @@ impl Draft {
             let what = if folder.is_dir() { "holds no pictures" } else { "is missing" };
             self.folders.0.push(format!("`{}` {what}", folder.display()));
         }
-        let taken: Vec<PathBuf> =
-            sample_frames(found.len(), NUM_FRAMES).into_iter().map(|place| found[place].clone()).collect();
+        let taken: Vec<PathBuf> = sample_frames(found.len(), self.num_frames)
+            .into_iter()
+            .map(|place| found[place].clone())
+            .collect();
         self.frames.insert(folder, taken.clone());
         Part::Video(VideoSource::Frames(taken))
     }

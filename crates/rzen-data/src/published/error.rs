@@ -89,6 +89,18 @@ pub enum PublishedError {
         /// What is found and expected.
         problem: String,
     },
+    /// Judgements name passages that a corpus does not have.
+    #[error(
+        "`{}` lacks passages that {lost} of {all} judgements name; was it downloaded whole?", path.display()
+    )]
+    Incomplete {
+        /// The corpus.
+        path: PathBuf,
+        /// Judgements of passages that are not there.
+        lost: usize,
+        /// Of how many.
+        all: usize,
+    },
     /// Files or folders of media are missing or no pictures.
     #[error("{0}")]
     Media(#[from] MissingMedia),
@@ -122,6 +134,8 @@ pub struct MissingMedia {
     pub count: usize,
     /// Of how many.
     pub all: usize,
+    /// What to do.
+    pub advice: &'static str,
 }
 
 impl MissingMedia {
@@ -131,10 +145,11 @@ impl MissingMedia {
             more => format!(" and {more} more"),
         };
         format!(
-            "{} of {} files and folders of media can't be used: {}{more}; unpack the archives of TIGER-Lab/MMEB-V2 there",
+            "{} of {} files and folders of media can't be used: {}{more}; {}",
             self.count,
             self.all,
-            self.first.join(", ")
+            self.first.join(", "),
+            self.advice
         )
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use rzen_core::{Item, Part};
 
 use super::annotations::Hub;
-use super::draft::{Draft, Query};
+use super::draft::{Draft, Query, Reading};
 use super::error::PublishedError;
 use super::names::Protocol;
 use super::rows::{Annotation, annotations};
@@ -40,15 +40,11 @@ const OLDER: &str = "TIGER-Lab/MMEB-eval";
 /// The folder of the pictures.
 const FOLDER: &str = "image-tasks";
 
-/// Reads a set; `name` is its config.
-pub(crate) fn read(
-    name: &'static str,
-    layout: ImageLayout,
-    data: &Path,
-    protocol: Protocol,
-) -> Result<Draft, PublishedError> {
-    let newer = Hub::of(NEWER).config(name);
-    let older = Hub::of(OLDER).config(name);
+/// Reads a set; `config` is its name on the hub.
+pub(crate) fn read(set: Reading, config: &'static str, layout: ImageLayout) -> Result<Draft, PublishedError> {
+    let data = set.data;
+    let newer = Hub::of(NEWER).config(config);
+    let older = Hub::of(OLDER).config(config);
     let is_older = !newer.folder(data).is_dir() && older.folder(data).is_dir();
     let files = if is_older { older.files(data)? } else { newer.files(data)? };
     let mut columns = vec!["qry_text", "tgt_text"];
@@ -58,22 +54,21 @@ pub(crate) fn read(
         columns.push("qry_inst");
         columns.extend(layout.shows_pictures().then_some("tgt_inst"));
     }
-    let mut draft = Draft::default();
-    let set = Set { name, layout, root: &data.join(FOLDER), protocol, is_older };
-    annotations(&files, &columns, |row| set.read(row, &mut draft))?;
+    let mut draft = set.draft();
+    let rows = Rows { set, layout, root: &data.join(FOLDER), is_older };
+    annotations(&files, &columns, |row| rows.read(row, &mut draft))?;
     Ok(draft)
 }
 
-struct Set<'a> {
-    name: &'static str,
+struct Rows<'a> {
+    set: Reading<'a>,
     layout: ImageLayout,
     root: &'a Path,
-    protocol: Protocol,
     /// Whether instructions stand inside the texts.
     is_older: bool,
 }
 
-impl Set<'_> {
+impl Rows<'_> {
     fn read(&self, row: &mut Annotation, draft: &mut Draft) -> Result<(), String> {
         let item = self.query(row)?;
         let ids =
@@ -83,7 +78,8 @@ impl Set<'_> {
         };
         let origin = row.origin.clone();
         let (id, relevant) = (draft.next_id(), vec![(answer, 1.0)]);
-        draft.query(self.name, Query { id, item, candidates: Some(ids), relevant, origin })
+        draft
+            .query(self.set.name, Query { id, item, candidates: Some(ids), excluded: None, relevant, origin })
     }
 
     fn query(&self, row: &mut Annotation) -> Result<Item, String> {
@@ -98,9 +94,9 @@ impl Set<'_> {
         let instruction = without_marks(&row.text("qry_inst")?);
         let words = Words { instruction: &instruction, text: &text };
         Ok(match picture {
-            Some(picture) => picture_query(self.protocol, words, picture),
+            Some(picture) => picture_query(self.set.protocol, words, picture),
             // Dialogues end in a line of their own.
-            None => text_query(self.protocol, words, if self.name == "VisDial" { "\n" } else { "" }),
+            None => text_query(self.set.protocol, words, if self.set.name == "VisDial" { "\n" } else { "" }),
         })
     }
 
@@ -121,7 +117,7 @@ impl Set<'_> {
         let instruction =
             if self.is_older { String::new() } else { without_marks(&row.first_text("tgt_inst")?) };
         let paths = row.texts("tgt_img_path")?;
-        let mut texts = row.texts("tgt_text").unwrap_or_default();
+        let mut texts = row.texts_or_none("tgt_text")?;
         if texts.len() < paths.len() && texts.iter().all(|text| text.trim().is_empty()) {
             texts.resize(paths.len(), String::new());
         }
@@ -151,12 +147,12 @@ impl Set<'_> {
         }
         let end = if has_texts || self.layout == ImageLayout::Search { "\n" } else { "" };
         let text = if has_texts { text } else { "" };
-        picture_candidate(self.protocol, Words { instruction, text }, picture, end)
+        picture_candidate(self.set.protocol, Words { instruction, text }, picture, end)
     }
 
     /// An item whose text has the instruction and the mark of its picture.
     fn whole(&self, text: &str, picture: Option<Part>) -> Item {
-        match self.protocol {
+        match self.set.protocol {
             Protocol::Vlm2vec => {
                 exact(picture, MARKS.iter().fold(text.to_owned(), |text, mark| text.replace(mark, "")))
             }

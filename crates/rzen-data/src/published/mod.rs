@@ -38,8 +38,7 @@ pub use names::{Distribution, Modality, Protocol, ProtocolSettings, Suite, Unkno
 pub use problems::{Problem, Problems};
 
 use crate::EvalSet;
-use draft::Draft;
-use pages::Folders;
+use draft::{Draft, Reading};
 use table::{Count, DOCUMENTS, ENGLISH, Entry, IMAGE, Layout, VIDEO};
 
 /// A benchmark's files.
@@ -49,6 +48,7 @@ pub struct Published {
     protocol: Protocol,
     data: PathBuf,
     pages: PathBuf,
+    num_frames: usize,
     tasks: Vec<PublishedTask>,
 }
 
@@ -101,8 +101,12 @@ impl Published {
             Suite::MmebV1 => from_table(IMAGE.iter()),
             Suite::MmebV2 => from_table(IMAGE.iter().chain(&VIDEO).chain(&DOCUMENTS)),
             Suite::Vidore => {
-                let vidore = |entry: &&Entry| entry.meta_task.starts_with("VD-Vidore");
-                from_table(DOCUMENTS.iter().filter(vidore).chain(&ENGLISH))
+                from_table(DOCUMENTS.iter().filter(|set| set.meta_task.starts_with("VD-Vidore")))
+            }
+            Suite::VidoreV2English => {
+                // One set is English as it is.
+                let is_english = |set: &&Entry| set.name == "ViDoRe_esg_reports_human_labeled_v2";
+                from_table(DOCUMENTS.iter().filter(is_english).chain(&ENGLISH))
             }
             Suite::Beir => texts_only::find(data)?.into_iter().map(PublishedTask::of_beir).collect(),
         };
@@ -110,7 +114,13 @@ impl Published {
             return Err(PublishedError::NoneInLayout { path: data.to_owned() });
         }
         let pages = pages.unwrap_or(data).to_owned();
-        Ok(Published { suite, protocol, data: data.to_owned(), pages, tasks })
+        let num_frames = protocol.settings().num_frames;
+        Ok(Published { suite, protocol, data: data.to_owned(), pages, num_frames, tasks })
+    }
+
+    /// Takes so many frames of a clip, at least 1, instead of the protocol's 8.
+    pub fn with_num_frames(self, num_frames: usize) -> Self {
+        Published { num_frames, ..self }
     }
 
     /// Which benchmark it is.
@@ -164,7 +174,7 @@ impl Published {
     /// If a table can't be read, a row of it holds no picture, or a page can't be written.
     pub fn write_pages(&self, task: &PublishedTask) -> Result<(usize, PathBuf), PublishedError> {
         match task.source {
-            Source::Table(Entry { layout: Layout::Pages(set), .. }) => pages::write(*set, self.folders()),
+            Source::Table(Entry { layout: Layout::Pages(set), .. }) => pages::write(self.reading(task), *set),
             _ => Ok((0, self.pages.clone())),
         }
     }
@@ -183,31 +193,34 @@ impl Published {
         }
     }
 
-    fn folders(&self) -> Folders<'_> {
-        Folders { data: &self.data, pages: &self.pages }
+    fn reading<'a>(&'a self, task: &'a PublishedTask) -> Reading<'a> {
+        Reading {
+            name: &task.name,
+            data: &self.data,
+            pages: &self.pages,
+            protocol: self.protocol,
+            num_frames: self.num_frames,
+        }
     }
 
     fn draft(&self, task: &PublishedTask) -> Result<Draft, PublishedError> {
-        let (data, protocol) = (self.data.as_path(), self.protocol);
+        let set = self.reading(task);
         let entry = match &task.source {
-            Source::Beir(folder) => return texts_only::read(&task.name, folder),
+            Source::Beir(folder) => return texts_only::read(set, folder),
             Source::Table(entry) => *entry,
         };
-        let name = entry.name;
         match entry.layout {
-            Layout::Images(layout) => images::read(name, layout, data, protocol),
+            Layout::Images(layout) => images::read(set, entry.name, layout),
             Layout::VideoClass(hub, folder, labels, instruction) => {
-                videos::read_classes(name, hub, folder, labels, instruction, data, protocol)
+                videos::read_classes(set, hub, folder, labels, instruction)
             }
-            Layout::Options(hub, folder, choice) => {
-                questions::read(name, hub, folder, choice, data, protocol)
-            }
+            Layout::Options(hub, folder, choice) => questions::read(set, hub, folder, choice),
             Layout::VideoSearch(hub, folder, columns, instruction) => {
-                videos::read_search(name, hub, folder, columns, instruction, data, protocol)
+                videos::read_search(set, hub, folder, columns, instruction)
             }
-            Layout::Moments(hub, folder) => moments::read_folders(name, hub, folder, data, protocol),
-            Layout::Seeker(hub, folder) => moments::read_seeker(name, hub, folder, data, protocol),
-            Layout::Pages(set) => pages::read(name, set, self.folders(), protocol),
+            Layout::Moments(hub, folder) => moments::read_folders(set, hub, folder),
+            Layout::Seeker(hub, folder) => moments::read_seeker(set, hub, folder),
+            Layout::Pages(pages) => pages::read(set, pages),
         }
     }
 }
@@ -299,6 +312,7 @@ mod tests {
         assert_eq!(count(|task| task.distribution == Some(Distribution::Out)), 16);
         assert_eq!(count(|task| task.metric == "ndcg@5"), 24);
         assert_eq!(tasks(Suite::MmebV1).len(), 36);
-        assert_eq!(tasks(Suite::Vidore).len(), 17);
+        assert_eq!(tasks(Suite::Vidore).len(), 14);
+        assert_eq!(tasks(Suite::VidoreV2English).len(), 4);
     }
 }

@@ -5,9 +5,8 @@ use std::path::Path;
 use rzen_core::{Item, Part};
 
 use super::annotations::Hub;
-use super::draft::{Draft, Query};
+use super::draft::{Draft, Query, Reading};
 use super::error::PublishedError;
-use super::names::Protocol;
 use super::rows::{Annotation, annotations};
 use super::texts::{Words, candidate, query};
 use super::videos::{CLIP, FRAMES, stem};
@@ -17,50 +16,57 @@ use crate::import::record::{list_of, record_of};
 const IN_VIDEO: &str = "Find the clip that corresponds to the described scene in the given video:";
 
 /// Reads a set whose clips are the folders beside the frames of the whole video.
-pub(crate) fn read_folders(
-    name: &'static str,
-    hub: Hub,
-    folder: &str,
-    data: &Path,
-    protocol: Protocol,
-) -> Result<Draft, PublishedError> {
-    let mut draft = Draft::default();
-    let root = data.join(FRAMES).join(folder);
-    annotations(&hub.files(data)?, &["query", "video_path"], |row| {
+pub(crate) fn read_folders(set: Reading, hub: Hub, folder: &str) -> Result<Draft, PublishedError> {
+    let mut draft = set.draft();
+    let root = set.data.join(FRAMES).join(folder);
+    annotations(&hub.files(set.data)?, &["query", "video_path"], |row| {
         let (text, video) = (row.needed("query")?, stem(&row.needed("video_path")?));
         let origin = row.origin.clone();
         let whole = draft.clip(root.join(&video).join("query"));
         let (mut ids, mut relevant) = (Vec::new(), Vec::new());
-        for clip in clips(&root.join(&video)) {
+        for clip in clips(&root.join(&video))? {
             let id = format!("{video}/{clip}");
-            draft.candidate(&id, &origin, |draft| candidate(protocol, CLIP, draft.clip(root.join(&id))));
-            if clip.starts_with("positive") {
+            draft.candidate(&id, &origin, |draft| candidate(set.protocol, CLIP, draft.clip(root.join(&id))));
+            if clip.starts_with(POSITIVE) {
                 relevant.push((id.clone(), 1.0));
             }
             ids.push(id);
         }
-        if relevant.is_empty() {
-            // The folders are missing: that is said of them, and not of the row.
-            let lost = format!("{video}/positive");
-            draft.candidate(&lost, &origin, |draft| candidate(protocol, CLIP, draft.clip(root.join(&lost))));
-            relevant.push((lost.clone(), 1.0));
-            ids.push(lost);
-        }
-        let item = query(protocol, Words { instruction: IN_VIDEO, text: &text }, Some(whole));
-        let query = Query { id: draft.next_id(), item, candidates: Some(ids), relevant, origin };
-        draft.query(name, query)
+        let item = query(set.protocol, Words { instruction: IN_VIDEO, text: &text }, Some(whole));
+        let query =
+            Query { id: draft.next_id(), item, candidates: Some(ids), excluded: None, relevant, origin };
+        draft.query(set.name, query)
     })?;
     Ok(draft)
 }
 
-/// The folders of clips beside that of the whole video.
-fn clips(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let folders = entries.filter(|entry| entry.path().is_dir());
-    let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| name != "query" && !name.starts_with('.')).collect();
+/// How the names of folders of clips that answer begin, and of those that don't.
+const POSITIVE: &str = "positive";
+const NEGATIVE: &str = "negative";
+
+/// The folders of clips beside that of the whole video, at least one that answers and one that does not: where there is none, its
+/// name as it should be, so that the folder is said to be missing.
+fn clips(folder: &Path) -> Result<Vec<String>, String> {
+    let failed = |error| format!("can't read the folder `{}`: {error}", folder.display());
+    let mut names = Vec::new();
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        entries => {
+            for entry in entries.map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if entry.path().is_dir() && name != "query" && !name.starts_with('.') {
+                    names.push(name);
+                }
+            }
+        }
+    }
+    let is_positive = |name: &String| name.starts_with(POSITIVE);
+    let (has_positive, has_other) = (names.iter().any(is_positive), !names.iter().all(is_positive));
+    names.extend((!has_positive).then(|| POSITIVE.to_owned()));
+    names.extend((!has_other).then(|| NEGATIVE.to_owned()));
     names.sort();
-    names
+    Ok(names)
 }
 
 const BY_TEXT: &str = "Find the clip that corresponds to the given text:";
@@ -69,25 +75,19 @@ const BY_CLIP: &str = "Find the clip that corresponds to the given sentence and 
 const SEEKER_CLIP: &str = "Understand the content of the provided video clip.";
 
 /// Reads MomentSeeker, whose annotations list the clips, and whose queries are words alone or with a picture or clip.
-pub(crate) fn read_seeker(
-    name: &'static str,
-    hub: Hub,
-    folder: &str,
-    data: &Path,
-    protocol: Protocol,
-) -> Result<Draft, PublishedError> {
-    let mut draft = Draft::default();
-    let root = data.join(FRAMES).join(folder);
+pub(crate) fn read_seeker(set: Reading, hub: Hub, folder: &str) -> Result<Draft, PublishedError> {
+    let mut draft = set.draft();
+    let root = set.data.join(FRAMES).join(folder);
     let columns = ["query", "input_frames", "positive_frames", "negative_frames"];
-    annotations(&hub.files(data)?, &columns, |row| {
-        let item = seeker_query(row, &root, protocol, &mut draft)?;
+    annotations(&hub.files(set.data)?, &columns, |row| {
+        let item = seeker_query(row, &root, set, &mut draft)?;
         let origin = row.origin.clone();
         let positives = output_paths(row, "positive_frames")?;
         let mut ids = Vec::new();
         for path in positives.iter().cloned().chain(output_paths(row, "negative_frames")?) {
             let folder = frame_folder(&path);
             draft.candidate(&folder, &origin, |draft| {
-                candidate(protocol, SEEKER_CLIP, draft.clip(root.join("video_frames").join(&folder)))
+                candidate(set.protocol, SEEKER_CLIP, draft.clip(root.join("video_frames").join(&folder)))
             });
             ids.push(folder);
         }
@@ -97,18 +97,14 @@ pub(crate) fn read_seeker(
                 relevant.push((folder, 1.0));
             }
         }
-        let query = Query { id: draft.next_id(), item, candidates: Some(ids), relevant, origin };
-        draft.query(name, query)
+        let query =
+            Query { id: draft.next_id(), item, candidates: Some(ids), excluded: None, relevant, origin };
+        draft.query(set.name, query)
     })?;
     Ok(draft)
 }
 
-fn seeker_query(
-    row: &mut Annotation,
-    root: &Path,
-    protocol: Protocol,
-    draft: &mut Draft,
-) -> Result<Item, String> {
+fn seeker_query(row: &mut Annotation, root: &Path, set: Reading, draft: &mut Draft) -> Result<Item, String> {
     let (text, input) = (row.needed("query")?, row.text("input_frames")?);
     let (instruction, media) = match input.rsplit_once('.') {
         Some((_, "mp4")) => (BY_CLIP, Some(draft.clip(root.join("video_frames").join(frame_folder(&input))))),
@@ -116,7 +112,7 @@ fn seeker_query(
         _ if input.is_empty() => (BY_TEXT, None),
         _ => return Err(format!("`input_frames` is `{input}`, expected nothing, a .jpg or an .mp4")),
     };
-    Ok(query(protocol, Words { instruction, text: &text }, media))
+    Ok(query(set.protocol, Words { instruction, text: &text }, media))
 }
 
 /// The paths of clips in a list of objects.

@@ -57,8 +57,10 @@ named!(
         MmebV1 = "mmeb-v1",
         /// All 78 sets: 36 of images, 18 of videos, 24 of visual documents.
         MmebV2 = "mmeb-v2",
-        /// ViDoRe V1 (10 sets) and V2 (4 sets in all their languages, and 3 of them in English alone).
+        /// ViDoRe V1 (10 sets) and V2 (4 sets in all their languages).
         Vidore = "vidore",
+        /// ViDoRe V2 with its English queries alone (4 sets).
+        VidoreV2English = "vidore-v2-english",
         /// Every folder in BEIR's layout.
         Beir = "beir",
     }
@@ -128,7 +130,7 @@ impl Protocol {
                 mrope: false,
                 image_tokens: [4, 1280],
                 frame_tokens: [4, 1280],
-                num_frames: NUM_FRAMES,
+                num_frames: 8,
                 max_length: 32768,
             },
             Protocol::Rzen => ProtocolSettings {
@@ -136,15 +138,12 @@ impl Protocol {
                 mrope: false,
                 image_tokens: [256, 1280],
                 frame_tokens: [160, 180],
-                num_frames: NUM_FRAMES,
+                num_frames: 8,
                 max_length: 2000,
             },
         }
     }
 }
-
-/// Frames that either protocol takes of a clip.
-pub(crate) const NUM_FRAMES: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -157,6 +156,9 @@ mod tests {
         }
         assert_eq!("visdoc".parse(), Ok(Modality::VisualDocument));
         let error = "mmeb".parse::<Suite>().unwrap_err().to_string();
-        assert_eq!(error, "`mmeb` is no benchmark; there are mmeb-v1, mmeb-v2, vidore, beir");
+        assert_eq!(
+            error,
+            "`mmeb` is no benchmark; there are mmeb-v1, mmeb-v2, vidore, vidore-v2-english, beir"
+        );
     }
 }

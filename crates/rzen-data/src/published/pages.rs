@@ -10,9 +10,8 @@ use std::path::{Component, Path, PathBuf};
 use md5::{Digest, Md5};
 use rzen_core::{Origin, Part};
 
-use super::draft::{Draft, Query};
+use super::draft::{Draft, Query, Reading};
 use super::error::PublishedError;
-use super::names::Protocol;
 use super::rows::{annotations, check_columns};
 use super::table::{Naming, PageSet};
 use super::texts::{Words, candidate, query};
@@ -25,36 +24,24 @@ use crate::picture::picture_format;
 const QUERY: &str = "Find a document image that matches the given query:";
 const PAGE: &str = "Understand the content of the provided document image.";
 
-/// Where the files of a set lie.
-#[derive(Clone, Copy)]
-pub(crate) struct Folders<'a> {
-    pub data: &'a Path,
-    /// Where pages are written to that are not in `data`.
-    pub pages: &'a Path,
-}
-
 /// Reads a set. Pages that are not written yet are named as they will be, and stand in [`Draft::embedded`].
-pub(crate) fn read(
-    name: &'static str,
-    set: PageSet,
-    folders: Folders,
-    protocol: Protocol,
-) -> Result<Draft, PublishedError> {
-    let mut draft = Draft::default();
-    for file in corpus(set, folders.data)? {
+pub(crate) fn read(reading: Reading, set: PageSet) -> Result<Draft, PublishedError> {
+    let mut draft = reading.draft();
+    draft.advice = "remove them: pages are written anew out of their tables";
+    for file in corpus(set, reading.data)? {
         for (id, origin) in ids(&file)? {
-            let page = page(set, folders, &id).map_err(|problem| at(&origin, problem))?;
+            let page = page(set, reading, &id).map_err(|problem| at(&origin, problem))?;
             if draft.has(&id) {
                 return Err(at(&origin, format!("page `{id}` stands there already; ids must differ")));
             }
             if !page.is_written {
                 draft.embedded.insert(page.path.clone());
             }
-            draft.candidate(&id, &origin, |_| candidate(protocol, PAGE, Part::Image(page.path)));
+            draft.candidate(&id, &origin, |_| candidate(reading.protocol, PAGE, Part::Image(page.path)));
         }
     }
-    let judged = judged(set, folders.data)?;
-    let files = set.hub.config("queries").files(folders.data)?;
+    let judged = judged(set, reading.data)?;
+    let files = set.hub.config("queries").files(reading.data)?;
     let mut columns = vec!["query-id", "query"];
     columns.extend(set.language.map(|_| "language"));
     annotations(&files, &columns, |row| {
@@ -68,9 +55,10 @@ pub(crate) fn read(
         if let Some((page, _)) = relevant.iter().find(|(page, _)| !draft.has(page)) {
             return Err(format!("query `{id}` is answered by page `{page}`, which is not in the corpus"));
         }
-        let item = query(protocol, Words { instruction: QUERY, text: &text }, None);
-        let query = Query { id, item, candidates: None, relevant, origin: row.origin.clone() };
-        draft.query(name, query)
+        let item = query(reading.protocol, Words { instruction: QUERY, text: &text }, None);
+        let query =
+            Query { id, item, candidates: None, excluded: None, relevant, origin: row.origin.clone() };
+        draft.query(reading.name, query)
     })?;
     Ok(draft)
 }
@@ -95,12 +83,12 @@ pub(crate) fn best_grades(all: &[(String, f64)]) -> Vec<(String, f64)> {
 }
 
 /// Writes the pages of a set that are not there; returns how many, and where to. Those that are there are left as they are.
-pub(crate) fn write(set: PageSet, folders: Folders) -> Result<(usize, PathBuf), PublishedError> {
-    let (mut count, folder) = (0, folders.pages.join(PAGES).join(set.folder));
-    for file in corpus(set, folders.data)? {
+pub(crate) fn write(reading: Reading, set: PageSet) -> Result<(usize, PathBuf), PublishedError> {
+    let (mut count, folder) = (0, reading.pages.join(PAGES).join(set.folder));
+    for file in corpus(set, reading.data)? {
         let wanted: HashSet<String> = ids(&file)?
             .into_iter()
-            .filter(|(id, _)| page(set, folders, id).is_ok_and(|page| !page.is_written))
+            .filter(|(id, _)| page(set, reading, id).is_ok_and(|page| !page.is_written))
             .map(|(id, _)| id)
             .collect();
         if wanted.is_empty() {
@@ -123,7 +111,7 @@ pub(crate) fn write(set: PageSet, folders: Folders) -> Result<(usize, PathBuf), 
             let bytes = bytes.filter(|bytes| picture_format(bytes).is_some());
             let bytes = bytes
                 .ok_or_else(|| at(&origin, format!("column `image` of page `{id}` holds no picture")))?;
-            let page = page(set, folders, &id).map_err(|problem| at(&origin, problem))?;
+            let page = page(set, reading, &id).map_err(|problem| at(&origin, problem))?;
             write_page(&page.path, &bytes)
                 .map_err(|source| PublishedError::Page { path: page.path.clone(), source })?;
             count += 1;
@@ -141,13 +129,13 @@ struct PageFile {
 }
 
 /// The file of a page: where it is, or else where it will be.
-fn page(set: PageSet, folders: Folders, id: &str) -> Result<PageFile, String> {
+fn page(set: PageSet, reading: Reading, id: &str) -> Result<PageFile, String> {
     let name = file_name(set.naming, id);
     if !Path::new(&name).components().all(|part| matches!(part, Component::Normal(_))) {
         return Err(format!("`corpus-id` is `{id}`, which is no name for a file"));
     }
     let inner = Path::new(PAGES).join(set.folder).join(name);
-    let places = [folders.data.join(&inner), folders.pages.join(&inner)];
+    let places = [reading.data.join(&inner), reading.pages.join(&inner)];
     let written = places.iter().find(|path| path.is_file());
     Ok(PageFile { is_written: written.is_some(), path: written.unwrap_or(&places[1]).clone() })
 }
@@ -223,6 +211,7 @@ fn write_page(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let write = || {
         let mut file = fs::File::create(&temporary)?;
         file.write_all(bytes)?;
+        file.sync_all()?;
         drop(file);
         fs::rename(&temporary, path)
     };

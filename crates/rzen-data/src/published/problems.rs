@@ -111,5 +111,5 @@ pub(super) fn missing(draft: &Draft) -> Option<MissingMedia> {
     let files_wrong: Vec<String> = files.par_iter().filter_map(wrong).collect();
     let count = folders.len() + files_wrong.len();
     let first = folders.iter().cloned().chain(files_wrong).take(NAMED).collect();
-    (count > 0).then_some(MissingMedia { first, count, all: files.len() + looked })
+    (count > 0).then_some(MissingMedia { first, count, all: files.len() + looked, advice: draft.advice })
 }

@@ -2,14 +2,13 @@
 //!
 //! The five sets write question and options in five ways, and all of these are kept.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rzen_core::Item;
 
 use super::annotations::Hub;
-use super::draft::{Draft, Query};
+use super::draft::{Draft, Query, Reading};
 use super::error::PublishedError;
-use super::names::Protocol;
 use super::rows::{Annotation, annotations};
 use super::texts::{Words, query};
 use super::videos::FRAMES;
@@ -151,22 +150,15 @@ struct Question {
 }
 
 /// Reads a set.
-pub(crate) fn read(
-    name: &'static str,
-    hub: Hub,
-    folder: &str,
-    choice: Choice,
-    data: &Path,
-    protocol: Protocol,
-) -> Result<Draft, PublishedError> {
-    let mut draft = Draft::default();
-    let root = data.join(FRAMES).join(folder);
+pub(crate) fn read(set: Reading, hub: Hub, folder: &str, choice: Choice) -> Result<Draft, PublishedError> {
+    let mut draft = set.draft();
+    let root = set.data.join(FRAMES).join(folder);
     let parts: Vec<(Hub, PathBuf)> = match choice {
         Choice::MvBench => MVBENCH.iter().map(|config| (hub.config(config), root.join(config))).collect(),
         _ => vec![(hub, root)],
     };
     for (hub, root) in parts {
-        annotations(&hub.files(data)?, choice.columns(), |row| {
+        annotations(&hub.files(set.data)?, choice.columns(), |row| {
             let Question { text, options, shown, right, clip } = choice.read(row)?;
             let Some(answer) = options.get(right) else {
                 return Err(format!("the answer is option {}, and there are {}", right + 1, options.len()));
@@ -175,10 +167,13 @@ pub(crate) fn read(
             for (option, shown) in options.iter().zip(shown) {
                 draft.candidate(option, &row.origin, |_| Item::text(shown));
             }
-            let item = query(protocol, Words { instruction: INSTRUCTION, text: &text }, Some(clip));
+            let item = query(set.protocol, Words { instruction: INSTRUCTION, text: &text }, Some(clip));
             let (id, relevant) = (draft.next_id(), vec![(answer.clone(), 1.0)]);
             let origin = row.origin.clone();
-            draft.query(name, Query { id, item, candidates: Some(options), relevant, origin })
+            draft.query(
+                set.name,
+                Query { id, item, candidates: Some(options), excluded: None, relevant, origin },
+            )
         })?;
     }
     Ok(draft)

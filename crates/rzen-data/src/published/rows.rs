@@ -68,6 +68,14 @@ pub(crate) fn check_columns(file: &Path, found: &[String], needed: &[&str]) -> R
     })
 }
 
+fn texts_of(cell: Cell, column: &str) -> Result<Vec<String>, String> {
+    let text = |cell| Ok(text_of(cell, column)?.unwrap_or_default());
+    match cell {
+        Cell::List(cells) => cells.into_iter().map(text).collect(),
+        cell => Ok(vec![text(cell)?]),
+    }
+}
+
 impl Annotation {
     /// A text that may be empty or missing.
     pub fn text(&mut self, column: &str) -> Result<String, String> {
@@ -81,11 +89,14 @@ impl Annotation {
 
     /// A list of texts, which may be empty ones; a text alone is a list of one.
     pub fn texts(&mut self, column: &str) -> Result<Vec<String>, String> {
-        match self.record.required(column)? {
-            Cell::List(cells) => {
-                cells.into_iter().map(|cell| Ok(text_of(cell, column)?.unwrap_or_default())).collect()
-            }
-            cell => Ok(vec![text_of(cell, column)?.unwrap_or_default()]),
+        texts_of(self.record.required(column)?, column)
+    }
+
+    /// A list of texts, which may be empty ones; none where there is no list.
+    pub fn texts_or_none(&mut self, column: &str) -> Result<Vec<String>, String> {
+        match self.record.take(column) {
+            None | Some(Cell::Null) => Ok(Vec::new()),
+            Some(cell) => texts_of(cell, column),
         }
     }
 

@@ -1,18 +1,24 @@
 //! BEIR: questions and passages, the judgements of its test split.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rzen_core::Item;
 
-use super::draft::{Draft, Query};
+use super::draft::{Draft, Query, Reading};
 use super::error::PublishedError;
 use super::pages::best_grades;
 use super::rows::annotations;
 use crate::import::beir::{files, judgements};
 use crate::import::passages::{id_of, titled};
 
-/// The folders below `data` that are in BEIR's layout, by name: those in `data`, and those in folders of it that are none.
+/// The folders that are in BEIR's layout, by name: `data` itself, or those in it, and those in folders of it that are none.
 pub(crate) fn find(data: &Path) -> Result<Vec<(String, PathBuf)>, PublishedError> {
+    if is_set(data) {
+        let whole = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+        let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return Ok(vec![(name, data.to_owned())]);
+    }
     let mut found = Vec::new();
     for (name, folder) in folders(data)? {
         if is_set(&folder) {
@@ -44,46 +50,69 @@ fn is_set(folder: &Path) -> bool {
         && folder.join("qrels").exists()
 }
 
-/// Reads a set. Queries without judgements are left out, as BEIR's own runner does.
-pub(crate) fn read(name: &str, folder: &Path) -> Result<Draft, PublishedError> {
-    let mut draft = Draft::default();
-    annotations(&files(folder, "corpus", None)?, &[], |row| {
+/// Of a set's judgements, how many in a hundred may name passages that are not there.
+const MAX_LOST_PERCENT: usize = 1;
+
+/// Reads a set, as BEIR's own runner takes it: queries without judgements are left out, and a passage with the query's id is not
+/// ranked for it. Passages without words and judgements of passages that are not there are left out; what was, the notes say.
+pub(crate) fn read(set: Reading, folder: &Path) -> Result<Draft, PublishedError> {
+    let mut draft = set.draft();
+    let (mut seen, mut empty) = (HashSet::new(), 0);
+    let corpus = files(folder, "corpus", None)?;
+    annotations(&corpus, &[], |row| {
         let id = id_of(&mut row.record)?;
-        if draft.has(&id) {
+        if !seen.insert(id.clone()) {
             return Err(format!("passage `{id}` stands there already; ids must differ"));
         }
-        let content = titled(&mut row.record)?.ok_or_else(|| format!("passage `{id}` is empty"))?;
-        draft.candidate(&id, &row.origin, |_| Item { content: vec![content], instruction: None });
+        match titled(&mut row.record)? {
+            None => empty += 1,
+            Some(words) => {
+                draft.candidate(&id, &row.origin, |_| Item { content: vec![words], instruction: None });
+            }
+        }
         Ok(())
     })?;
     // MS MARCO is judged on its dev split.
     let qrels = files(folder, "qrels", Some("test"))
         .or_else(|error| files(folder, "qrels", Some("dev")).map_err(|_| error))?;
     let judgements = judgements(&qrels)?;
-    let (mut without, mut own) = (0, 0);
+    let (mut without, mut unanswered, mut own) = (0, 0, 0);
+    let (mut lost, mut all) = (0, 0);
     annotations(&files(folder, "queries", None)?, &[], |row| {
         let id = id_of(&mut row.record)?;
-        let relevant = judgements.get(&id).map(|judged| best_grades(judged)).unwrap_or_default();
-        if let Some((passage, _)) = relevant.iter().find(|(passage, _)| !draft.has(passage)) {
-            return Err(format!(
-                "query `{id}` is answered by passage `{passage}`, which is not in the corpus"
-            ));
-        }
+        let mut relevant = judgements.get(&id).map(|judged| best_grades(judged)).unwrap_or_default();
         if relevant.is_empty() {
             without += 1;
             return Ok(());
         }
-        own += usize::from(draft.has(&id));
+        all += relevant.len();
+        let judged = relevant.len();
+        relevant.retain(|(passage, _)| draft.has(passage));
+        lost += judged - relevant.len();
+        if relevant.is_empty() {
+            unanswered += 1;
+            return Ok(());
+        }
+        let is_own = draft.has(&id) && !relevant.iter().any(|(passage, _)| *passage == id);
+        own += usize::from(is_own);
         let item = Item::text(row.needed("text")?);
-        draft.query(name, Query { id, item, candidates: None, relevant, origin: row.origin.clone() })
+        let (excluded, origin) = (is_own.then(|| id.clone()), row.origin.clone());
+        draft.query(set.name, Query { id, item, candidates: None, excluded, relevant, origin })
     })?;
-    if without > 0 {
-        draft.notes.push(format!("{without} queries without judgements left out"));
+    if lost * 100 > all * MAX_LOST_PERCENT {
+        return Err(PublishedError::Incomplete { path: corpus[0].clone(), lost, all });
     }
-    if own > 0 {
-        draft.notes.push(format!(
-            "{own} queries share their id with a passage, which stays in the pool; BEIR's own runner takes it out"
-        ));
-    }
+    let notes = [
+        (without, "queries without judgements left out"),
+        (empty, "passages without words left out"),
+        (lost, "judgements of passages that are not there left out"),
+        (unanswered, "queries left out, of whose passages none is there; BEIR's own runner scores them 0"),
+        (
+            own,
+            "queries are ranked against all passages but the one of their own id, as BEIR's own runner does",
+        ),
+    ];
+    let notes = notes.into_iter().filter(|(count, _)| *count > 0);
+    draft.notes.extend(notes.map(|(count, what)| format!("{count} {what}")));
     Ok(draft)
 }

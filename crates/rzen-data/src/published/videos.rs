@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rzen_core::{Item, Origin};
 
 use super::annotations::Hub;
-use super::draft::{Draft, Query};
+use super::draft::{Draft, Query, Reading};
 use super::error::PublishedError;
 use super::names::Protocol;
 use super::rows::annotations;
@@ -42,22 +42,20 @@ const OF_EACH_ROW_CAP: usize = 1000;
 
 /// Reads clips that are to be named.
 pub(crate) fn read_classes(
-    name: &'static str,
+    set: Reading,
     hub: Hub,
     folder: &str,
     labels: LabelList,
     instruction: &str,
-    data: &Path,
-    protocol: Protocol,
 ) -> Result<Draft, PublishedError> {
-    let mut draft = Draft::default();
-    let files = hub.files(data)?;
-    let file = files.first().map(PathBuf::as_path).unwrap_or(data);
+    let mut draft = set.draft();
+    let files = hub.files(set.data)?;
+    let file = files.first().map(PathBuf::as_path).unwrap_or(set.data);
     for (place, label) in labels.text().lines().enumerate() {
         let origin = Origin { file: file.into(), line: place + 1 };
         draft.candidate(label, &origin, |_| Item::text(label));
     }
-    let (each, root) = (labels == LabelList::OfEachRow, data.join(FRAMES).join(folder));
+    let (each, root) = (labels == LabelList::OfEachRow, set.data.join(FRAMES).join(folder));
     let columns: &[&str] =
         if each { &["video_id", "pos_text", "neg_text"] } else { &["video_id", "pos_text"] };
     let words = Words { instruction, text: "" };
@@ -74,9 +72,9 @@ pub(crate) fn read_classes(
         if !draft.has(&answer) {
             return Err(format!("the answer `{answer}` is none of the labels"));
         }
-        let item = query(protocol, words, Some(clip));
+        let item = query(set.protocol, words, Some(clip));
         let (id, relevant) = (draft.next_id(), vec![(answer, 1.0)]);
-        draft.query(name, Query { id, item, candidates, relevant, origin })
+        draft.query(set.name, Query { id, item, candidates, excluded: None, relevant, origin })
     })?;
     Ok(draft)
 }
@@ -105,18 +103,16 @@ const RZEN_SEARCH: &str = "Find the video snippet that corresponds to the given 
 
 /// Reads captions and clips; every clip is a candidate of every caption.
 pub(crate) fn read_search(
-    name: &'static str,
+    set: Reading,
     hub: Hub,
     folder: &str,
     columns: Caption,
     instruction: &str,
-    data: &Path,
-    protocol: Protocol,
 ) -> Result<Draft, PublishedError> {
-    let mut draft = Draft::default();
-    let instruction = if protocol == Protocol::Rzen { RZEN_SEARCH } else { instruction };
-    let root = data.join(FRAMES).join(folder);
-    annotations(&hub.files(data)?, &[columns.clip, columns.caption], |row| {
+    let mut draft = set.draft();
+    let instruction = if set.protocol == Protocol::Rzen { RZEN_SEARCH } else { instruction };
+    let root = set.data.join(FRAMES).join(folder);
+    annotations(&hub.files(set.data)?, &[columns.clip, columns.caption], |row| {
         let named = row.needed(columns.clip)?;
         let id = if columns == Caption::DIDEMO { stem(&named) } else { named };
         let text = row.first_text(columns.caption)?;
@@ -124,10 +120,17 @@ pub(crate) fn read_search(
             return Err(format!("column `{}` has no caption", columns.caption));
         }
         let origin = row.origin.clone();
-        draft.candidate(&id, &origin, |draft| candidate(protocol, CLIP, draft.clip(root.join(&id))));
-        let item = query(protocol, Words { instruction, text: &text }, None);
-        let query = Query { id: draft.next_id(), item, candidates: None, relevant: vec![(id, 1.0)], origin };
-        draft.query(name, query)
+        draft.candidate(&id, &origin, |draft| candidate(set.protocol, CLIP, draft.clip(root.join(&id))));
+        let item = query(set.protocol, Words { instruction, text: &text }, None);
+        let query = Query {
+            id: draft.next_id(),
+            item,
+            candidates: None,
+            excluded: None,
+            relevant: vec![(id, 1.0)],
+            origin,
+        };
+        draft.query(set.name, query)
     })?;
     Ok(draft)
 }

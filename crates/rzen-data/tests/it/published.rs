@@ -67,8 +67,61 @@ fn check_set(set: &EvalSet, expected: &Expected, root: &Path, protocol: Protocol
 }
 
 #[test]
+fn clips_have_as_many_frames_as_are_asked_for() {
+    let folder = Folder::new();
+    write(Suite::MmebV2, folder.path());
+    let frames = |num_frames: usize| {
+        let published = open(Suite::MmebV2, &folder, Protocol::Rzen).with_num_frames(num_frames);
+        let set = load(&published, "MSR-VTT");
+        set.pool.iter().map(|candidate| shown(&candidate.item, folder.path()).0.len()).max()
+    };
+    assert_eq!([1, 3].map(frames), [Some(1), Some(3)]);
+}
+
+/// A set as BEIR's own runner takes it, with all that real ones have.
+#[test]
+fn passages_as_beirs_own_runner_takes_them() {
+    let folder = Folder::new();
+    let root = folder.path().join("quora");
+    std::fs::create_dir_all(root.join("qrels")).unwrap();
+    let lines = |rows: Vec<serde_json::Value>| rows.iter().map(|row| format!("{row}\n")).collect::<String>();
+    let passages =
+        (0..100).map(|i| json!({ "_id": i.to_string(), "title": "", "text": format!("words {i}") }));
+    let passages = passages.chain([json!({ "_id": "none", "title": " ", "text": "" })]).collect();
+    std::fs::write(root.join("corpus.jsonl"), lines(passages)).unwrap();
+    let ids = ["0", "1", "q", "lost"];
+    let queries = ids.map(|id| json!({ "_id": id, "text": format!("words of {id}?") })).to_vec();
+    std::fs::write(root.join("queries.jsonl"), lines(queries)).unwrap();
+    let many = (2..99).map(|i| format!("q\t{i}\t1\n")).collect::<String>();
+    let qrels = format!("query-id\tcorpus-id\tscore\n0\t1\t1\n1\t1\t1\n{many}lost\tgone\t1\n");
+    std::fs::write(root.join("qrels/test.tsv"), qrels).unwrap();
+    for data in [folder.path(), &root] {
+        let published = Published::open(Suite::Beir, data, Protocol::Rzen, None).unwrap();
+        let set = load(&published, "quora");
+        let found: Vec<_> =
+            set.queries.iter().map(|query| (query.id.as_str(), query.excluded.as_deref())).collect();
+        // What answers itself stays.
+        assert_eq!(found, [("0", Some("0")), ("1", None), ("q", None)]);
+        assert_eq!(set.pool.len(), 100);
+        let notes: Vec<String> =
+            published.check(None).unwrap().notes.into_iter().map(|note| note.problem).collect();
+        let notes = notes.join("\n");
+        for expected in [
+            "1 passages without words",
+            "1 judgements of passages",
+            "1 queries left out",
+            "1 queries are ranked",
+        ] {
+            assert!(notes.contains(expected), "{notes}");
+        }
+    }
+}
+
+#[test]
 fn every_set_is_read_as_it_was_meant() {
-    for (suite, sets) in [(Suite::MmebV2, 78), (Suite::Vidore, 17), (Suite::Beir, 2)] {
+    for (suite, sets) in
+        [(Suite::MmebV2, 78), (Suite::Vidore, 14), (Suite::VidoreV2English, 4), (Suite::Beir, 2)]
+    {
         let folder = Folder::new();
         let mut expected = write(suite, folder.path());
         assert_eq!(expected.len(), sets);

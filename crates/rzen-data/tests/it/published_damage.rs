@@ -103,8 +103,15 @@ fn media_that_are_missing_or_no_pictures() {
     damaged.check(
         Suite::MmebV2,
         "QVHighlight",
-        &["film_1/query` is missing", "film_1/positive` is missing", "unpack"],
+        &["film_1/query` is missing", "film_1/positive` is missing", "film_1/negative` is missing", "unpack"],
     );
+    let film = frames.join("video_mret/Charades_STA/film_0");
+    for clip in fs::read_dir(&film).unwrap().map(|entry| entry.unwrap().path()) {
+        if clip.file_name().unwrap().to_string_lossy().starts_with("negative") {
+            fs::remove_dir_all(clip).unwrap();
+        }
+    }
+    damaged.check(Suite::MmebV2, "Charades-STA", &["film_0/negative` is missing"]);
     fs::remove_dir_all(frames.join("video_ret/VATEX/clip_2")).unwrap();
     fs::create_dir(frames.join("video_ret/VATEX/clip_2")).unwrap();
     damaged.check(Suite::MmebV2, "VATEX", &["1 of 9 files and folders", "clip_2` holds no pictures"]);
@@ -131,6 +138,8 @@ fn rows_that_are_wrong() {
     damaged.check(Suite::MmebV2, "VizWiz", &["`tgt_text` holds an empty text"]);
     image("CIRR", row(&["a"], &["CIRR/t0.jpg", "CIRR/t1.jpg"]));
     damaged.check(Suite::MmebV2, "CIRR", &["`tgt_img_path` has 2 entries and `tgt_text` 1"]);
+    image("GQA", row(&["a", "a"], &["", ""]));
+    damaged.check(Suite::MmebV2, "GQA", &["row 1", "nothing but answers"]);
 
     let video = |file: &str, row: serde_json::Value| annotate(damaged.path(), file, "", &[row]);
     video("VLM2Vec/HMDB51/test.jsonl", json!({ "video_id": "clip_0", "pos_text": "swim" }));
@@ -190,6 +199,11 @@ fn pages_that_can_not_be_written() {
     check_message(&error, &["row 2", "page `2` holds no picture"]);
     let name = "ViDoRe_arxivqa";
     fs::write(damaged.path().join("visdoc-tasks").join(name), "a file").unwrap();
+    let spoilt = "ViDoRe_syntheticDocQA_energy";
+    published.write_pages(&task(spoilt)).unwrap();
+    let folder = damaged.path().join("visdoc-tasks").join(spoilt);
+    fs::write(fs::read_dir(folder).unwrap().next().unwrap().unwrap().path(), "<html>").unwrap();
+    damaged.check(Suite::Vidore, spoilt, &["is no picture", "pages are written anew out of their tables"]);
     check_message(&published.write_pages(&task(name)).unwrap_err(), &["1.png", "another folder"]);
 }
 
@@ -215,8 +229,14 @@ fn passages_that_are_wrong() {
     let row = json!({ "_id": "fever-a", "title": "", "text": "words" });
     fs::write(&corpus, format!("{row}\n{row}\n")).unwrap();
     damaged.check(Suite::Beir, "fever", &["corpus.jsonl`, row 2", "passage `fever-a` stands there already"]);
+    // An incomplete corpus is no other corpus.
     fs::write(&corpus, format!("{row}\n")).unwrap();
-    damaged.check(Suite::Beir, "fever", &["query `1` is answered by passage `fever-b`"]);
+    damaged.check(Suite::Beir, "fever", &["corpus.jsonl` lacks passages", "2 of 3 judgements", "whole"]);
+    let qrels = damaged.path().join("fever/qrels/test.tsv");
+    for grade in ["nan", "inf", "much"] {
+        fs::write(&qrels, format!("query-id\tcorpus-id\tscore\n1\tfever-a\t{grade}\n")).unwrap();
+        damaged.check(Suite::Beir, "fever", &["row 2", grade, "expected query, passage and grade"]);
+    }
     let problems = damaged.open(Suite::Beir).check(Some(&["forums/cats".into()])).unwrap();
     assert!(problems.is_fine());
     check_message(&problems, &["to know", "1 queries without judgements left out"]);

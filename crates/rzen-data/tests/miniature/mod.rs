@@ -77,8 +77,11 @@ pub fn write(suite: Suite, dir: &Path) -> Vec<Expected> {
         }
         Suite::Vidore => {
             let vidore = page_sets::DOCUMENTS.iter().filter(|set| set.name.starts_with("ViDoRe_"));
-            let sets: Vec<_> = vidore.chain(&page_sets::ENGLISH).copied().collect();
-            page_sets::write(dir, &sets)
+            page_sets::write(dir, &vidore.copied().collect::<Vec<_>>())
+        }
+        Suite::VidoreV2English => {
+            let english = page_sets::DOCUMENTS.iter().filter(|set| set.name.contains("human_labeled"));
+            page_sets::write(dir, &english.chain(&page_sets::ENGLISH).copied().collect::<Vec<_>>())
         }
         Suite::Beir => beir_sets::write(dir),
     }

@@ -36,7 +36,7 @@ fn task(queries: usize, pool: usize, candidates: impl Fn(usize) -> Option<Vec<us
                 relevant.push((listed(j), grade));
             }
         }
-        RankQuery { id: format!("q{i}"), item: Item::text("q"), candidates, relevant }
+        RankQuery { id: format!("q{i}"), item: Item::text("q"), candidates, excluded: None, relevant }
     };
     RankTask {
         name: "ranked".into(),
@@ -69,7 +69,7 @@ fn check(task: &RankTask, dim: usize) -> usize {
     let mut ties = 0;
     let mut values = vec![0.0; found.values.len()];
     for (i, (query, found_query)) in task.queries.iter().zip(&found.per_query).enumerate() {
-        let all: Vec<usize> = (0..task.pool.len()).collect();
+        let all: Vec<usize> = (0..task.pool.len()).filter(|c| Some(*c) != query.excluded).collect();
         let candidates = query.candidates.as_ref().unwrap_or(&all);
         let scores: Vec<_> = candidates.iter().map(|c| (*c, pool.score(*c, queries.row(i)))).collect();
         let ranking = Ranking::new(scores.clone(), &query.relevant).unwrap();
@@ -95,6 +95,18 @@ fn a_pool_of_several_blocks_ranks_as_all_scores_do() {
     assert!(check(&task(30, 2 * 4096 + 33, |_| None), 24) > 0);
     check(&task(1030, 300, |_| None), 37);
     check(&task(3, 500, |_| None), 16);
+}
+
+#[test]
+fn what_a_query_excludes_is_not_ranked() {
+    let mut task = task(30, 2 * 4096 + 33, |_| None);
+    let spared = |i: usize| [0, 4095, 4096, 8224, i * 17 + 40][i % 5];
+    for (i, query) in task.queries.iter_mut().enumerate() {
+        let candidate = spared(i);
+        query.excluded = query.relevant.iter().all(|(index, _)| *index != candidate).then_some(candidate);
+    }
+    assert!(task.queries.iter().filter(|query| query.excluded.is_some()).count() > 20);
+    check(&task, 24);
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub fn pairs(name: &str, count: usize, candidates: impl Fn(usize) -> Option<Vec<
                 id: format!("q{i}"),
                 item: Item { instruction: Some("Find it.".into()), ..Item::text(format!("{i}")) },
                 candidates: candidates(i),
+                excluded: None,
                 relevant: vec![(i, 1.0)],
             })
             .collect(),
