@@ -1,6 +1,6 @@
 //! Two evaluations beside each other: which differences are real.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Result, bail, ensure};
 use rzen_eval::{PairedDifference, bootstrap_of_tasks};
@@ -22,6 +22,8 @@ pub struct Comparison {
     pub only_first: Vec<String>,
     /// Tasks that only the second has.
     pub only_second: Vec<String>,
+    /// What the two were not measured alike in.
+    pub notes: Vec<String>,
 }
 
 /// A task of both evaluations.
@@ -108,9 +110,30 @@ pub fn compare(first: &Scored, second: &Scored) -> Result<Comparison> {
         overall: bootstrap_of_tasks(&differences, SAMPLES, SEED)?,
         only_first: missing(second, first),
         only_second: missing(first, second),
+        notes: unlike(first, second),
         tasks,
     })
 }
+
+/// Settings that make other scores of the same model, where the two differ in them.
+fn unlike(first: &Scored, second: &Scored) -> Vec<String> {
+    let differing = COMPARED.iter().filter(|name| first.settings.get(**name) != second.settings.get(**name));
+    let shown = |scored: &Scored, name: &str| match scored.settings.get(name) {
+        None => "nothing".to_owned(),
+        Some(value) => value.to_string(),
+    };
+    let note = |name: &&str| {
+        format!("`{name}` is {} in the first and {} in the second.", shown(first, name), shown(second, name))
+    };
+    // What a training run measured says nothing of these.
+    match first.settings.is_empty() || second.settings.is_empty() {
+        true => Vec::new(),
+        false => differing.map(note).collect(),
+    }
+}
+
+/// The settings in `eval.json` that say what was measured, and not of what.
+const COMPARED: [&str; 4] = ["data", "benchmark", "protocol", "compat"];
 
 fn mean(task: &ScoredQueries) -> f64 {
     task.queries.iter().map(|(_, value)| value).sum::<f64>() / task.queries.len() as f64
@@ -122,6 +145,12 @@ fn paired(a: &ScoredQueries, b: &ScoredQueries) -> Result<Vec<f64>> {
         bail!("task `{}` is measured by {} in the one and by {} in the other", a.task, a.metric, b.metric);
     }
     let of_b: HashMap<&str, f64> = b.queries.iter().map(|(id, value)| (id.as_str(), *value)).collect();
+    for task in [a, b] {
+        let mut seen = HashSet::new();
+        if let Some((id, _)) = task.queries.iter().find(|(id, _)| !seen.insert(id)) {
+            bail!("task `{}` has two queries `{id}`; was its file written by two programs?", task.task);
+        }
+    }
     let lost = || a.queries.iter().filter(|(id, _)| !of_b.contains_key(id.as_str())).count();
     ensure!(
         a.queries.len() == b.queries.len() && lost() == 0,
@@ -150,6 +179,8 @@ fn holm(p: impl Iterator<Item = f64>) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Map, json};
+
     use super::*;
 
     fn scored(tasks: &[(&str, Vec<f64>)]) -> Scored {
@@ -159,7 +190,7 @@ mod tests {
             groups: vec!["all".into(), name[..1].to_owned()],
             queries: values.iter().enumerate().map(|(i, value)| (format!("q{i}"), *value)).collect(),
         };
-        Scored { tasks: tasks.iter().map(task).collect() }
+        Scored { tasks: tasks.iter().map(task).collect(), settings: Map::new() }
     }
 
     fn hits(count: usize, every: usize) -> Vec<f64> {
@@ -198,11 +229,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_measured_otherwise_is_told() {
+        let with = |settings: serde_json::Value| Scored {
+            settings: settings.as_object().unwrap().clone(),
+            ..scored(&[("a", hits(10, 2))])
+        };
+        let first = with(json!({"protocol": "rzen", "model": "one", "data": "mmeb"}));
+        let second = with(json!({"protocol": "vlm2vec", "model": "two", "data": "mmeb", "compat": true}));
+        let notes = compare(&first, &second).unwrap().notes;
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert_eq!(notes[0], "`protocol` is \"rzen\" in the first and \"vlm2vec\" in the second.");
+        assert_eq!(notes[1], "`compat` is nothing in the first and true in the second.");
+        assert!(compare(&first, &scored(&[("a", hits(10, 2))])).unwrap().notes.is_empty());
+    }
+
+    #[test]
     fn other_queries_are_refused() {
         let first = scored(&[("a", hits(10, 2))]);
         let error = compare(&first, &scored(&[("a", hits(9, 2))])).unwrap_err().to_string();
         assert!(error.contains("`a`") && error.contains("10") && error.contains('9'), "{error}");
         assert!(compare(&first, &scored(&[("b", hits(10, 2))])).unwrap_err().to_string().contains("no task"));
+        let mut twice = first.clone();
+        twice.tasks[0].queries[1].0 = "q0".into();
+        assert!(compare(&first, &twice).unwrap_err().to_string().contains("two queries `q0`"));
         let mut other = first.clone();
         other.tasks[0].metric = "mrr".into();
         assert!(compare(&first, &other).unwrap_err().to_string().contains("mrr"));

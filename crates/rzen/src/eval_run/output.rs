@@ -7,7 +7,7 @@ use anyhow::Result;
 use rzen_eval::Compression;
 use serde_json::{Map, Value, json};
 
-use super::scored::{EVAL, QUERIES, query_lines};
+use super::scored::{EVAL, FORMAT, QUERIES, query_lines};
 use super::{Confusion, Estimate, Evaluation, GroupScore, vlm2vec};
 use crate::files::whole_folder;
 use crate::report::{Bar, EvaluationPage, write_evaluation_page};
@@ -58,8 +58,9 @@ pub fn write_evaluation(
         }
         for task in &evaluation.tasks {
             let Some(folder) = modality(&task.info.name).map(|name| part.join(name)) else { continue };
-            fs::create_dir_all(&folder)?;
+            // Sets of BEIR may lie a folder deeper.
             let file = folder.join(format!("{}_score.json", task.info.name));
+            fs::create_dir_all(file.parent().unwrap_or(&folder))?;
             fs::write(file, format!("{:#}\n", vlm2vec::score_file(&task.score)))?;
         }
         let mut files = files_below(part)?;
@@ -95,7 +96,7 @@ fn eval_json(evaluation: &Evaluation, description: &Description, files: &[PathBu
     let bytes = |form: Compression| form.bytes(evaluation.dim);
     let compressed = evaluation.compressed().into_iter();
     json!({
-        "format": 1,
+        "format": FORMAT,
         "program": format!("rzen {}", env!("CARGO_PKG_VERSION")),
         "title": description.title,
         "settings": description.settings,

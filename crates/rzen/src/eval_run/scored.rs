@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::Evaluation;
 use crate::report::Measurements;
@@ -15,6 +16,8 @@ use crate::report::Measurements;
 pub struct Scored {
     /// In the order of the evaluation.
     pub tasks: Vec<ScoredQueries>,
+    /// What `eval.json` says of model, data and protocol; nothing of a training run.
+    pub settings: Map<String, Value>,
 }
 
 /// The scores of a task, query by query.
@@ -46,8 +49,13 @@ struct Line {
 /// The part of `eval.json` that a comparison needs.
 #[derive(Deserialize)]
 struct Head {
-    tasks: serde_json::Map<String, serde_json::Value>,
+    format: u32,
+    tasks: Map<String, Value>,
+    settings: Map<String, Value>,
 }
+
+/// The form of `eval.json`; another number when what is read here changes.
+pub const FORMAT: u32 = 1;
 
 /// The name of the file of scores by query.
 pub const QUERIES: &str = "queries.jsonl";
@@ -101,13 +109,18 @@ impl Scored {
             groups: vec![task.kind],
             queries: task.queries,
         };
-        Ok(Scored { tasks: last.tasks.into_iter().map(task).collect() })
+        Ok(Scored { tasks: last.tasks.into_iter().map(task).collect(), settings: Map::new() })
     }
 
     fn of_evaluation(folder: &Path) -> Result<Self> {
         let read =
             |name: &str| fs::File::open(folder.join(name)).with_context(|| format!("can't read {name}"));
         let head: Head = serde_json::from_reader(BufReader::new(read(EVAL)?)).context(EVAL)?;
+        ensure!(
+            head.format == FORMAT,
+            "{EVAL} has format {}, and this program reads {FORMAT}; evaluate again, or use the program that wrote it",
+            head.format
+        );
         let mut tasks = Vec::new();
         for (name, value) in &head.tasks {
             let metric =
@@ -130,6 +143,6 @@ impl Scored {
         if let Some(empty) = tasks.iter().find(|task| task.queries.is_empty()) {
             ensure!(false, "{QUERIES} has no line of task `{}`", empty.task);
         }
-        Ok(Scored { tasks })
+        Ok(Scored { tasks, settings: head.settings })
     }
 }

@@ -32,7 +32,8 @@ pub fn compressed_table(evaluation: &Evaluation) -> Option<String> {
             form.to_string(),
             bytes,
             format!("{mean:.3}"),
-            format!("{:.1} %", 100.0 * mean / full),
+            // Nothing is no share of nothing.
+            if full > 0.0 { format!("{:.1} %", 100.0 * mean / full) } else { "–".to_owned() },
         ]);
     }
     Some(aligned(&rows, 1))

@@ -25,6 +25,8 @@ pub enum TaskSource {
         published: Published,
         /// Those asked for.
         tasks: Vec<PublishedTask>,
+        /// Whether all of them have as many queries and candidates as the published ones.
+        has_published_counts: bool,
     },
 }
 
@@ -54,13 +56,13 @@ impl TaskSource {
         Ok(source)
     }
 
-    /// The data sets of a benchmark, or those named, after a look at all their files; with sentences that a reader of the scores
-    /// should bear in mind.
+    /// The data sets of a benchmark, or those named, after a look at all their files and with the pages of all of them written; with
+    /// sentences that a reader of the scores should bear in mind.
     ///
     /// `other_counts` takes data sets of another size than the published ones, and says so.
     ///
     /// # Errors
-    /// All that is wrong with the files, in one list; a name that there is not.
+    /// All that is wrong with the files, in one list; a name that there is not; a page that can't be written.
     pub fn published(
         published: Published,
         names: Option<&[String]>,
@@ -78,8 +80,15 @@ impl TaskSource {
             problems.counts.iter().map(|one| format!("{}: {}; not comparable.", one.task, one.problem));
         let known = problems.notes.iter().map(|one| format!("{}: {}", one.task, one.problem));
         let notes = counts.chain(known).collect();
-        let tasks = published.named(names)?.into_iter().cloned().collect();
-        Ok((TaskSource::Published { published, tasks }, notes))
+        let tasks: Vec<PublishedTask> = published.named(names)?.into_iter().cloned().collect();
+        for task in &tasks {
+            let (count, folder) = published.write_pages(task).with_context(|| task.name.clone())?;
+            if count > 0 {
+                eprintln!("{}: {count} pages written to {}", task.name, folder.display());
+            }
+        }
+        let has_published_counts = problems.counts.is_empty();
+        Ok((TaskSource::Published { published, tasks, has_published_counts }, notes))
     }
 
     /// What is known of each task, in order.
@@ -106,10 +115,18 @@ impl TaskSource {
     /// The benchmark, where all its data sets are evaluated.
     pub fn whole_suite(&self) -> Option<Suite> {
         match self {
-            TaskSource::Published { published, tasks } if published.tasks().len() == tasks.len() => {
+            TaskSource::Published { published, tasks, .. } if published.tasks().len() == tasks.len() => {
                 Some(published.suite())
             }
             _ => None,
+        }
+    }
+
+    /// Whether the data sets are as large as the published ones; `true` for a corpus, of which there are none.
+    pub fn has_published_counts(&self) -> bool {
+        match self {
+            TaskSource::Corpus { .. } => true,
+            TaskSource::Published { has_published_counts, .. } => *has_published_counts,
         }
     }
 
@@ -136,7 +153,7 @@ impl TaskSource {
     pub fn load(&self, at: usize) -> Result<RankTask> {
         match self {
             TaskSource::Corpus { corpus, tasks } => corpus_task(corpus, &tasks[at]),
-            TaskSource::Published { published, tasks } => {
+            TaskSource::Published { published, tasks, .. } => {
                 let task = &tasks[at];
                 let set = published.load(task).with_context(|| task.name.clone())?;
                 let metric = task.metric.parse().with_context(|| task.name.clone())?;

@@ -2,7 +2,6 @@
 
 use std::sync::LazyLock;
 
-use anyhow::{Result, ensure};
 use rzen_data::{Modality, PublishedTask};
 use rzen_eval::{Metric, TaskScore};
 use serde_json::{Map, Value, json};
@@ -65,18 +64,15 @@ pub struct Metadata {
     pub embedding_dimension: usize,
     /// Most tokens of an item.
     pub max_length_tokens: usize,
-    /// Anything else, or these in other words.
+    /// Anything else, or these in other words; of a key that stands twice the last.
     pub about: Vec<(String, String)>,
 }
 
 /// The file for the leaderboard: what is known of the model, and the scores of all data sets by modality.
-///
-/// # Errors
-/// A key of `about` that stands twice.
 pub fn submission<'a>(
     scores: impl Iterator<Item = (&'a PublishedTask, &'a TaskScore)>,
     metadata: &Metadata,
-) -> Result<Value> {
+) -> Value {
     let mut metrics = Map::new();
     for (task, score) in scores {
         let of_modality = metrics.entry(task.modality.to_string()).or_insert_with(|| json!({}));
@@ -94,14 +90,10 @@ pub fn submission<'a>(
         "url": null,
         "report_generated_date": now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
     });
-    for (at, (key, value)) in metadata.about.iter().enumerate() {
-        ensure!(
-            metadata.about[..at].iter().all(|(other, _)| other != key),
-            "--about {key} is given twice; leave one out"
-        );
+    for (key, value) in &metadata.about {
         known[key] = serde_json::from_str(value).unwrap_or_else(|_| json!(value));
     }
-    Ok(json!({ "metadata": known, "metrics": metrics }))
+    json!({ "metadata": known, "metrics": metrics })
 }
 
 /// Two data sets were corrected after their names were given; the leaderboard tells them apart.
@@ -143,7 +135,73 @@ pub fn beside_published(name: &str, mean: impl Fn(Option<Modality>) -> Option<f6
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use rzen_core::{Embed, EmbedError, Item, Task};
+    use rzen_data::{Protocol, Published, Suite};
+    use rzen_eval::{EmbeddingCache, RankQuery, RankTask, RunOptions, Scoring, run_task};
+
     use super::*;
+
+    /// Gives everything the same vector.
+    struct Blind;
+
+    impl Embed for Blind {
+        fn dim(&self) -> usize {
+            2
+        }
+
+        fn embed(&self, items: &[Item]) -> Result<Vec<Vec<f32>>, EmbedError> {
+            Ok(vec![vec![1.0, 0.0]; items.len()])
+        }
+    }
+
+    #[test]
+    fn a_submission_has_all_sets_by_modality_under_the_names_of_the_leaderboard() {
+        let published = Published::open(Suite::MmebV2, Path::new("/"), Protocol::Rzen, None).unwrap();
+        let task = RankTask {
+            name: "two".into(),
+            kind: Task("image_retrieval".into()),
+            metric: Metric::HIT_AT_1,
+            queries: vec![RankQuery {
+                id: "q".into(),
+                item: Item::text("q"),
+                candidates: None,
+                excluded: None,
+                relevant: vec![(0, 1.0)],
+            }],
+            pool: ["a", "b"].map(|id| (id.to_owned(), Item::text(id))).to_vec(),
+        };
+        let options = RunOptions {
+            scoring: Scoring { metrics: metrics(), ..Scoring::default() },
+            ..RunOptions::default()
+        };
+        let score = run_task(&Blind, &mut EmbeddingCache::new(), &task, options, &mut |_, _| {}).unwrap();
+        let metadata = Metadata {
+            model_name: "world/soup".into(),
+            model_size: 2.21,
+            embedding_dimension: 1536,
+            max_length_tokens: 2000,
+            about: [("model_name", "Tiny"), ("url", "https://example.org"), ("year", "2026")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .to_vec(),
+        };
+        let found = submission(published.tasks().iter().map(|task| (task, &score)), &metadata);
+        let known = &found["metadata"];
+        assert_eq!(known["model_name"], "Tiny");
+        assert_eq!((&known["url"], &known["year"]), (&json!("https://example.org"), &json!(2026)));
+        assert_eq!((&known["model_size"], &known["embedding_dimension"]), (&json!(2.21), &json!(1536)));
+        for (modality, count) in [("image", 36), ("video", 18), ("visdoc", 24)] {
+            let sets = found["metrics"][modality].as_object().unwrap();
+            assert_eq!(sets.len(), count);
+            assert!(sets.values().all(|set| set.as_object().unwrap().len() == 26));
+        }
+        let pages = &found["metrics"]["visdoc"];
+        assert!(pages["ViDoSeek-page-fixed"].is_object() && pages["MMLongBench-page-fixed"].is_object());
+        assert!(pages.get("ViDoSeek-page").is_none());
+        let set = &found["metrics"]["image"]["ImageNet-1K"];
+        assert_eq!((&set["hit@1"], &set["hit@5"], &set["num_data"]), (&json!(0.0), &json!(1.0), &json!(1)));
+    }
 
     #[test]
     fn there_are_twenty_four_metrics_under_their_names() {

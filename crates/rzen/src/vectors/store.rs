@@ -17,7 +17,8 @@ const HEADER: usize = 8 + 32 + 4 + 4;
 /// A file of vectors, which only grows.
 ///
 /// After a header come records of a key, a vector in little-endian f32, and a checksum. What a killed program had begun to
-/// write at the end is cut off when the file is opened again.
+/// write at the end is cut off when the file is opened again; a record that the disk spoilt is passed over, and its item embedded
+/// again.
 #[derive(Debug)]
 pub struct VectorStore {
     path: PathBuf,
@@ -43,8 +44,14 @@ impl VectorStore {
         if let Some(warning) = warning_of_lock(file.try_lock(), &path)? {
             eprintln!("{warning}");
         }
-        let (dim, places, end) =
+        let Found { dim, places, end, spoilt } =
             read(&file, model).with_context(|| format!("the vectors {}", path.display()))?;
+        if spoilt > 0 {
+            eprintln!(
+                "{spoilt} of the vectors in {} are not as they were written, and are computed again; is the disk sound?",
+                path.display()
+            );
+        }
         file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).with_context(advice)?;
         Ok(VectorStore { path, file, model: *model, dim, places })
     }
@@ -170,8 +177,19 @@ fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> {
     numbers.iter().map(|number| f32::from_le_bytes(*number))
 }
 
-/// The size of the vectors, where each record begins, and where the last whole one ends.
-fn read(file: &File, model: &Key) -> Result<(Option<usize>, HashMap<Key, u64>, u64)> {
+/// What a file holds.
+struct Found {
+    /// The size of the vectors.
+    dim: Option<usize>,
+    /// Where each whole record begins.
+    places: HashMap<Key, u64>,
+    /// Where the last whole one ends.
+    end: u64,
+    /// Records before that which are not whole.
+    spoilt: usize,
+}
+
+fn read(file: &File, model: &Key) -> Result<Found> {
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut head = [0; HEADER];
     let mut places = HashMap::new();
@@ -180,19 +198,26 @@ fn read(file: &File, model: &Key) -> Result<(Option<usize>, HashMap<Key, u64>, u
     ensure!(head[..known] == MAGIC[..known], FOREIGN);
     if filled < HEADER {
         // The first program was killed before it had written anything.
-        return Ok((None, places, 0));
+        return Ok(Found { dim: None, places, end: 0, spoilt: 0 });
     }
     let dim = u32::from_le_bytes([head[40], head[41], head[42], head[43]]) as usize;
     ensure!(head[..] == header(model, dim)[..], FOREIGN);
     let mut bytes = vec![0; record(dim)];
-    let mut end = HEADER as u64;
+    let (mut place, mut end) = (HEADER as u64, 0);
+    let (mut wrong, mut spoilt) = (0, 0);
     while fill(&mut reader, &mut bytes)? == bytes.len() {
-        let Some(body) = whole_record(&bytes) else { break };
-        places.insert(body[..32].try_into().expect("a key has 32 bytes"), end);
-        end += bytes.len() as u64;
+        let next = place + bytes.len() as u64;
+        match whole_record(&bytes) {
+            None => wrong += 1,
+            Some(body) => {
+                places.insert(body[..32].try_into().expect("a key has 32 bytes"), place);
+                (end, spoilt) = (next, wrong);
+            }
+        }
+        place = next;
     }
     // Without a vector the header is written again, with the size of the next one.
-    Ok(if places.is_empty() { (None, places, 0) } else { (Some(dim), places, end) })
+    Ok(Found { dim: (!places.is_empty()).then_some(dim), places, end, spoilt })
 }
 
 /// Key and numbers of a record whose checksum holds.
@@ -252,11 +277,18 @@ mod tests {
             drop(store);
             assert_eq!(fs::read(&path).unwrap(), whole, "cut at {cut}");
         }
-        // A disk that lost a byte loses what comes after it.
+        // A disk that lost a byte loses that vector alone.
         let mut spoilt = whole.clone();
         spoilt[HEADER + 40] ^= 1;
         fs::write(&path, &spoilt).unwrap();
-        assert_eq!(open().len(), 0);
+        let mut store = open();
+        assert_eq!((store.len(), store.contains(&[0; 32])), (3, false));
+        assert_eq!(store.rows(&[[3; 32]]).unwrap(), [3.0, 0.5, -1.0]);
+        store.add(&vectors(1)).unwrap();
+        drop(store);
+        let mut store = open();
+        assert_eq!(store.len(), 4);
+        assert_eq!(store.rows(&[[0; 32], [3; 32]]).unwrap(), [0.0, 0.5, -1.0, 3.0, 0.5, -1.0]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `rzen eval`: scores on the tasks of a corpus folder or of a published benchmark.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,7 +15,7 @@ use crate::eval_run::{
     Description, EvalSettings, Evaluation, Scored, TaskSource, check_output, compare, compressed_table,
     evaluate, group_table, write_evaluation,
 };
-use crate::files::{hex, whole_file};
+use crate::files::{hex, resolved, whole_file};
 use crate::load_limits::LoadLimits;
 use crate::models;
 use crate::verbs::model_options::ModelOptions;
@@ -55,7 +56,7 @@ struct RunArgs {
     /// Corpus folder, or the folder of the benchmark's files
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// A published benchmark in --data: mmeb-v1, mmeb-v2, vidore or beir
+    /// A published benchmark in --data: mmeb-v1, mmeb-v2, vidore, vidore-v2-english or beir
     #[arg(long, value_name = "NAME")]
     benchmark: Option<Suite>,
     /// Texts, frames and picture sizes: rzen, the model's own chat template and settings, or vlm2vec, those of MMEB's reference runner
@@ -136,9 +137,19 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn run_compare(args: &CompareArgs) -> Result<()> {
     if let Some(output) = &args.output {
+        for folder in [&args.first, &args.second] {
+            ensure!(
+                !resolved(output)?.starts_with(resolved(folder)?),
+                "--output {} lies in {}, which is only read; name a file elsewhere",
+                output.display(),
+                folder.display()
+            );
+        }
         check_file(output)?;
     }
-    let found = compare(&Scored::load(&args.first)?, &Scored::load(&args.second)?)?;
+    let (first, second) = (Scored::load(&args.first)?, Scored::load(&args.second)?);
+    let found = compare(&first, &second)?;
+    found.notes.iter().for_each(|note| eprintln!("note: {note}"));
     println!("{}", found.table());
     for (folder, only) in [(&args.first, &found.only_first), (&args.second, &found.only_second)] {
         if !only.is_empty() {
@@ -196,6 +207,16 @@ impl RunArgs {
     }
 }
 
+/// Refuses a name that an option is given twice.
+fn check_once<'a>(option: &str, names: impl Iterator<Item = &'a String>) -> Result<()> {
+    let mut seen = HashSet::new();
+    let mut names = names;
+    match names.find(|name| !seen.insert(*name)) {
+        None => Ok(()),
+        Some(name) => bail!("{option} names `{name}` twice; leave one out"),
+    }
+}
+
 /// Queries of each task that the page shows, those whose answers came last.
 const WORST: usize = 2;
 /// Candidates of each query that `queries.jsonl` names.
@@ -203,16 +224,23 @@ const TOP: usize = 10;
 
 fn run_evaluation(model: &ModelOptions, args: &RunArgs) -> Result<()> {
     let compressions = args.compressions()?;
-    match args.writes_a_file() {
-        true => check_file(&args.output)?,
-        false => check_output(&args.output, args.overwrite)?,
-    }
-    let (vectors, temporary) = args.vectors()?;
+    check_once("--tasks", args.tasks.iter().flatten())?;
+    check_once("--about", args.about.iter().map(|(key, _)| key))?;
     let mut options = model.clone();
     if args.protocol == Protocol::Vlm2vec {
         options.protocol = Some(args.protocol.settings());
     }
-    let (source, mut notes) = args.source()?;
+    match args.writes_a_file() {
+        true => check_file(&args.output)?,
+        false => check_output(&args.output, args.overwrite)?,
+    }
+    let dim = options.check()?.text.hidden_size;
+    if let Some(dims) = args.dims.iter().find(|dims| **dims > dim) {
+        bail!("--dims {dims}: the model's vectors have {dim} numbers; give less");
+    }
+    let (vectors, temporary) = args.vectors()?;
+    ensure!(!vectors.is_file(), "--vectors {}: a file stands there; name a folder", vectors.display());
+    let (source, mut notes) = args.source(options.processor_config()?.num_frames)?;
     for folder in [Some(&options.model), options.adapter.as_ref()].into_iter().flatten() {
         notes.extend(searched_on(folder, &source)?);
     }
@@ -249,13 +277,14 @@ fn run_evaluation(model: &ModelOptions, args: &RunArgs) -> Result<()> {
 }
 
 impl RunArgs {
-    /// What is evaluated, and what is to be known of it.
-    fn source(&self) -> Result<(TaskSource, Vec<String>)> {
+    /// What is evaluated, with so many frames of a clip, and what is to be known of it.
+    fn source(&self, num_frames: usize) -> Result<(TaskSource, Vec<String>)> {
         let names = self.tasks.as_deref();
         let Some(suite) = self.benchmark else {
             return Ok((TaskSource::corpus(&self.data, names)?, Vec::new()));
         };
         let published = Published::open(suite, &self.data, self.protocol, self.pages.as_deref())?;
+        let published = published.with_num_frames(num_frames);
         let (source, mut notes) = TaskSource::published(published, names, self.allow_other_counts)?;
         if self.compat {
             notes.push(
@@ -328,8 +357,11 @@ fn describe(
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let model = model_name(options.adapter.as_deref().unwrap_or(&options.model));
     let what = args.benchmark.map_or_else(|| name(&args.data), |suite| suite.to_string());
-    let submission = match source.whole_suite() {
-        Some(Suite::MmebV1 | Suite::MmebV2) => Some(vlm2vec::submission(
+    // Nobody is to be measured by scores of another kind.
+    let is_comparable = source.has_published_counts() && !args.compat;
+    let suite = source.whole_suite().filter(|suite| matches!(suite, Suite::MmebV1 | Suite::MmebV2));
+    let submission = match suite {
+        Some(_) if is_comparable => Some(vlm2vec::submission(
             evaluation
                 .tasks
                 .iter()
@@ -341,17 +373,23 @@ fn describe(
                 max_length_tokens: processor.max_length,
                 about: args.about.clone(),
             },
-        )?),
+        )),
         _ => None,
     };
-    if submission.is_none() && !args.about.is_empty() {
+    if suite.is_some() && !is_comparable {
+        let why = if args.compat { "--compat" } else { "other numbers of queries or candidates" };
+        notes.push(format!(
+            "There is neither a submission.json nor a comparison with published scores: those are measured without {why}."
+        ));
+    } else if submission.is_none() && !args.about.is_empty() {
         notes.push("There is no submission.json, which --about is for: it takes all data sets of mmeb-v1 or mmeb-v2.".to_owned());
     }
+    let mean = |modality| source.whole_mean(evaluation, modality).filter(|_| is_comparable);
     Ok(Description {
         title: format!("{model} on {what}"),
         settings,
         submission,
-        published: vlm2vec::beside_published(&model, |modality| source.whole_mean(evaluation, modality)),
+        published: vlm2vec::beside_published(&model, mean),
         notes,
     })
 }

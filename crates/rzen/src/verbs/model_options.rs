@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use rzen_core::Embed;
 use rzen_data::ProtocolSettings;
-use rzen_model::{PositionMode, Processor, ProcessorConfig, SpecialTokens, Template};
+use rzen_model::{ModelConfig, PositionMode, Processor, ProcessorConfig, SpecialTokens, Template};
 use sha2::{Digest, Sha256};
 
 use crate::embedder::{EmbedSettings, LocalEmbedder};
@@ -127,14 +127,33 @@ impl ModelOptions {
     /// # Errors
     /// Names the option, or the file of the model, that is wrong.
     pub fn stored<'a>(&self, open: &'a dyn Fn() -> Result<Box<dyn Embed>>) -> Result<Model<'a>> {
-        anyhow::ensure!(self.batch_size > 0, "--batch-size is 0, expected 1 or more");
+        self.check()?;
+        // Enough at a time for the embedder to sort by length.
+        Ok(Model::new(self.key()?, self.batch_size.saturating_mul(16), open))
+    }
+
+    /// Looks at all options without reading weights; gives the model's config.
+    ///
+    /// # Errors
+    /// Names the option, or the file of the model, that is wrong.
+    pub fn check(&self) -> Result<ModelConfig> {
+        self.check_batches()?;
         anyhow::ensure!(
             self.model.join("config.json").is_file(),
             "model {}: no `config.json` there; give the folder of a Hugging Face checkpoint",
             self.model.display()
         );
-        // Enough at a time for the embedder to sort by length.
-        Ok(Model::new(self.key()?, self.batch_size.saturating_mul(16), open))
+        crate::device::open(&self.device)?;
+        crate::device::dtype(&self.dtype)?;
+        LoadLimits::parse(&self.load)?;
+        self.processor_config()?;
+        Ok(ModelConfig::load(&self.model)?)
+    }
+
+    fn check_batches(&self) -> Result<()> {
+        anyhow::ensure!(self.batch_size > 0, "--batch-size is 0, expected 1 or more");
+        anyhow::ensure!(self.batch_tokens > 0, "--batch-tokens is 0, expected 1 or more");
+        Ok(())
     }
 
     /// Opens the model with these options over its own settings.
@@ -142,8 +161,7 @@ impl ModelOptions {
     /// # Errors
     /// Names the option, or the file of the model, that is wrong.
     pub fn open(&self) -> Result<Opened> {
-        anyhow::ensure!(self.batch_size > 0, "--batch-size is 0, expected 1 or more");
-        anyhow::ensure!(self.batch_tokens > 0, "--batch-tokens is 0, expected 1 or more");
+        self.check_batches()?;
         let device = crate::device::open(&self.device)?;
         let dtype = crate::device::dtype(&self.dtype)?;
         let opened = models::open_to_embed(&self.model, self.adapter.as_deref(), dtype, &device)?;
@@ -201,7 +219,7 @@ impl ModelOptions {
     }
 
     /// A SHA-256 of all that a vector depends on besides its item: the files of model and adapter, settings, limits of files,
-    /// element type, device, and the program's version. Sizes of batches change no more than the last bits, and don't count.
+    /// element type, device, and the program's version with its [`VECTORS_REVISION`]. Sizes of batches change no more than the last bits, and don't count.
     ///
     /// # Errors
     /// Names the option, or the file of the model, that is wrong.
@@ -212,6 +230,7 @@ impl ModelOptions {
             hasher.update(bytes);
         };
         put(env!("CARGO_PKG_VERSION").as_bytes());
+        put(&VECTORS_REVISION.to_le_bytes());
         for folder in [Some(&self.model), self.adapter.as_ref()] {
             let files = folder.map_or(Ok(Vec::new()), |folder| model_files(folder))?;
             put(&files.len().to_le_bytes());
@@ -227,6 +246,10 @@ impl ModelOptions {
         Ok(hasher.finalize().into())
     }
 }
+
+/// Raised with every change of what an item's vector is, by more than rounding: how media are decoded, sized or cut, texts are
+/// made, a layer is computed. Vectors that were kept before are not used then.
+const VECTORS_REVISION: u32 = 1;
 
 fn follow(config: &mut ProcessorConfig, protocol: &ProtocolSettings) {
     config.template = if protocol.plain { Template::Plain } else { Template::Chat };
