@@ -101,20 +101,36 @@ pub fn bf16(place: &Place) {
         return eprintln!("skipped: no bf16 on {:?}", place.device);
     }
     let Some(model) = place.model(FloatDType::BF16) else { return };
-    for case in cases() {
+    let cases = cases();
+    // A model whose bf16 vectors PyTorch has farther off than a thousandth can't be nearer here; two such vectors are off each by
+    // itself, and lengths of differences add up.
+    let noise = cases.iter().map(bf16_noise).fold(0.0, f64::max);
+    for case in &cases {
         for (name, mode) in MODES {
             for (way, embeddings) in both_ways(&model, &case.input(&model, mode)) {
-                for reference in ["embedding", "embedding_bf16"] {
+                for (reference, factor) in [("embedding", 2.0), ("embedding_bf16", 6.0)] {
                     let expected = case.arrays.get(&format!("{name}.{reference}"));
+                    let least = 1.0 - (factor * noise).clamp(0.001, 0.01);
                     for (i, embedding) in embeddings.iter().enumerate() {
                         let cosine = cosine(embedding, expected.row(i));
                         let at = format!("{} {name}.{reference} {way} row {i}", case.name);
-                        assert!(cosine >= 0.999, "{at}: cosine {cosine}");
+                        assert!(cosine >= least, "{at}: cosine {cosine}, expected {least}");
                     }
                 }
             }
         }
     }
+}
+
+/// How far PyTorch's bf16 vectors of a case are from its f32 ones at most: 1 minus the cosine.
+fn bf16_noise(case: &Case) -> f64 {
+    let of_mode = |name: &str| {
+        let [exact, narrow] =
+            ["embedding", "embedding_bf16"].map(|of| case.arrays.get(&format!("{name}.{of}")));
+        let row = |i: usize| narrow.row(i).iter().map(|x| *x as f32).collect::<Vec<f32>>();
+        (0..exact.shape[0]).map(|i| 1.0 - cosine(&row(i), exact.row(i))).fold(0.0, f64::max)
+    };
+    MODES.iter().map(|(name, _)| of_mode(name)).fold(0.0, f64::max)
 }
 
 /// Adapters beside their weights and merged into them.
