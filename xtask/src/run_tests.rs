@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::program::{features, take_backends};
 
-/// Runs `cargo test --release --workspace ARGS`; packages named in ARGS (`-p`) replace the whole workspace.
+/// Runs `cargo test --release --workspace ARGS`, the program `rzen` itself unoptimised; packages named in ARGS (`-p`) replace the whole workspace.
 ///
 /// `--backend NAME,NAME` in ARGS runs the tests of devices instead (`crates/rzen/tests/backends`), built with these
 /// backends and the profile `backends`. `--mpi` runs those of several ranks (`crates/rzen/tests/mpi`).
@@ -53,6 +53,10 @@ pub fn run(args: &[String]) -> Result<ExitCode> {
 /// How hard burn looks for the fastest kernels on a GPU.
 const AUTOTUNE: &str = "CUBECL_AUTOTUNE_LEVEL";
 
+/// The program itself only holds the crates together, is compiled into several test programs, and takes most of the time of an
+/// optimised build; its tests take no longer without.
+const QUICK: &str = "profile.release.package.rzen.opt-level=0";
+
 /// The arguments of cargo; with `summarise`, tests show what they print.
 fn cargo_args(args: &[String], summarise: bool) -> Result<Vec<String>> {
     let (backends, mut args) = take_backends(args)?;
@@ -60,11 +64,11 @@ fn cargo_args(args: &[String], summarise: bool) -> Result<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
     let mut line = match backends.is_empty() {
         false => words(&["test", "--profile", "backends", "-p", "rzen", "--test", "backends"]),
-        true if mpi => words(&["test", "--release", "-p", "rzen", "--test", "mpi"]),
+        true if mpi => words(&["test", "--release", "--config", QUICK, "-p", "rzen", "--test", "mpi"]),
         true if args.iter().any(|arg| arg.starts_with("-p") || arg.starts_with("--package")) => {
-            words(&["test", "--release"])
+            words(&["test", "--release", "--config", QUICK])
         }
-        true => words(&["test", "--release", "--workspace"]),
+        true => words(&["test", "--release", "--config", QUICK, "--workspace"]),
     };
     line.extend(features(&backends, mpi));
     line.extend(args);
@@ -163,12 +167,13 @@ mod tests {
             let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
             cargo_args(&args, summarise).map_or_else(|error| format!("{error:#}"), |args| args.join(" "))
         };
-        assert_eq!(line("", true), "test --release --workspace -- --show-output");
-        assert_eq!(line("-p rzen-core item", true), "test --release -p rzen-core item -- --show-output");
+        let quick = format!("test --release --config {QUICK}");
+        assert_eq!(line("", true), format!("{quick} --workspace -- --show-output"));
+        assert_eq!(line("-p rzen-core item", true), format!("{quick} -p rzen-core item -- --show-output"));
         let suite = "test --profile backends -p rzen --test backends --features=wgpu,cuda";
         assert_eq!(line("--backend wgpu,cuda", true), format!("{suite} -- --show-output wgpu:: cuda::"));
         assert_eq!(line("--backend wgpu,cuda --no-run", false), format!("{suite} --no-run"));
-        let ranks = "test --release -p rzen --test mpi --features=mpi killed -- --show-output";
+        let ranks = format!("{quick} -p rzen --test mpi --features=mpi killed -- --show-output");
         assert_eq!(line("killed --mpi", true), ranks);
         assert!(line("--backend tpu", true).contains("`tpu` is not one of"));
     }
