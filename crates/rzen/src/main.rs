@@ -1,5 +1,6 @@
 //! The `rzen` program.
 
+use std::panic;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +29,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    stop_where_nobody_reads();
     let outcome = match Program::parse().verb {
         Verb::Train(args) => train::run(&args),
         Verb::Soup(args) => soup::run(&args),
@@ -47,6 +49,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the program as a shell's tools end, in `rzen … | head`, instead of with a panic.
+fn stop_where_nobody_reads() {
+    let otherwise = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload_as_str().unwrap_or_default();
+        if message.starts_with("failed printing to stdout") && message.contains("Broken pipe") {
+            // 128 and the number of SIGPIPE.
+            std::process::exit(141);
+        }
+        otherwise(panic);
+    }));
 }
 
 /// An error and its causes, without those that the ones before have told already.

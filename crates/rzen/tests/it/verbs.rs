@@ -457,6 +457,17 @@ fn a_full_disk_leaves_nothing_behind() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn where_nobody_reads_the_program_ends_without_a_word() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rzen"));
+    command.args(["inspect", &trained().path("first/model")]).stdin(Stdio::null()).stdout(writer);
+    let output = command.output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(141), ""));
+}
+
 #[test]
 fn folders_are_described() {
     let trained = trained();
