@@ -20,6 +20,7 @@ pub(crate) mod host_batch;
 pub mod load_limits;
 pub mod mine;
 pub mod models;
+pub mod output;
 pub mod pipeline;
 pub mod progress;
 pub mod ranks;

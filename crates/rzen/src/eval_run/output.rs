@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use super::scored::{EVAL, FORMAT, QUERIES, query_lines};
 use super::{Confusion, Estimate, Evaluation, GroupScore, vlm2vec};
 use crate::files::whole_folder;
+use crate::output::{check_folder, check_written, existing, files_below};
 use crate::report::{Bar, EvaluationPage, write_evaluation_page};
-use crate::verbs::output::{check_folder, check_written, existing, files_below};
 
 /// What an evaluation says about itself besides its scores.
 #[derive(Default)]

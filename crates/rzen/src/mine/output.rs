@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::tell::{UnitSummary, median_rank};
 use super::{Mined, MinedRow, Source, Unit, page};
 use crate::files::{resolved, whole_folder};
-use crate::verbs::output::{check_folder, check_written, existing};
+use crate::output::{check_folder, check_written, existing};
 
 /// How a mining came about: the settings as `mine.json` keeps them.
 pub struct Record {

@@ -10,9 +10,9 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::files::whole_file;
+use crate::output::check_file;
 use crate::progress::Progress;
 use crate::verbs::model_options::ModelOptions;
-use crate::verbs::output::check_file;
 
 /// Embed the rows of a JSONL file
 ///

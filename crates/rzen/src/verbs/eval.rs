@@ -18,8 +18,8 @@ use crate::eval_run::{
 use crate::files::{hex, resolved, whole_file};
 use crate::load_limits::LoadLimits;
 use crate::models;
+use crate::output::{check_file, vectors_beside};
 use crate::verbs::model_options::ModelOptions;
-use crate::verbs::output::{check_file, vectors_beside};
 
 /// Rank every task of a corpus folder, or of a published benchmark, and write the scores
 ///

@@ -9,8 +9,8 @@ use rzen_model::{
 };
 
 use crate::files::whole_folder;
+use crate::output::check_folder;
 use crate::scratch::token_ids;
-use crate::verbs::output::check_folder;
 use crate::world::WorldConfig;
 
 /// Write a checkpoint of random weights in the shape of a released model

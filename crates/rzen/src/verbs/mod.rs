@@ -7,7 +7,6 @@ pub mod eval;
 pub mod init;
 pub mod inspect;
 pub mod model_options;
-pub mod output;
 pub mod plan;
 pub mod report;
 pub mod soup;

@@ -237,8 +237,14 @@ fn a_check_writes_a_page_findings_and_a_corpus_that_is_clean() {
         "{\"file\":\"d/train.jsonl\",\"row\":43,\"kinds\":[\"tiny-picture\"]}\n",
     ];
     assert_eq!(left_out, lines.concat());
-    fs::write(folder.join("checked/notes.txt"), "mine").unwrap();
-    assert!(refuse(folder, &[&again[..], &["--overwrite"]].concat()).contains("notes.txt"));
+    // Nothing of somebody else's is removed, however deep it lies.
+    for mine in ["notes.txt", "clean/d/notes.txt"] {
+        let file = folder.join("checked").join(mine);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "mine").unwrap();
+        assert!(refuse(folder, &[&again[..], &["--overwrite"]].concat()).contains(mine));
+        fs::remove_file(&file).unwrap();
+    }
     let over = ["data", "check", "corpus", "--output", "corpus", "--overwrite"];
     assert!(refuse(folder, &over).contains("would remove the corpus"));
 }

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use rzen_data::{CheckOptions, Checked, Cleaned, FindingKind, LoadOptions, Loader, check, write_clean};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::files::whole_folder;
 use crate::load_limits::LoadLimits;
+use crate::output::{check_folder, check_written, existing, files_below};
 use crate::progress::Progress;
 use crate::report::{CheckPage, write_check};
-use crate::verbs::output::{check_folder, existing};
 
 /// Say everything that is wrong with a corpus, and write one without it
 ///
@@ -244,11 +244,9 @@ fn facts(args: &CheckArgs, options: &CheckOptions, left_out: &[FindingKind]) -> 
 }
 
 fn write_record(checked: &Checked, cleaned: &Cleaned, left_out: &[FindingKind], part: &Path) -> Result<()> {
-    let mut written = vec![RECORD.to_owned()];
-    for entry in fs::read_dir(part)? {
-        written.push(entry?.file_name().to_string_lossy().into_owned());
-    }
-    written.sort();
+    let mut files = files_below(part)?;
+    files.push(RECORD.into());
+    files.sort();
     let mut findings = serde_json::Map::new();
     for finding in &checked.findings {
         let count = findings.entry(finding.kind.name()).or_insert(json!(0));
@@ -257,7 +255,7 @@ fn write_record(checked: &Checked, cleaned: &Cleaned, left_out: &[FindingKind], 
     let datasets = &checked.datasets;
     let record = json!({
         "corpus": checked.corpus, "findings": findings, "left_out_for": left_out, "cleaned": cleaned,
-        "datasets": datasets, "written": written,
+        "datasets": datasets, "files": files,
     });
     Ok(fs::write(part.join(RECORD), format!("{record:#}\n"))?)
 }
@@ -273,19 +271,7 @@ fn check_replaceable(output: &Path, corpus: &Path) -> Result<()> {
         "--overwrite would remove the corpus, which lies in --output {}; name another folder",
         output.display()
     );
-    let record =
-        fs::read(output.join(RECORD)).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-    let written =
-        record.as_ref().and_then(|record| record["written"].as_array()).map_or(&[][..], Vec::as_slice);
-    for entry in fs::read_dir(output).with_context(|| output.display().to_string())? {
-        let name = entry?.file_name();
-        ensure!(
-            written.iter().any(|written| written.as_str() == name.to_str()),
-            "--overwrite replaces what a check wrote, and `{}` is not of one; move it away, or name another --output",
-            output.join(&name).display()
-        );
-    }
-    Ok(())
+    check_written(output, RECORD, "check")
 }
 
 /// Findings of a kind that are told on the terminal.

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::import::{check_name, check_replaceable, tell, write_dataset};
 use crate::load_limits::LoadLimits;
+use crate::output::check_folder;
 use crate::progress::Progress;
-use crate::verbs::output::check_folder;
 
 /// Cut films into clips with their captions, the clips of a film as one group
 ///

@@ -9,7 +9,7 @@ use rzen_data::{ImportKind, ImportOptions, ImportReport, import};
 use serde_json::{Value, json};
 
 use crate::files::whole_folder;
-use crate::verbs::output::{check_folder, existing};
+use crate::output::{check_folder, existing};
 
 /// What the rows were made for.
 #[derive(Subcommand, Debug)]

@@ -10,8 +10,8 @@ use crate::files::hex;
 use crate::load_limits::LoadLimits;
 use crate::mine::{MineOptions, Record, Source, check_output, example, examples, mine, table, write};
 use crate::models;
+use crate::output::vectors_beside;
 use crate::verbs::model_options::{ModelOptions, Range};
-use crate::verbs::output::vectors_beside;
 
 /// Mine hard negatives with a model
 ///

@@ -9,8 +9,8 @@ use rzen_merge::{Ingredient, Kind, Soup, SoupRecord, SoupSettings, soup_checkpoi
 
 use crate::card::{Card, Origin, SoupCard};
 use crate::files::resolved;
+use crate::output::{check_folder, existing};
 use crate::soup::{SoupChoice, SoupMethod, alone_as_it_is, joined, write_record};
-use crate::verbs::output::{check_folder, existing};
 
 /// Combine adapters of one base model into one adapter or one model, or average models
 ///
