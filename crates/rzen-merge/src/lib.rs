@@ -8,7 +8,7 @@
 //! - [`soup_checkpoints`] averages full checkpoints;
 //! - [`weights_sha256`] is the hash by which adapters know their base.
 //!
-//! An output folder appears under its name complete or not at all, and holds a [`SoupRecord`].
+//! An output folder appears under its name complete or not at all ([`StagedFolder`]), and holds a [`SoupRecord`].
 #![warn(missing_docs)]
 
 mod adapter;
@@ -43,7 +43,7 @@ pub use error::MergeError;
 pub use hash::{WeightsHasher, weights_sha256};
 pub use low_rank::{LowRank, Matrix};
 pub use method::{Cut, Method};
-pub use output::Existing;
+pub use output::{Existing, StagedFolder};
 pub use record::{
     BaseCheck, BaseUse, IngredientRecord, IngredientScore, Kind, LoraRecord, ModuleRecord, ScoresRecord,
     SearchRecord, SoupRecord,
