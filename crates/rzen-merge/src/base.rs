@@ -1,4 +1,4 @@
-//! Full checkpoints: updates added to them, and averages of them.
+//! Updates added to full checkpoints.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,19 +6,16 @@ use std::path::Path;
 
 use crate::adapter::Companions;
 use crate::blend::Blend;
-use crate::checkpoint::{Checkpoint, INDEX};
-use crate::fit::{check_weights, misfit, some};
-use crate::hash::checkpoint_sha256;
+use crate::checkpoint::INDEX;
 use crate::low_rank::blocks;
 use crate::names::canonical;
-use crate::output::{StagedFolder, copy_other_files};
+use crate::output::{copy_other_files, whole};
 use crate::product::Threads;
-use crate::record::{IngredientRecord, Kind, SoupRecord};
-use crate::weight_file::{self, Entry, Sink, WeightFile, f64s, narrow, widen};
-use crate::{Adapter, Cut, Existing, Ingredient, LowRank, MergeError, Method};
+use crate::weight_file::{self, Entry, Sink, WeightFile, narrow, widen};
+use crate::{Adapter, Checkpoint, Existing, LowRank, MergeError};
 
 /// Numbers that are read, changed and written together.
-const PIECE: usize = 1 << 20;
+pub(crate) const PIECE: usize = 1 << 20;
 
 /// What is added to a weight.
 pub(crate) enum Addend<'a> {
@@ -46,12 +43,12 @@ pub fn merge_into_base(
     let base = Checkpoint::open(base)?;
     let shapes = adapter.modules().iter().map(|(name, update)| (name.clone(), update.shape())).collect();
     check_base(&base, &shapes)?;
-    let staged = StagedFolder::create(output, existing)?;
     let scaling = adapter.config().scaling();
-    write_merged(&base, &shapes, adapter.companions(), staged.path(), &mut |module, add| {
-        add(Addend::LowRank(scaling, &adapter.modules()[module]))
-    })?;
-    staged.commit()
+    whole(output, existing, |part| {
+        write_merged(&base, &shapes, adapter.companions(), part, &mut |module, add| {
+            add(Addend::LowRank(scaling, &adapter.modules()[module]))
+        })
+    })
 }
 
 /// Refuses a base that lacks a module, has another shape there, or no floats.
@@ -98,7 +95,7 @@ pub(crate) fn write_merged(
     })
 }
 
-fn copy(file: &WeightFile, entry: &Entry, sink: Sink) -> Result<(), MergeError> {
+pub(crate) fn copy(file: &WeightFile, entry: &Entry, sink: Sink) -> Result<(), MergeError> {
     for (at, piece) in file.bytes(entry).chunks(PIECE).enumerate() {
         sink(piece)?;
         file.release_part(entry, at * PIECE..at * PIECE + piece.len());
@@ -132,128 +129,9 @@ fn add(file: &WeightFile, name: &str, entry: &Entry, addend: Addend, sink: Sink)
     Ok(())
 }
 
-/// Writes the weighted average of full checkpoints, and its record, to `output`.
-///
-/// Tensors are matched by name under any library version's naming. The result keeps the first
-/// ingredient's shards, names, number formats and other files. Tensors that hold no floats must be equal.
-///
-/// # Errors
-/// If the weights don't add up to 1, the checkpoints don't have the same tensors of the same shapes, one
-/// can't be read, an average is not finite, or `output` exists and may not be replaced; `output` isn't
-/// there then.
-pub fn soup_checkpoints(
-    ingredients: &[Ingredient],
-    output: &Path,
-    existing: Existing,
-) -> Result<SoupRecord, MergeError> {
-    check_weights(ingredients)?;
-    let sum: f64 = ingredients.iter().map(|one| one.weight).sum();
-    if (sum - 1.0).abs() > 1e-6 {
-        return Err(MergeError::Recipe(format!(
-            "the weights of the checkpoints add up to {sum}, expected 1: anything else scales the model"
-        )));
-    }
-    let checkpoints =
-        ingredients.iter().map(|one| Checkpoint::open(&one.path)).collect::<Result<Vec<_>, MergeError>>()?;
-    for (one, checkpoint) in ingredients.iter().zip(&checkpoints).skip(1) {
-        check_fit(&checkpoints[0], checkpoint).map_err(|problem| misfit(&ingredients[0], one, problem))?;
-    }
-    let staged = StagedFolder::create(output, existing)?;
-    write_like(&checkpoints[0], &Companions::default(), staged.path(), |file, name, entry, sink| {
-        average(ingredients, &checkpoints, (file, name, entry), sink)
-    })?;
-    let record = average_record(ingredients, &checkpoints)?;
-    record.write(staged.path())?;
-    staged.commit()?;
-    Ok(record)
-}
-
-/// Averages one tensor, some numbers at a time.
-fn average(
-    ingredients: &[Ingredient],
-    checkpoints: &[Checkpoint],
-    (file, name, entry): (&WeightFile, &str, &Entry),
-    sink: Sink,
-) -> Result<(), MergeError> {
-    let places: Vec<_> = checkpoints
-        .iter()
-        .map(|one| one.find(&canonical(name)).expect("the sets of names were compared"))
-        .collect();
-    if widen(entry.dtype, &[]).is_none() {
-        let mut others = places.iter().zip(ingredients).skip(1);
-        return match others.find(|((other, _, at), _)| other.bytes(at) != file.bytes(entry)) {
-            None => copy(file, entry, sink),
-            Some((_, one)) => {
-                let problem = format!("`{name}` is {:?} and differs; it can't be averaged", entry.dtype);
-                Err(misfit(&ingredients[0], one, problem))
-            }
-        };
-    }
-    let count = entry.shape.iter().product::<usize>();
-    for start in (0..count).step_by(PIECE) {
-        let numbers = start..count.min(start + PIECE);
-        let mut sums = vec![0.0f64; numbers.len()];
-        for ((other, own_name, at), one) in places.iter().zip(ingredients) {
-            let size = at.dtype.bitsize() / 8;
-            let bytes = numbers.start * size..numbers.end * size;
-            let values = f64s(at.dtype, &other.bytes(at)[bytes.clone()]);
-            let values = values.ok_or_else(|| other.not_floats(own_name, at))?;
-            sums.iter_mut().zip(values).for_each(|(sum, x)| *sum += one.weight * x);
-            other.release_part(at, bytes);
-        }
-        sink(&encode(&sums, start, file, name, entry)?)?;
-    }
-    Ok(())
-}
-
-fn average_record(ingredients: &[Ingredient], checkpoints: &[Checkpoint]) -> Result<SoupRecord, MergeError> {
-    let record = |(one, checkpoint): (&Ingredient, &Checkpoint)| {
-        Ok(IngredientRecord {
-            path: one.path.display().to_string(),
-            weight: one.weight,
-            sha256: checkpoint_sha256(checkpoint)?,
-            lora: None,
-        })
-    };
-    Ok(SoupRecord {
-        format: 1,
-        of: Kind::Model,
-        output: Kind::Model,
-        method: Method::Exact,
-        cut: Cut::Nothing,
-        rank: None,
-        ingredients: ingredients.iter().zip(checkpoints).map(record).collect::<Result<_, MergeError>>()?,
-        base: None,
-        relative_error: Some(0.0),
-        kept_energy: 1.0,
-        modules: BTreeMap::new(),
-        search: None,
-        scores: None,
-    })
-}
-
-fn check_fit(first: &Checkpoint, other: &Checkpoint) -> Result<(), String> {
-    if !first.names().eq(other.names()) {
-        return Err(format!(
-            "tensors only in the first: {}; only in the other: {}; are they the same model?",
-            some(first.names().filter(|name| other.find(name).is_none())),
-            some(other.names().filter(|name| first.find(name).is_none())),
-        ));
-    }
-    for name in first.names() {
-        let shape = |checkpoint: &Checkpoint| checkpoint.find(name).map(|(_, _, entry)| entry.shape.clone());
-        if let (Some(our), Some(their)) = (shape(first), shape(other))
-            && our != their
-        {
-            return Err(format!("`{name}` is {our:?} in the one and {their:?} in the other"));
-        }
-    }
-    Ok(())
-}
-
 /// Writes a checkpoint with the files and tensors of `like` into the folder `part`, and the bytes that `data` gives
 /// for each tensor. `companions` go before what `like` has.
-fn write_like(
+pub(crate) fn write_like(
     like: &Checkpoint,
     companions: &Companions,
     part: &Path,
@@ -282,7 +160,7 @@ fn write_like(
 }
 
 /// Rounds to the tensor's format and refuses what is not finite there; `start` numbers stand before these.
-fn encode(
+pub(crate) fn encode(
     numbers: &[f64],
     start: usize,
     file: &WeightFile,

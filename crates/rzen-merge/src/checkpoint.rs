@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 
 use crate::MergeError;
+use crate::hash::checkpoint_sha256;
 use crate::names::canonical;
 use crate::weight_file::{Entry, WeightFile};
 
@@ -18,18 +20,22 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The files of a checkpoint and where each tensor stands, by canonical name.
-pub(crate) struct Checkpoint {
+/// A checkpoint that is open: its files and where each tensor stands, by canonical name. The numbers stay in the files.
+pub struct Checkpoint {
     folder: PathBuf,
     /// Name and content of each file.
     files: Vec<(String, WeightFile)>,
     sharded: bool,
     places: BTreeMap<String, (usize, String)>,
+    sha256: OnceLock<String>,
 }
 
 impl Checkpoint {
     /// Opens `folder`; the single file goes before shards, as in `transformers`.
-    pub(crate) fn open(folder: &Path) -> Result<Self, MergeError> {
+    ///
+    /// # Errors
+    /// If a file is missing or broken, an index and its shards disagree, or a tensor is there twice.
+    pub fn open(folder: &Path) -> Result<Self, MergeError> {
         let index = folder.join(INDEX);
         let sharded = !folder.join(SINGLE).exists() && index.exists();
         let weight_map = if sharded { read_index(&index)? } else { BTreeMap::new() };
@@ -56,7 +62,12 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(Checkpoint { folder: folder.into(), files, sharded, places })
+        Ok(Checkpoint { folder: folder.into(), files, sharded, places, sha256: OnceLock::new() })
+    }
+
+    /// The hash of its weights, see [`weights_sha256`](crate::weights_sha256); they are read once.
+    pub fn sha256(&self) -> &str {
+        self.sha256.get_or_init(|| checkpoint_sha256(self))
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -71,10 +71,10 @@ impl WeightsHasher {
 /// # Errors
 /// If the checkpoint can't be read.
 pub fn weights_sha256(folder: &Path) -> Result<String, MergeError> {
-    checkpoint_sha256(&Checkpoint::open(folder)?)
+    Ok(Checkpoint::open(folder)?.sha256().to_owned())
 }
 
-pub(crate) fn checkpoint_sha256(checkpoint: &Checkpoint) -> Result<String, MergeError> {
+pub(crate) fn checkpoint_sha256(checkpoint: &Checkpoint) -> String {
     let mut hasher = WeightsHasher::default();
     for name in checkpoint.names().filter(|name| *name != "lm_head.weight") {
         let (file, _, entry) = checkpoint.find(name).expect("it is one of its names");
@@ -83,7 +83,7 @@ pub(crate) fn checkpoint_sha256(checkpoint: &Checkpoint) -> Result<String, Merge
             file.release(entry);
         }
     }
-    Ok(hasher.finish())
+    hasher.finish()
 }
 
 /// The SHA-256 of a file.

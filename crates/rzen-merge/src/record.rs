@@ -165,7 +165,11 @@ impl SoupRecord {
         read_beside(folder, Self::FILE)
     }
 
-    pub(crate) fn write(&self, folder: &Path) -> Result<(), MergeError> {
+    /// Writes the record into a folder that is not whole yet.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn write(&self, folder: &Path) -> Result<(), MergeError> {
         let path = folder.join(Self::FILE);
         fs::write(&path, self.to_json()).map_err(MergeError::io("write", &path))
     }

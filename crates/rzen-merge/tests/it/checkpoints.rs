@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rzen_merge::{Adapter, Existing, Ingredient, merge_into_base, soup_checkpoints};
+use rzen_merge::{Adapter, Average, Existing, Ingredient, MergeError, SoupRecord, StagedFolder, merge_into_base};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
@@ -58,6 +58,14 @@ fn all(folder: &Path) -> Tensors {
         .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
         .flat_map(|path| read(&path))
         .collect()
+}
+
+fn average(
+    ingredients: &[Ingredient],
+    output: &Path,
+    existing: Existing,
+) -> Result<SoupRecord, MergeError> {
+    Average::new(ingredients)?.save(output, existing)
 }
 
 fn adapter(home: &Path) -> Adapter {
@@ -166,7 +174,7 @@ fn checkpoints_are_averaged_across_namings() {
     single(&one, &weights(1, str::to_string), Dtype::F32);
     sharded(&two, &weights(2, newer));
     let weight = |path: &Path, weight| Ingredient { path: path.into(), weight };
-    soup_checkpoints(&[weight(&one, 0.75), weight(&two, 0.25)], &output, Existing::Refuse).unwrap();
+    average(&[weight(&one, 0.75), weight(&two, 0.25)], &output, Existing::Refuse).unwrap();
     let (a, b) = (all(&one), all(&two));
     for (name, (_, found)) in all(&output) {
         let expected = a[&name].1.iter().zip(&b[&newer(&name)].1);
@@ -183,7 +191,7 @@ fn equal_checkpoints_come_back() {
     let (one, output) = (home.path().join("one"), home.path().join("out"));
     for dtype in [Dtype::F32, Dtype::BF16, Dtype::F16] {
         single(&one, &weights(1, str::to_string), dtype);
-        soup_checkpoints(&Ingredient::uniform([&one, &one, &one]), &output, Existing::Replace).unwrap();
+        average(&Ingredient::uniform([&one, &one, &one]), &output, Existing::Replace).unwrap();
         assert_eq!(all(&output), all(&one), "{dtype:?}");
     }
 }
@@ -196,7 +204,7 @@ fn checkpoints_that_differ_are_refused() {
     let refused = |tensors: &Tensors| {
         single(&two, tensors, Dtype::F32);
         let both = Ingredient::uniform([&one, &two]);
-        soup_checkpoints(&both, &output, Existing::Refuse).unwrap_err().to_string()
+        average(&both, &output, Existing::Refuse).unwrap_err().to_string()
     };
     let mut tensors = weights(2, str::to_string);
     tensors.insert("lm_head.weight".into(), (vec![1], vec![1.0]));
@@ -209,7 +217,7 @@ fn checkpoints_that_differ_are_refused() {
 
     let twice =
         [Ingredient { path: one.clone(), weight: 1.0 }, Ingredient { path: one.clone(), weight: 1.0 }];
-    let error = soup_checkpoints(&twice, &output, Existing::Refuse).unwrap_err().to_string();
+    let error = average(&twice, &output, Existing::Refuse).unwrap_err().to_string();
     assert!(error.contains("add up to 2"), "{error}");
 }
 
@@ -231,4 +239,20 @@ fn broken_indexes_are_refused() {
     assert!(refused().contains("../secret.safetensors"), "{}", refused());
     fs::remove_dir_all(&base).unwrap();
     assert!(refused().contains("can't read"), "{}", refused());
+}
+
+#[test]
+fn what_is_added_to_an_average_is_there_when_it_appears() {
+    let home = tempfile::tempdir().unwrap();
+    let [one, two, output] = ["one", "two", "out"].map(|name| home.path().join(name));
+    single(&one, &weights(1, str::to_string), Dtype::F32);
+    single(&two, &weights(2, str::to_string), Dtype::F32);
+    let average = Average::new(&Ingredient::uniform([&one, &two])).unwrap();
+    let staged = StagedFolder::create(&output, Existing::Refuse).unwrap();
+    let record = average.write(staged.path()).unwrap();
+    assert_eq!(SoupRecord::read(staged.path()).unwrap(), Some(record));
+    fs::write(staged.path().join("README.md"), "a card").unwrap();
+    assert!(!output.exists());
+    staged.commit().unwrap();
+    assert!(output.join("README.md").exists() && output.join("model.safetensors").exists());
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use rzen_eval::Metric;
-use rzen_merge::{Existing, Ingredient, Method, Soup, SoupSettings, soup_checkpoints, weights_sha256};
+use rzen_merge::{Average, Existing, Ingredient, Method, Soup, SoupSettings, weights_sha256};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -200,7 +200,7 @@ impl Scorer {
                 }
             }
             _ => {
-                soup_checkpoints(&ingredients, &self.work, Existing::Replace)?;
+                Average::new(&ingredients)?.save(&self.work, Existing::Replace)?;
                 self.open(&self.work)?
             }
         };

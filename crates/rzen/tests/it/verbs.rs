@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -340,7 +341,18 @@ fn weights_are_searched_on_held_out_tasks() {
     };
     let read = |path: &str| std::fs::read(folder.join(path)).unwrap();
     let find = ["--search", "weights", "--metric", "mrr", "--trials", "6"];
-    succeed(folder, &soup(&[&find[..], &["--keep-adapter", "--output", "one"]].concat()));
+    // What appears under the output's name is whole.
+    let output = folder.join("one");
+    let whole = || (names(&output), read("one/soup.json"));
+    let appeared = std::thread::scope(|scope| {
+        let args = soup(&[&find[..], &["--keep-adapter", "--output", "one"]].concat());
+        let searching = scope.spawn(move || succeed(folder, &args));
+        while !output.exists() && !searching.is_finished() {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        output.exists().then(whole)
+    });
+    assert_eq!(appeared, Some(whole()));
     let log = read("one.search/trials.jsonl");
     let lines = log.iter().filter(|byte| **byte == b'\n').count();
     assert!((3..=6).contains(&lines), "{lines}");

@@ -5,11 +5,11 @@ mod find;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use rzen_merge::{Ingredient, Kind, Soup, SoupRecord, SoupSettings, soup_checkpoints};
+use rzen_merge::{Average, Checkpoint, Ingredient, Kind, Soup, SoupRecord, SoupSettings, StagedFolder};
 
 use crate::card::{Card, Origin, SoupCard};
 use crate::files::resolved;
-use crate::soup::{SoupChoice, SoupMethod, alone_as_it_is, joined, write_record};
+use crate::soup::{SoupChoice, SoupMethod, alone_as_it_is, joined};
 use crate::verbs::output::{check_folder, existing};
 
 /// Combine adapters of one base model into one adapter or one model, or average models
@@ -140,22 +140,24 @@ pub fn run(args: &Args) -> Result<()> {
             pairs.map(|(path, weight)| Ingredient { path: path.clone(), weight: *weight }).collect()
         }
     };
+    let staged = StagedFolder::create(&args.output, existing(args.overwrite))?;
     let mut record = match args.models.is_empty() {
         true => {
             let settings = if found.is_some() { alone_as_it_is(settings, &ingredients) } else { settings };
             let soup = Soup::new(&ingredients, settings)?;
             match args.merged_into() {
-                Some(base) => soup.merge_into(base, &args.output, existing(args.overwrite))?,
-                None => soup.save(&args.output, existing(args.overwrite))?,
+                Some(base) => soup.write_merged(&Checkpoint::open(base)?, staged.path())?,
+                None => soup.write(staged.path())?,
             }
         }
-        false => soup_checkpoints(&ingredients, &args.output, existing(args.overwrite))?,
+        false => Average::new(&ingredients)?.write(staged.path())?,
     };
     if let Some(found) = found {
         (record.search, record.scores) = (Some(found.search), Some(found.scores));
-        write_record(&record, &args.output)?;
+        record.write(staged.path())?;
     }
-    card(args, &record).write(&args.output)?;
+    card(args, &record).write(staged.path())?;
+    staged.commit()?;
     tell(&record);
     println!("{}", args.output.display());
     Ok(())

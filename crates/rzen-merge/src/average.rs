@@ -1,0 +1,148 @@
+//! Averages of full checkpoints.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::adapter::Companions;
+use crate::base::{PIECE, copy, encode, write_like};
+use crate::fit::{check_weights, misfit, some};
+use crate::names::canonical;
+use crate::output::whole;
+use crate::record::{IngredientRecord, Kind, SoupRecord};
+use crate::weight_file::{Entry, Sink, WeightFile, f64s, widen};
+use crate::{Checkpoint, Cut, Existing, Ingredient, MergeError, Method};
+
+/// Full checkpoints that fit together, and how much each counts.
+///
+/// Tensors are matched by name under any library version's naming. The average keeps the first ingredient's shards, names,
+/// number formats and other files. Tensors that hold no floats must be equal.
+pub struct Average {
+    ingredients: Vec<Ingredient>,
+    checkpoints: Vec<Checkpoint>,
+}
+
+impl Average {
+    /// Opens the checkpoints in the ingredients' folders.
+    ///
+    /// # Errors
+    /// If the weights don't add up to 1, the checkpoints don't have the same tensors of the same shapes, or one can't be
+    /// read.
+    pub fn new(ingredients: &[Ingredient]) -> Result<Self, MergeError> {
+        check_weights(ingredients)?;
+        let sum: f64 = ingredients.iter().map(|one| one.weight).sum();
+        if (sum - 1.0).abs() > 1e-6 {
+            return Err(MergeError::Recipe(format!(
+                "the weights of the checkpoints add up to {sum}, expected 1: anything else scales the model"
+            )));
+        }
+        let checkpoints = ingredients
+            .iter()
+            .map(|one| Checkpoint::open(&one.path))
+            .collect::<Result<Vec<_>, MergeError>>()?;
+        for (one, checkpoint) in ingredients.iter().zip(&checkpoints).skip(1) {
+            check_fit(&checkpoints[0], checkpoint)
+                .map_err(|problem| misfit(&ingredients[0], one, problem))?;
+        }
+        Ok(Average { ingredients: ingredients.to_vec(), checkpoints })
+    }
+
+    /// Writes the average and its record to `output`.
+    ///
+    /// # Errors
+    /// If a number of the average is not finite, other tensors than those of floats differ, or `output` exists and may not
+    /// be replaced, or can't be written; it isn't there then.
+    pub fn save(&self, output: &Path, existing: Existing) -> Result<SoupRecord, MergeError> {
+        whole(output, existing, |part| self.write(part))
+    }
+
+    /// Writes the same files into `folder`, which is there and not whole before the caller says so: a
+    /// [`StagedFolder`](crate::StagedFolder) to which more is added.
+    ///
+    /// # Errors
+    /// As of [`Average::save`], but for `output`.
+    pub fn write(&self, folder: &Path) -> Result<SoupRecord, MergeError> {
+        write_like(&self.checkpoints[0], &Companions::default(), folder, |file, name, entry, sink| {
+            self.average(file, name, entry, sink)
+        })?;
+        let record = self.record();
+        record.write(folder)?;
+        Ok(record)
+    }
+
+    /// Averages one tensor, some numbers at a time.
+    fn average(&self, file: &WeightFile, name: &str, entry: &Entry, sink: Sink) -> Result<(), MergeError> {
+        let Average { ingredients, checkpoints } = self;
+        let places: Vec<_> = checkpoints
+            .iter()
+            .map(|one| one.find(&canonical(name)).expect("the sets of names were compared"))
+            .collect();
+        if widen(entry.dtype, &[]).is_none() {
+            let mut others = places.iter().zip(ingredients).skip(1);
+            return match others.find(|((other, _, at), _)| other.bytes(at) != file.bytes(entry)) {
+                None => copy(file, entry, sink),
+                Some((_, one)) => {
+                    let problem = format!("`{name}` is {:?} and differs; it can't be averaged", entry.dtype);
+                    Err(misfit(&ingredients[0], one, problem))
+                }
+            };
+        }
+        let count = entry.shape.iter().product::<usize>();
+        for start in (0..count).step_by(PIECE) {
+            let numbers = start..count.min(start + PIECE);
+            let mut sums = vec![0.0f64; numbers.len()];
+            for ((other, own_name, at), one) in places.iter().zip(ingredients) {
+                let size = at.dtype.bitsize() / 8;
+                let bytes = numbers.start * size..numbers.end * size;
+                let values = f64s(at.dtype, &other.bytes(at)[bytes.clone()]);
+                let values = values.ok_or_else(|| other.not_floats(own_name, at))?;
+                sums.iter_mut().zip(values).for_each(|(sum, x)| *sum += one.weight * x);
+                other.release_part(at, bytes);
+            }
+            sink(&encode(&sums, start, file, name, entry)?)?;
+        }
+        Ok(())
+    }
+
+    fn record(&self) -> SoupRecord {
+        let record = |(one, checkpoint): (&Ingredient, &Checkpoint)| IngredientRecord {
+            path: one.path.display().to_string(),
+            weight: one.weight,
+            sha256: checkpoint.sha256().to_owned(),
+            lora: None,
+        };
+        SoupRecord {
+            format: 1,
+            of: Kind::Model,
+            output: Kind::Model,
+            method: Method::Exact,
+            cut: Cut::Nothing,
+            rank: None,
+            ingredients: self.ingredients.iter().zip(&self.checkpoints).map(record).collect(),
+            base: None,
+            relative_error: Some(0.0),
+            kept_energy: 1.0,
+            modules: BTreeMap::new(),
+            search: None,
+            scores: None,
+        }
+    }
+}
+
+fn check_fit(first: &Checkpoint, other: &Checkpoint) -> Result<(), String> {
+    if !first.names().eq(other.names()) {
+        return Err(format!(
+            "tensors only in the first: {}; only in the other: {}; are they the same model?",
+            some(first.names().filter(|name| other.find(name).is_none())),
+            some(other.names().filter(|name| first.find(name).is_none())),
+        ));
+    }
+    for name in first.names() {
+        let shape = |checkpoint: &Checkpoint| checkpoint.find(name).map(|(_, _, entry)| entry.shape.clone());
+        if let (Some(our), Some(their)) = (shape(first), shape(other))
+            && our != their
+        {
+            return Err(format!("`{name}` is {our:?} in the one and {their:?} in the other"));
+        }
+    }
+    Ok(())
+}
