@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::adapter::Companions;
 use crate::base::{PIECE, copy, encode, write_like};
@@ -18,7 +19,7 @@ use crate::{Checkpoint, Cut, Existing, Ingredient, MergeError, Method};
 /// number formats and other files. Tensors that hold no floats must be equal.
 pub struct Average {
     ingredients: Vec<Ingredient>,
-    checkpoints: Vec<Checkpoint>,
+    checkpoints: Vec<Arc<Checkpoint>>,
 }
 
 impl Average {
@@ -28,22 +29,38 @@ impl Average {
     /// If the weights don't add up to 1, the checkpoints don't have the same tensors of the same shapes, or one can't be
     /// read.
     pub fn new(ingredients: &[Ingredient]) -> Result<Self, MergeError> {
-        check_weights(ingredients)?;
-        let sum: f64 = ingredients.iter().map(|one| one.weight).sum();
-        if (sum - 1.0).abs() > 1e-6 {
-            return Err(MergeError::Recipe(format!(
-                "the weights of the checkpoints add up to {sum}, expected 1: anything else scales the model"
-            )));
-        }
-        let checkpoints = ingredients
-            .iter()
-            .map(|one| Checkpoint::open(&one.path))
-            .collect::<Result<Vec<_>, MergeError>>()?;
+        check(ingredients)?;
+        let open = |one: &Ingredient| Checkpoint::open(&one.path).map(Arc::new);
+        let checkpoints = ingredients.iter().map(open).collect::<Result<Vec<_>, MergeError>>()?;
         for (one, checkpoint) in ingredients.iter().zip(&checkpoints).skip(1) {
             check_fit(&checkpoints[0], checkpoint)
                 .map_err(|problem| misfit(&ingredients[0], one, problem))?;
         }
         Ok(Average { ingredients: ingredients.to_vec(), checkpoints })
+    }
+
+    /// The same checkpoints with a weight for each; what has the weight 0 is left out. Files are not opened again, and
+    /// hashed once.
+    ///
+    /// # Errors
+    /// If the weights don't add up to 1.
+    ///
+    /// # Panics
+    /// If there are not as many weights as checkpoints.
+    pub fn reweighted(&self, weights: &[f64]) -> Result<Self, MergeError> {
+        assert_eq!(weights.len(), self.checkpoints.len(), "a weight for each checkpoint");
+        let all = self.ingredients.iter().zip(&self.checkpoints).zip(weights);
+        let kept = all.filter(|(_, weight)| **weight != 0.0);
+        let kept =
+            kept.map(|((one, checkpoint), weight)| (Ingredient { weight: *weight, ..one.clone() }, checkpoint.clone()));
+        let (ingredients, checkpoints): (Vec<_>, Vec<_>) = kept.unzip();
+        check(&ingredients)?;
+        Ok(Average { ingredients, checkpoints })
+    }
+
+    /// The hash of each checkpoint's weights, see [`weights_sha256`](crate::weights_sha256).
+    pub fn hashes(&self) -> Vec<String> {
+        self.checkpoints.iter().map(|one| one.sha256().to_owned()).collect()
     }
 
     /// Writes the average and its record to `output`.
@@ -104,7 +121,7 @@ impl Average {
     }
 
     fn record(&self) -> SoupRecord {
-        let record = |(one, checkpoint): (&Ingredient, &Checkpoint)| IngredientRecord {
+        let record = |(one, checkpoint): (&Ingredient, &Arc<Checkpoint>)| IngredientRecord {
             path: one.path.display().to_string(),
             weight: one.weight,
             sha256: checkpoint.sha256().to_owned(),
@@ -126,6 +143,18 @@ impl Average {
             scores: None,
         }
     }
+}
+
+/// Refuses weights that are no average.
+fn check(ingredients: &[Ingredient]) -> Result<(), MergeError> {
+    check_weights(ingredients)?;
+    let sum: f64 = ingredients.iter().map(|one| one.weight).sum();
+    if (sum - 1.0).abs() > 1e-6 {
+        return Err(MergeError::Recipe(format!(
+            "the weights of the checkpoints add up to {sum}, expected 1: anything else scales the model"
+        )));
+    }
+    Ok(())
 }
 
 fn check_fit(first: &Checkpoint, other: &Checkpoint) -> Result<(), String> {

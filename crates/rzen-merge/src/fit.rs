@@ -1,6 +1,7 @@
 //! Whether adapters belong together.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::adapter_file::{AdapterFile, PROCESSOR};
 use crate::record::BaseCheck;
@@ -9,7 +10,7 @@ use crate::{Ingredient, MergeError, Method, SoupSettings};
 /// Refuses adapters that can't be joined so, and says how it is known that they are of one base.
 pub(crate) fn check_ingredients(
     ingredients: &[Ingredient],
-    adapters: &[AdapterFile],
+    adapters: &[Arc<AdapterFile>],
     settings: SoupSettings,
 ) -> Result<BaseCheck, MergeError> {
     let method = settings.method;
@@ -138,7 +139,7 @@ fn check_fit(first: &AdapterFile, other: &AdapterFile, method: Method) -> Result
 }
 
 /// Refuses a factor that f32 can't hold: singular values of such a sum may not come to an end.
-fn check_factors(ingredients: &[Ingredient], adapters: &[AdapterFile]) -> Result<(), MergeError> {
+fn check_factors(ingredients: &[Ingredient], adapters: &[Arc<AdapterFile>]) -> Result<(), MergeError> {
     match factors(ingredients, adapters).find(|factor| !(*factor as f32).is_finite()) {
         None => Ok(()),
         Some(factor) => Err(MergeError::Recipe(format!(
@@ -151,7 +152,7 @@ fn check_factors(ingredients: &[Ingredient], adapters: &[AdapterFile]) -> Result
 /// Refuses negative numbers where a method has no use for them.
 fn check_signs(
     ingredients: &[Ingredient],
-    adapters: &[AdapterFile],
+    adapters: &[Arc<AdapterFile>],
     method: Method,
 ) -> Result<(), MergeError> {
     if matches!(method, Method::Slerp | Method::Ties { .. }) {
@@ -175,7 +176,10 @@ fn check_signs(
 }
 
 /// What each update is multiplied with in the weighted sum.
-fn factors<'a>(ingredients: &'a [Ingredient], adapters: &'a [AdapterFile]) -> impl Iterator<Item = f64> + 'a {
+fn factors<'a>(
+    ingredients: &'a [Ingredient],
+    adapters: &'a [Arc<AdapterFile>],
+) -> impl Iterator<Item = f64> + 'a {
     ingredients.iter().zip(adapters).map(|(one, adapter)| one.weight * adapter.config().scaling())
 }
 

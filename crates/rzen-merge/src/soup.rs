@@ -5,6 +5,7 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -69,7 +70,7 @@ impl SoupSettings {
 /// and scaling, and has its `processor.json`.
 pub struct Soup {
     pub(crate) ingredients: Vec<Ingredient>,
-    pub(crate) adapters: Vec<AdapterFile>,
+    pub(crate) adapters: Vec<Arc<AdapterFile>>,
     hashes: Vec<[u8; 32]>,
     pub(crate) settings: SoupSettings,
     base_check: BaseCheck,
@@ -87,24 +88,47 @@ impl Soup {
     pub fn new(ingredients: &[Ingredient], settings: SoupSettings) -> Result<Self, MergeError> {
         settings.check()?;
         check_weights(ingredients)?;
-        let adapters =
-            ingredients.iter().map(|one| AdapterFile::open(&one.path)).collect::<Result<Vec<_>, _>>()?;
-        let base_check = check_ingredients(ingredients, &adapters, settings)?;
+        let open = |one: &Ingredient| AdapterFile::open(&one.path).map(Arc::new);
+        let adapters = ingredients.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        // What doesn't fit is told before much is read.
+        check_ingredients(ingredients, &adapters, settings)?;
         let hashes =
             adapters.par_iter().map(|one| file_sha256(&one.weights_path())).collect::<Result<Vec<_>, _>>()?;
-        let names: BTreeSet<&String> = adapters.iter().flat_map(AdapterFile::modules).collect();
+        Self::of(ingredients.to_vec(), adapters, hashes, settings)
+    }
+
+    /// The same adapters with a weight for each, joined by other settings; what has the weight 0 is left out. Files are not
+    /// opened again.
+    ///
+    /// # Errors
+    /// As of [`Soup::new`].
+    ///
+    /// # Panics
+    /// If there are not as many weights as adapters.
+    pub fn reweighted(&self, weights: &[f64], settings: SoupSettings) -> Result<Self, MergeError> {
+        settings.check()?;
+        let count = self.adapters.len();
+        assert_eq!(weights.len(), count, "a weight for each adapter");
+        let kept: Vec<usize> = (0..count).filter(|at| weights[*at] != 0.0).collect();
+        let ingredient = |at: &usize| Ingredient { weight: weights[*at], ..self.ingredients[*at].clone() };
+        let ingredients: Vec<Ingredient> = kept.iter().map(ingredient).collect();
+        check_weights(&ingredients)?;
+        let adapters = kept.iter().map(|at| self.adapters[*at].clone()).collect();
+        Self::of(ingredients, adapters, kept.iter().map(|at| self.hashes[*at]).collect(), settings)
+    }
+
+    fn of(
+        ingredients: Vec<Ingredient>,
+        adapters: Vec<Arc<AdapterFile>>,
+        hashes: Vec<[u8; 32]>,
+        settings: SoupSettings,
+    ) -> Result<Self, MergeError> {
+        let base_check = check_ingredients(&ingredients, &adapters, settings)?;
+        let names: BTreeSet<&String> = adapters.iter().flat_map(|one| one.modules()).collect();
         let shape = |name: &String| adapters.iter().find_map(|one| one.shape(name)).expect("one has it");
         let modules = names.into_iter().map(|name| (name.clone(), shape(name))).collect();
         let config = adapters[0].config().clone();
-        let soup = Soup {
-            ingredients: ingredients.to_vec(),
-            adapters,
-            hashes,
-            settings,
-            base_check,
-            config,
-            modules,
-        };
+        let soup = Soup { ingredients, adapters, hashes, settings, base_check, config, modules };
         Ok(Soup { config: soup.result_config()?, ..soup })
     }
 
@@ -175,7 +199,7 @@ impl Soup {
     fn companions(&self) -> Companions {
         let base = match self.base_check {
             BaseCheck::Nothing => None,
-            _ => self.adapters.iter().find_map(AdapterFile::base).cloned(),
+            _ => self.adapters.iter().find_map(|one| one.base()).cloned(),
         };
         Companions { processor: self.adapters[0].processor().map(<[u8]>::to_vec), base }
     }

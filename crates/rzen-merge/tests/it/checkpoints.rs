@@ -256,3 +256,26 @@ fn what_is_added_to_an_average_is_there_when_it_appears() {
     staged.commit().unwrap();
     assert!(output.join("README.md").exists() && output.join("model.safetensors").exists());
 }
+
+#[cfg(unix)]
+#[test]
+fn averages_with_other_weights_read_no_file_again() {
+    let home = tempfile::tempdir().unwrap();
+    let [one, two, before, after] = ["one", "two", "before", "after"].map(|name| home.path().join(name));
+    single(&one, &weights(1, str::to_string), Dtype::F32);
+    single(&two, &weights(2, str::to_string), Dtype::F32);
+    let weighted = |path: &Path, weight| Ingredient { path: path.into(), weight };
+    let expected = average(&[weighted(&one, 0.75), weighted(&two, 0.25)], &before, Existing::Refuse).unwrap();
+    let opened = Average::new(&Ingredient::uniform([&one, &two])).unwrap();
+    let hashes = opened.hashes();
+    let second = all(&two);
+    fs::remove_file(one.join("model.safetensors")).unwrap();
+    fs::remove_file(two.join("model.safetensors")).unwrap();
+    let record = opened.reweighted(&[0.75, 0.25]).unwrap().save(&after, Existing::Refuse).unwrap();
+    assert_eq!((record, all(&after)), (expected, all(&before)));
+    let alone = opened.reweighted(&[0.0, 1.0]).unwrap();
+    let record = alone.save(&after, Existing::Replace).unwrap();
+    assert_eq!((record.ingredients.len(), &record.ingredients[0].sha256), (1, &hashes[1]));
+    assert_eq!(all(&after), second);
+    assert!(opened.reweighted(&[1.0, 1.0]).is_err());
+}

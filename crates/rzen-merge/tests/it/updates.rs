@@ -333,3 +333,22 @@ fn the_energy_chooses_the_rank() {
         assert!((error.powi(2) - (1.0 - record.kept_energy)).abs() < 1e-9, "{error}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn soups_with_other_weights_read_no_file_again() {
+    let home = tempfile::tempdir().unwrap();
+    let weights = [0.5, 0.3, 0.2];
+    let settings = SoupSettings::new(Method::Exact);
+    let expected = cook(&unlike(home.path(), weights), Method::Exact).unwrap();
+    let alone = cook(&unlike(home.path(), [1.0; 3])[1..2], Method::Exact).unwrap();
+    let opened = Soup::new(&unlike(home.path(), [1.0 / 3.0; 3]), settings).unwrap();
+    for name in ["plain", "stabilised", "half"] {
+        std::fs::remove_dir_all(home.path().join(name)).unwrap();
+    }
+    assert_eq!(opened.reweighted(&weights, settings).unwrap().adapter().unwrap(), expected);
+    assert_eq!(opened.reweighted(&[0.0, 1.0, 0.0], settings).unwrap().adapter().unwrap(), alone);
+    let cut = SoupSettings { cut: Cut::Rank(1), ..settings };
+    assert_eq!(opened.reweighted(&weights, cut).unwrap().adapter().unwrap().0.config().r, 1);
+    assert!(opened.reweighted(&[0.0; 3], settings).is_err(), "nothing is left");
+}

@@ -1,13 +1,12 @@
 //! The score of a soup on held-out tasks.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use rzen_eval::Metric;
-use rzen_merge::{Average, Existing, Ingredient, Method, Soup, SoupSettings, weights_sha256};
+use rzen_merge::{Average, Checkpoint, Existing, Ingredient, Method, Soup, SoupSettings, StagedFolder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -18,7 +17,7 @@ use crate::load_limits::LoadLimits;
 use crate::models::{self, Opened};
 use crate::{device, soup::Trials};
 
-/// What is joined.
+/// What is to be joined.
 #[derive(Clone, Debug)]
 pub enum What {
     /// Adapters, on this base, by these settings.
@@ -48,16 +47,31 @@ pub struct ScorerOptions {
     pub load: Vec<String>,
 }
 
+/// What is joined, opened once.
+enum Joins {
+    Adapters(Box<OnBase>),
+    Models(Average),
+}
+
+struct OnBase {
+    /// Of all adapters.
+    soup: Soup,
+    settings: SoupSettings,
+    /// The base's files, for what no adapter holds.
+    base: Checkpoint,
+    /// The base as a model, on which soups are put.
+    model: Opened,
+}
+
 /// Joins folders by weights and scores the result.
 pub struct Scorer {
     what: What,
     paths: Vec<PathBuf>,
     benchmark: Benchmark,
     options: ScorerOptions,
-    /// Where soups are written to be scored.
+    /// Beside this, soups are written to be scored.
     work: PathBuf,
-    /// The base of adapters, opened once.
-    base: Option<Opened>,
+    joins: Joins,
     kept: Arc<Kept>,
 }
 
@@ -73,31 +87,30 @@ impl Scorer {
         options: ScorerOptions,
         work: &Path,
     ) -> Result<Self> {
-        let mut scorer = Scorer {
-            what,
-            paths: paths.to_vec(),
-            benchmark,
-            options,
-            work: work.join(format!(".trial.{}", std::process::id())),
-            base: None,
-            kept: Arc::new(Kept::new(KEPT_BYTES)),
-        };
-        if let What::Adapters { base, settings } = &scorer.what {
-            Soup::new(&Ingredient::uniform(paths), *settings)?;
-            let settings = models::processor_config(base, Some(&paths[0]))?;
-            scorer.base = Some(scorer.open(base)?.with_processor(base, settings)?);
-        } else {
-            let first = models::processor_config(&paths[0], None)?;
-            for other in &paths[1..] {
-                ensure!(
-                    models::processor_config(other, None)? == first,
-                    "the processor settings of {} and {} differ; an average has those of one",
-                    paths[0].display(),
-                    other.display()
-                );
+        let joins = match &what {
+            What::Adapters { base, settings } => {
+                let soup = Soup::new(&Ingredient::uniform(paths), *settings)?;
+                let processor = models::processor_config(base, Some(&paths[0]))?;
+                let model = open(base, &options)?.with_processor(base, processor)?;
+                let base = Checkpoint::open(base)?;
+                Joins::Adapters(Box::new(OnBase { soup, settings: *settings, base, model }))
             }
-        }
-        Ok(scorer)
+            What::Models => {
+                let first = models::processor_config(&paths[0], None)?;
+                for other in &paths[1..] {
+                    ensure!(
+                        models::processor_config(other, None)? == first,
+                        "the processor settings of {} and {} differ; an average has those of one",
+                        paths[0].display(),
+                        other.display()
+                    );
+                }
+                Joins::Models(Average::new(&Ingredient::uniform(paths))?)
+            }
+        };
+        let (paths, work) = (paths.to_vec(), work.join("trial"));
+        let kept = Arc::new(Kept::new(KEPT_BYTES));
+        Ok(Scorer { what, paths, benchmark, options, work, joins, kept })
     }
 
     /// What a score depends on besides weights.
@@ -105,18 +118,16 @@ impl Scorer {
     /// # Errors
     /// If a file can't be read.
     pub fn context(&self) -> Result<Value> {
-        let (hashes, base, settings) = match &self.what {
-            What::Adapters { base, settings } => {
-                let soup = Soup::new(&Ingredient::uniform(&self.paths), *settings)?;
-                (soup.hashes(), Some(weights_sha256(base)?), Some((settings.method, settings.cut)))
+        let (hashes, base, settings) = match &self.joins {
+            Joins::Adapters(on) => {
+                let settings = (on.settings.method, on.settings.cut);
+                (on.soup.hashes(), Some(on.base.sha256()), Some(settings))
             }
-            What::Models => {
-                (self.paths.iter().map(|path| weights_sha256(path)).collect::<Result<_, _>>()?, None, None)
-            }
+            Joins::Models(average) => (average.hashes(), None, None),
         };
-        let processor = match &self.base {
-            Some(base) => base.processor.config().to_json(),
-            None => models::processor_config(&self.paths[0], None)?.to_json(),
+        let processor = match &self.joins {
+            Joins::Adapters(on) => on.model.processor.config().to_json(),
+            Joins::Models(_) => models::processor_config(&self.paths[0], None)?.to_json(),
         };
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -164,10 +175,11 @@ impl Scorer {
 
     /// The mean over the tasks, and each of them.
     fn score(&self, weights: &[f64]) -> Result<(f64, BTreeMap<String, f64>)> {
-        let embedder = self.embedder(weights)?;
+        let (embedder, written) = self.embedder(weights)?;
         let scores = self.benchmark.run(&embedder, "score", self.options.batch_size)?;
+        // The files go after who reads them.
         drop(embedder);
-        fs::remove_dir_all(&self.work).with_context(|| self.work.display().to_string())?;
+        drop(written);
         let value = |task: &rzen_eval::TaskSummary| match self.options.metric {
             None => Ok(task.headline()),
             Some(metric) => task.value(metric).with_context(|| {
@@ -185,34 +197,36 @@ impl Scorer {
         Ok((sum / tasks.len() as f64, tasks))
     }
 
-    fn embedder(&self, weights: &[f64]) -> Result<LocalEmbedder> {
-        let ingredients = joined(&self.paths, weights);
-        let opened = match (&self.what, &self.base) {
-            (What::Adapters { base, settings }, Some(opened)) => {
-                let soup = Soup::new(&ingredients, alone_as_it_is(*settings, &ingredients))?;
+    /// The soup of these weights, and the folder that it lies in as long as it is needed.
+    fn embedder(&self, weights: &[f64]) -> Result<(LocalEmbedder, StagedFolder)> {
+        let written = StagedFolder::create(&self.work, Existing::Replace)?;
+        let opened = match &self.joins {
+            Joins::Adapters(on) => {
+                let OnBase { soup, settings, base, model } = &**on;
+                let settings = alone_as_it_is(*settings, &joined(&self.paths, weights));
+                let soup = soup.reweighted(weights, settings)?;
                 if soup.adds_full_rank() {
-                    soup.merge_into(base, &self.work, Existing::Replace)?;
-                    self.open(&self.work)?
+                    soup.write_merged(base, written.path())?;
+                    open(written.path(), &self.options)?
                 } else {
-                    soup.save(&self.work, Existing::Replace)?;
-                    let model = opened.model.clone().with_adapter(&self.work)?;
-                    Opened { model, processor: opened.processor.clone(), device: opened.device.clone() }
+                    soup.write(written.path())?;
+                    let on_base = model.model.clone().with_adapter(written.path())?;
+                    Opened {
+                        model: on_base,
+                        processor: model.processor.clone(),
+                        device: model.device.clone(),
+                    }
                 }
             }
-            _ => {
-                Average::new(&ingredients)?.save(&self.work, Existing::Replace)?;
-                self.open(&self.work)?
+            Joins::Models(average) => {
+                average.reweighted(weights)?.write(written.path())?;
+                open(written.path(), &self.options)?
             }
         };
         let limits = LoadLimits::parse(&self.options.load)?.options();
         let embedder =
             opened.embedder(PathBuf::new(), self.options.batch_size, self.options.batch_tokens, limits);
-        Ok(embedder.keeping(self.kept.clone()))
-    }
-
-    fn open(&self, folder: &Path) -> Result<Opened> {
-        let device = device::open(&self.options.device)?;
-        models::open_to_embed(folder, None, device::dtype(&self.options.dtype)?, &device)
+        Ok((embedder.keeping(self.kept.clone()), written))
     }
 
     /// Of the ingredients and their base, what changes a vector besides weights: scalings, shapes, tokens.
@@ -236,6 +250,11 @@ impl Scorer {
         }
         hex(&hasher.finalize())
     }
+}
+
+fn open(folder: &Path, options: &ScorerOptions) -> Result<Opened> {
+    let device = device::open(&options.device)?;
+    models::open_to_embed(folder, None, device::dtype(&options.dtype)?, &device)
 }
 
 /// What items are kept decoded between soups, at most.
