@@ -78,10 +78,11 @@ impl Average {
     /// # Errors
     /// As of [`Average::save`], but for `output`.
     pub fn write(&self, folder: &Path) -> Result<SoupRecord, MergeError> {
-        write_like(&self.checkpoints[0], &Companions::default(), folder, |file, name, entry, sink| {
+        let like = &self.checkpoints[0];
+        let notes = write_like(like, &Companions::default(), folder, |file, name, entry, sink| {
             self.average(file, name, entry, sink)
         })?;
-        let record = self.record();
+        let record = SoupRecord { notes, ..self.record() };
         record.write(folder)?;
         Ok(record)
     }
@@ -139,6 +140,7 @@ impl Average {
             relative_error: Some(0.0),
             kept_energy: 1.0,
             modules: BTreeMap::new(),
+            notes: Vec::new(),
             search: None,
             scores: None,
         }

@@ -28,8 +28,8 @@ pub(crate) enum Addend<'a> {
 /// Writes `base` with `W + s B A` for each module of `adapter` to `output`.
 ///
 /// The result keeps the base's shards, names and number formats, and its other files (configuration,
-/// tokenizer, processor); the adapter's `processor.json`, if it has one, goes before the base's. The sum is
-/// taken in f32, some rows at a time.
+/// tokenizer, processor, modules of sentence-transformers); the adapter's `processor.json`, if it has one, goes before the
+/// base's. The sum is taken in f32, some rows at a time.
 ///
 /// # Errors
 /// If the base can't be read, lacks a module of the adapter or has another shape there, if a sum is not
@@ -48,7 +48,8 @@ pub fn merge_into_base(
         write_merged(&base, &shapes, adapter.companions(), part, &mut |module, add| {
             add(Addend::LowRank(scaling, &adapter.modules()[module]))
         })
-    })
+    })?;
+    Ok(())
 }
 
 /// Refuses a base that lacks a module, has another shape there, or no floats.
@@ -78,14 +79,15 @@ pub(crate) fn check_base(
 pub(crate) type GiveUpdate<'a> =
     &'a mut dyn FnMut(&str, &mut dyn FnMut(Addend) -> Result<(), MergeError>) -> Result<(), MergeError>;
 
-/// Writes `base` with updates of `modules` into the folder `part`; `give` is asked for one after another.
+/// Writes `base` with updates of `modules` into the folder `part`; `give` is asked for one after another. Returns what is to be
+/// noted.
 pub(crate) fn write_merged(
     base: &Checkpoint,
     modules: &BTreeMap<String, [usize; 2]>,
     companions: &Companions,
     part: &Path,
     give: GiveUpdate,
-) -> Result<(), MergeError> {
+) -> Result<Vec<String>, MergeError> {
     write_like(base, companions, part, |file, name, entry, sink| {
         let own_name = canonical(name);
         match own_name.strip_suffix(".weight").filter(|module| modules.contains_key(*module)) {
@@ -130,14 +132,14 @@ fn add(file: &WeightFile, name: &str, entry: &Entry, addend: Addend, sink: Sink)
 }
 
 /// Writes a checkpoint with the files and tensors of `like` into the folder `part`, and the bytes that `data` gives
-/// for each tensor. `companions` go before what `like` has.
+/// for each tensor. `companions` go before what `like` has. Returns what is to be noted.
 pub(crate) fn write_like(
     like: &Checkpoint,
     companions: &Companions,
     part: &Path,
     mut data: impl FnMut(&WeightFile, &str, &Entry, Sink) -> Result<(), MergeError>,
-) -> Result<(), MergeError> {
-    copy_other_files(like.folder(), part)?;
+) -> Result<Vec<String>, MergeError> {
+    let left_out = copy_other_files(like.folder(), part)?;
     companions.write_processor(part)?;
     if like.is_sharded() {
         let index = like.folder().join(INDEX);
@@ -156,7 +158,14 @@ pub(crate) fn write_like(
             Ok(())
         })?;
     }
-    Ok(())
+    let note = || {
+        format!(
+            "folders of {} that belong to no module of it were not copied: {}",
+            like.folder().display(),
+            left_out.join(", ")
+        )
+    };
+    Ok(if left_out.is_empty() { Vec::new() } else { vec![note()] })
 }
 
 /// Rounds to the tensor's format and refuses what is not finite there; `start` numbers stand before these.

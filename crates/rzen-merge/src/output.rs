@@ -4,6 +4,8 @@ use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::MergeError;
 
 /// What to do where something stands under the output's name.
@@ -111,17 +113,56 @@ pub(crate) fn whole<T>(
     Ok(written)
 }
 
-/// Copies the files of `from` that are no weights: configurations, tokenizer, processor.
-pub(crate) fn copy_other_files(from: &Path, to: &Path) -> Result<(), MergeError> {
-    let entries = fs::read_dir(from).map_err(MergeError::io("read", from))?;
-    for entry in entries {
-        let path = entry.map_err(MergeError::io("read", from))?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if path.is_file() && !name.starts_with('.') && !holds_weights(name) {
+/// Copies what of the checkpoint's folder `from` is no weights of its own: configurations, tokenizer, processor, and the
+/// folders that belong to a model. Returns the names of the folders that stay behind.
+pub(crate) fn copy_other_files(from: &Path, to: &Path) -> Result<Vec<String>, MergeError> {
+    let folders = folders_of_a_model(from);
+    let mut left_out = Vec::new();
+    for (name, path) in entries(from)? {
+        if path.is_file() && !holds_weights(&name) {
+            fs::copy(&path, to.join(name)).map_err(MergeError::io("copy", &path))?;
+        } else if path.is_dir() && folders.contains(&name) {
+            copy_tree(&path, &to.join(name))?;
+        } else if path.is_dir() {
+            left_out.push(name);
+        }
+    }
+    left_out.sort();
+    Ok(left_out)
+}
+
+/// The folders that `modules.json` of sentence-transformers names (`1_Pooling` and the like; a dense layer has weights of its
+/// own there), and chat templates. Others hold exports, states of a training or logs of the model before the merge.
+fn folders_of_a_model(folder: &Path) -> Vec<String> {
+    let text = fs::read(folder.join("modules.json")).unwrap_or_default();
+    let modules: Vec<Value> = serde_json::from_slice(&text).unwrap_or_default();
+    let paths = modules.iter().filter_map(|module| Some(module.get("path")?.as_str()?.to_owned()));
+    paths.chain(["additional_chat_templates".to_owned()]).collect()
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<(), MergeError> {
+    fs::create_dir(to).map_err(MergeError::io("create", to))?;
+    for (name, path) in entries(from)? {
+        if path.is_dir() {
+            copy_tree(&path, &to.join(name))?;
+        } else {
             fs::copy(&path, to.join(name)).map_err(MergeError::io("copy", &path))?;
         }
     }
     Ok(())
+}
+
+/// What lies in a folder, but for what is hidden.
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, MergeError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(MergeError::io("read", folder))? {
+        let path = entry.map_err(MergeError::io("read", folder))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.'));
+        if let Some(name) = name {
+            found.push((name.to_owned(), path));
+        }
+    }
+    Ok(found)
 }
 
 /// Weights of any format, and their indexes: they would be those from before the merge.

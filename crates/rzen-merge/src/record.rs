@@ -34,6 +34,9 @@ pub struct SoupRecord {
     pub kept_energy: f64,
     /// The same of each module.
     pub modules: BTreeMap<String, ModuleRecord>,
+    /// Sentences about what came out otherwise than one may expect.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// How weights were found, where they were searched.
     pub search: Option<SearchRecord>,
     /// What was scored before and after.

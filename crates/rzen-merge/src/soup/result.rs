@@ -100,6 +100,7 @@ impl Soup {
             relative_error: tally.relative_error(),
             kept_energy: tally.kept_energy(),
             modules: tally.modules,
+            notes: Vec::new(),
             search: None,
             scores: None,
         }

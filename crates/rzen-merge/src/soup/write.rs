@@ -75,7 +75,7 @@ impl Soup {
         let checked_by = self.check_hash(base)?;
         let mut tally = Tally::default();
         let scaling = self.config.scaling();
-        write_merged(base, &self.modules, &self.companions(), folder, &mut |module, add| {
+        let notes = write_merged(base, &self.modules, &self.companions(), folder, &mut |module, add| {
             if self.adds_full_rank() {
                 let portions = self.portions(module)?;
                 let blend = self.blend(&portions);
@@ -92,7 +92,8 @@ impl Soup {
             tally.add(module, &joined);
             add(Addend::LowRank(scaling, &joined.update))
         })?;
-        let record = self.record(Kind::Model, tally, Some((base, checked_by)));
+        let mut record = self.record(Kind::Model, tally, Some((base, checked_by)));
+        record.notes.extend(notes);
         record.write(folder)?;
         Ok(record)
     }

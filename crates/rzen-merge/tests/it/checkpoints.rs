@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use rzen_merge::{Adapter, Average, Existing, Ingredient, MergeError, SoupRecord, StagedFolder, merge_into_base};
+use rzen_merge::{
+    Adapter, Average, Existing, Ingredient, MergeError, Method, Soup, SoupRecord, SoupSettings, StagedFolder, merge_into_base,
+};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
@@ -109,6 +111,46 @@ fn an_adapter_lands_in_its_base_under_any_naming() {
             }
         }
     }
+}
+
+#[test]
+fn folders_that_belong_to_the_model_go_along() {
+    let home = tempfile::tempdir().unwrap();
+    let adapter = adapter(home.path());
+    let [base, output, averaged] = ["base", "out", "averaged"].map(|name| home.path().join(name));
+    single(&base, &weights(1, str::to_string), Dtype::F32);
+    let modules = json!([
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+        {"idx": 3, "name": "3", "path": "../adapter", "type": "outside"},
+    ]);
+    fs::write(base.join("modules.json"), modules.to_string()).unwrap();
+    for file in [
+        "1_Pooling/config.json",
+        "2_Dense/model.safetensors",
+        "additional_chat_templates/tool.jinja",
+        "onnx/model.onnx",
+        "checkpoint-5/optimizer.pt",
+        ".cache/lock",
+    ] {
+        fs::create_dir_all(base.join(file).parent().unwrap()).unwrap();
+        fs::write(base.join(file), file).unwrap();
+    }
+    let soup = Soup::new(&Ingredient::uniform([home.path().join("adapter")]), SoupSettings::new(Method::Exact));
+    let record = soup.unwrap().merge_into(&base, &output, Existing::Refuse).unwrap();
+    let average = average(&Ingredient::uniform([&base, &base]), &averaged, Existing::Refuse).unwrap();
+    for (folder, notes) in [(&output, record.notes), (&averaged, average.notes)] {
+        for file in ["1_Pooling/config.json", "2_Dense/model.safetensors", "additional_chat_templates/tool.jinja"] {
+            assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), file);
+        }
+        assert!(!folder.join("onnx").exists() && !folder.join(".cache").exists());
+        assert!(notes.len() == 1 && notes[0].ends_with("not copied: checkpoint-5, onnx"), "{notes:?}");
+    }
+    // Without a list of modules none is known.
+    fs::remove_file(base.join("modules.json")).unwrap();
+    merge_into_base(&base, &adapter, &output, Existing::Replace).unwrap();
+    assert!(!output.join("1_Pooling").exists() && output.join("additional_chat_templates").exists());
 }
 
 #[test]

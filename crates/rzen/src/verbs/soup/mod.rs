@@ -197,6 +197,7 @@ fn tell(record: &SoupRecord) {
     }
     let rank = record.rank.map_or(String::new(), |rank| format!(", rank {rank}"));
     line(&format!("all modules{rank}"), record.relative_error, record.kept_energy);
+    record.notes.iter().for_each(|note| eprintln!("note: {note}"));
 }
 
 /// The modules that the result is furthest off in, where it is off at all.
