@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::adapter::Companions;
-use crate::base::{PIECE, copy, encode, write_like};
+use crate::base::{Head, PIECE, copy, encode, write_like};
 use crate::fit::{check_weights, misfit, some};
-use crate::names::canonical;
+use crate::names::{canonical, is_head};
 use crate::output::whole;
 use crate::record::{IngredientRecord, Kind, SoupRecord};
 use crate::weight_file::{Entry, Sink, WeightFile, f64s, widen};
@@ -16,7 +16,7 @@ use crate::{Checkpoint, Cut, Existing, Ingredient, MergeError, Method};
 /// Full checkpoints that fit together, and how much each counts.
 ///
 /// Tensors are matched by name under any library version's naming. The average keeps the first ingredient's shards, names,
-/// number formats and other files. Tensors that hold no floats must be equal.
+/// number formats and other files. Tensors that hold no floats must be equal. `lm_head` is left out where one of them lacks it.
 pub struct Average {
     ingredients: Vec<Ingredient>,
     checkpoints: Vec<Arc<Checkpoint>>,
@@ -79,12 +79,26 @@ impl Average {
     /// As of [`Average::save`], but for `output`.
     pub fn write(&self, folder: &Path) -> Result<SoupRecord, MergeError> {
         let like = &self.checkpoints[0];
-        let notes = write_like(like, &Companions::default(), folder, |file, name, entry, sink| {
+        let headless = self.headless();
+        let head = if headless.is_some() { Head::LeftOut } else { Head::Kept };
+        let mut notes = write_like(like, head, &Companions::default(), folder, |file, name, entry, sink| {
             self.average(file, name, entry, sink)
         })?;
+        notes.extend(headless.map(|one| {
+            let path = one.path.display();
+            format!("`lm_head` was left out: {path} has none, and an embedder has no use for it")
+        }));
         let record = SoupRecord { notes, ..self.record() };
         record.write(folder)?;
         Ok(record)
+    }
+
+    /// The first without the head that others have.
+    fn headless(&self) -> Option<&Ingredient> {
+        let has_head = |one: &Checkpoint| one.names().any(|name| is_head(name));
+        let mut all = self.ingredients.iter().zip(&self.checkpoints);
+        let headless = all.find(|(_, checkpoint)| !has_head(checkpoint));
+        headless.filter(|_| self.checkpoints.iter().any(|one| has_head(one))).map(|(one, _)| one)
     }
 
     /// Averages one tensor, some numbers at a time.
@@ -160,11 +174,16 @@ fn check(ingredients: &[Ingredient]) -> Result<(), MergeError> {
 }
 
 fn check_fit(first: &Checkpoint, other: &Checkpoint) -> Result<(), String> {
-    if !first.names().eq(other.names()) {
+    // A head that one of them lacks is left out.
+    let only_first: Vec<_> =
+        first.names().filter(|name| !is_head(name) && other.find(name).is_none()).collect();
+    let only_other: Vec<_> =
+        other.names().filter(|name| !is_head(name) && first.find(name).is_none()).collect();
+    if !only_first.is_empty() || !only_other.is_empty() {
         return Err(format!(
             "tensors only in the first: {}; only in the other: {}; are they the same model?",
-            some(first.names().filter(|name| other.find(name).is_none())),
-            some(other.names().filter(|name| first.find(name).is_none())),
+            some(only_first.into_iter()),
+            some(only_other.into_iter()),
         ));
     }
     for name in first.names() {

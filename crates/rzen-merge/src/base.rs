@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use crate::adapter::Companions;
 use crate::blend::Blend;
 use crate::checkpoint::INDEX;
 use crate::low_rank::blocks;
-use crate::names::canonical;
+use crate::names::{canonical, is_head};
 use crate::output::{copy_other_files, whole};
 use crate::product::Threads;
 use crate::weight_file::{self, Entry, Sink, WeightFile, narrow, widen};
@@ -16,6 +18,16 @@ use crate::{Adapter, Checkpoint, Existing, LowRank, MergeError};
 
 /// Numbers that are read, changed and written together.
 pub(crate) const PIECE: usize = 1 << 20;
+
+const CONFIG: &str = "config.json";
+
+/// What becomes of the head of a language model, which an embedder has no use for.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Head {
+    /// It is written like any other tensor.
+    Kept,
+    LeftOut,
+}
 
 /// What is added to a weight.
 pub(crate) enum Addend<'a> {
@@ -88,7 +100,7 @@ pub(crate) fn write_merged(
     part: &Path,
     give: GiveUpdate,
 ) -> Result<Vec<String>, MergeError> {
-    write_like(base, companions, part, |file, name, entry, sink| {
+    write_like(base, Head::Kept, companions, part, |file, name, entry, sink| {
         let own_name = canonical(name);
         match own_name.strip_suffix(".weight").filter(|module| modules.contains_key(*module)) {
             None => copy(file, entry, sink),
@@ -132,25 +144,40 @@ fn add(file: &WeightFile, name: &str, entry: &Entry, addend: Addend, sink: Sink)
 }
 
 /// Writes a checkpoint with the files and tensors of `like` into the folder `part`, and the bytes that `data` gives
-/// for each tensor. `companions` go before what `like` has. Returns what is to be noted.
+/// for each tensor. `companions` go before what `like` has. Where its head is not kept, it says that it has none. Returns what is
+/// to be noted.
 pub(crate) fn write_like(
     like: &Checkpoint,
+    head: Head,
     companions: &Companions,
     part: &Path,
     mut data: impl FnMut(&WeightFile, &str, &Entry, Sink) -> Result<(), MergeError>,
 ) -> Result<Vec<String>, MergeError> {
     let left_out = copy_other_files(like.folder(), part)?;
     companions.write_processor(part)?;
+    if head == Head::LeftOut {
+        tie(&part.join(CONFIG))?;
+    }
+    let kept = |name: &str| head == Head::Kept || !is_head(&canonical(name));
     if like.is_sharded() {
         let index = like.folder().join(INDEX);
-        fs::copy(&index, part.join(INDEX)).map_err(MergeError::io("copy", &index))?;
+        match head {
+            Head::Kept => {
+                fs::copy(&index, part.join(INDEX)).map_err(MergeError::io("copy", &index))?;
+            }
+            Head::LeftOut => like.write_index(&part.join(INDEX), kept)?,
+        }
     }
     for (name, file) in like.files() {
         let tensors: Vec<_> = file
             .tensors()
             .iter()
+            .filter(|(name, _)| kept(name))
             .map(|(name, entry)| (name.as_str(), entry.dtype, &entry.shape[..]))
             .collect();
+        if tensors.is_empty() && !file.tensors().is_empty() {
+            continue;
+        }
         weight_file::write(&part.join(name), &tensors, file.metadata(), |tensor, sink| {
             let entry = &file.tensors()[tensor];
             data(file, tensor, entry, sink)?;
@@ -166,6 +193,24 @@ pub(crate) fn write_like(
         )
     };
     Ok(if left_out.is_empty() { Vec::new() } else { vec![note()] })
+}
+
+/// Says in a `config.json`, where it is there, that the head is the token table: untied, `transformers` would put random numbers
+/// in its place.
+fn tie(config: &Path) -> Result<(), MergeError> {
+    const KEY: &str = "tie_word_embeddings";
+    if !config.is_file() {
+        return Ok(());
+    }
+    let text = fs::read(config).map_err(MergeError::io("read", config))?;
+    let json = serde_json::from_slice::<Map<String, Value>>(&text);
+    let mut json = json.map_err(|source| MergeError::Json { path: config.into(), source })?;
+    json.insert(KEY.into(), true.into());
+    if let Some(tied) = json.get_mut("text_config").and_then(|text| text.get_mut(KEY)) {
+        *tied = true.into();
+    }
+    let text = serde_json::to_string_pretty(&json).expect("it was JSON before") + "\n";
+    fs::write(config, text).map_err(MergeError::io("write", config))
 }
 
 /// Rounds to the tensor's format and refuses what is not finite there; `start` numbers stand before these.

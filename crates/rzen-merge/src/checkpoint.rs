@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::MergeError;
 use crate::hash::checkpoint_sha256;
@@ -85,6 +86,20 @@ impl Checkpoint {
     /// The canonical names of all tensors.
     pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
         self.places.keys()
+    }
+
+    /// Writes an index of the tensors that are `kept`.
+    pub(crate) fn write_index(&self, path: &Path, kept: impl Fn(&str) -> bool) -> Result<(), MergeError> {
+        let (mut map, mut bytes) = (BTreeMap::new(), 0);
+        for (shard, file) in &self.files {
+            for (name, entry) in file.tensors().iter().filter(|(name, _)| kept(name)) {
+                map.insert(name, shard);
+                bytes += file.bytes(entry).len();
+            }
+        }
+        let index = json!({ "metadata": { "total_size": bytes }, "weight_map": map });
+        let text = serde_json::to_string_pretty(&index).expect("names are plain") + "\n";
+        fs::write(path, text).map_err(MergeError::io("write", path))
     }
 
     /// The file and the entry of a tensor, by canonical name.

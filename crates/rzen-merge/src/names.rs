@@ -35,6 +35,11 @@ pub(crate) fn canonical(name: &str) -> String {
     name.into()
 }
 
+/// Whether a canonical name is that of the head of a language model, which no embedder has a use for.
+pub(crate) fn is_head(name: &str) -> bool {
+    name.starts_with("lm_head.")
+}
+
 /// Takes a tensor's name in an adapter apart; `None` if it is no factor of an update.
 pub(crate) fn parse_factor(tensor: &str) -> Option<(String, Factor)> {
     let name = tensor.strip_prefix(PEFT_PREFIX)?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use rzen_merge::{
-    Adapter, Average, Existing, Ingredient, MergeError, Method, Soup, SoupRecord, SoupSettings, StagedFolder, merge_into_base,
+    Adapter, Average, Checkpoint, Existing, Ingredient, MergeError, Method, Soup, SoupRecord, SoupSettings, StagedFolder, merge_into_base,
 };
 use safetensors::tensor::Dtype;
 use serde_json::json;
@@ -249,10 +249,10 @@ fn checkpoints_that_differ_are_refused() {
         average(&both, &output, Existing::Refuse).unwrap_err().to_string()
     };
     let mut tensors = weights(2, str::to_string);
-    tensors.insert("lm_head.weight".into(), (vec![1], vec![1.0]));
+    tensors.insert("model.more.weight".into(), (vec![1], vec![1.0]));
     let error = refused(&tensors);
-    assert!(error.contains("only in the other: `lm_head.weight` (1)"), "{error}");
-    tensors.remove("lm_head.weight");
+    assert!(error.contains("only in the other: `model.more.weight` (1)"), "{error}");
+    tensors.remove("model.more.weight");
     tensors.insert("model.layers.0.self_attn.q_proj.bias".into(), (vec![5], noise(1, 5)));
     let error = refused(&tensors);
     assert!(error.contains("[6]") && error.contains("[5]"), "{error}");
@@ -320,4 +320,45 @@ fn averages_with_other_weights_read_no_file_again() {
     assert_eq!((record.ingredients.len(), &record.ingredients[0].sha256), (1, &hashes[1]));
     assert_eq!(all(&after), second);
     assert!(opened.reweighted(&[1.0, 1.0]).is_err());
+}
+
+#[test]
+fn a_head_that_one_model_lacks_is_left_out() {
+    let home = tempfile::tempdir().unwrap();
+    let [with, without, shards, output] = ["with", "without", "shards", "out"].map(|name| home.path().join(name));
+    let mut headed = weights(1, str::to_string);
+    headed.insert("lm_head.weight".into(), (vec![2, 5], noise(7, 10)));
+    single(&with, &headed, Dtype::F32);
+    sharded(&shards, &headed);
+    let untied = r#"{"tie_word_embeddings": false, "text_config": {"tie_word_embeddings": false}}"#;
+    for folder in [&with, &shards] {
+        fs::write(folder.join("config.json"), untied).unwrap();
+    }
+    single(&without, &weights(2, str::to_string), Dtype::F32);
+    let mut averages = Vec::new();
+    for pair in [[&with, &without], [&without, &with], [&shards, &without]] {
+        let record = average(&Ingredient::uniform(pair), &output, Existing::Replace).unwrap();
+        let note = format!("`lm_head` was left out: {} has none", without.display());
+        assert!(record.notes.len() == 1 && record.notes[0].starts_with(&note), "{:?}", record.notes);
+        averages.push(all(&output));
+        if pair[0] != &without {
+            let config: serde_json::Value =
+                serde_json::from_slice(&fs::read(output.join("config.json")).unwrap()).unwrap();
+            assert_eq!(
+                (&config["tie_word_embeddings"], &config["text_config"]["tie_word_embeddings"]),
+                (&json!(true), &json!(true)),
+                "there is no other head"
+            );
+        }
+    }
+    assert!(averages[0].keys().eq(weights(1, str::to_string).keys()));
+    assert!(averages.iter().all(|one| *one == averages[0]));
+    // The index and the shards agree: it opens.
+    Checkpoint::open(&output).unwrap();
+    let index = fs::read_to_string(output.join("model.safetensors.index.json")).unwrap();
+    assert!(!index.contains("lm_head") && !output.join("model-00001-of-00005.safetensors").exists());
+
+    // Where all have one, it is averaged like the rest.
+    let record = average(&Ingredient::uniform([&with, &shards]), &output, Existing::Replace).unwrap();
+    assert_eq!((record.notes.len(), &all(&output)["lm_head.weight"]), (0, &headed["lm_head.weight"]));
 }
