@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::adapter::Companions;
-use crate::base::{Head, PIECE, copy, encode, write_like};
+use crate::base::{Head, PIECE, copy, decoded, encode, squared_distance, write_like};
+use crate::deviation::Deviation;
 use crate::fit::{check_weights, misfit, some};
 use crate::names::{canonical, is_head};
 use crate::output::whole;
@@ -51,8 +52,9 @@ impl Average {
         assert_eq!(weights.len(), self.checkpoints.len(), "a weight for each checkpoint");
         let all = self.ingredients.iter().zip(&self.checkpoints).zip(weights);
         let kept = all.filter(|(_, weight)| **weight != 0.0);
-        let kept =
-            kept.map(|((one, checkpoint), weight)| (Ingredient { weight: *weight, ..one.clone() }, checkpoint.clone()));
+        let kept = kept.map(|((one, checkpoint), weight)| {
+            (Ingredient { weight: *weight, ..one.clone() }, checkpoint.clone())
+        });
         let (ingredients, checkpoints): (Vec<_>, Vec<_>) = kept.unzip();
         check(&ingredients)?;
         Ok(Average { ingredients, checkpoints })
@@ -81,14 +83,16 @@ impl Average {
         let like = &self.checkpoints[0];
         let headless = self.headless();
         let head = if headless.is_some() { Head::LeftOut } else { Head::Kept };
+        let mut rounding = Deviation::default();
         let mut notes = write_like(like, head, &Companions::default(), folder, |file, name, entry, sink| {
-            self.average(file, name, entry, sink)
+            rounding.add(self.average(file, name, entry, sink)?);
+            Ok(())
         })?;
         notes.extend(headless.map(|one| {
             let path = one.path.display();
             format!("`lm_head` was left out: {path} has none, and an embedder has no use for it")
         }));
-        let record = SoupRecord { notes, ..self.record() };
+        let record = SoupRecord { notes, rounding_error: Some(rounding.relative()), ..self.record() };
         record.write(folder)?;
         Ok(record)
     }
@@ -101,8 +105,14 @@ impl Average {
         headless.filter(|_| self.checkpoints.iter().any(|one| has_head(one))).map(|(one, _)| one)
     }
 
-    /// Averages one tensor, some numbers at a time.
-    fn average(&self, file: &WeightFile, name: &str, entry: &Entry, sink: Sink) -> Result<(), MergeError> {
+    /// Averages one tensor, some numbers at a time. Returns how far what is written is from the average.
+    fn average(
+        &self,
+        file: &WeightFile,
+        name: &str,
+        entry: &Entry,
+        sink: Sink,
+    ) -> Result<Deviation, MergeError> {
         let Average { ingredients, checkpoints } = self;
         let places: Vec<_> = checkpoints
             .iter()
@@ -111,13 +121,14 @@ impl Average {
         if widen(entry.dtype, &[]).is_none() {
             let mut others = places.iter().zip(ingredients).skip(1);
             return match others.find(|((other, _, at), _)| other.bytes(at) != file.bytes(entry)) {
-                None => copy(file, entry, sink),
+                None => copy(file, entry, sink).map(|()| Deviation::default()),
                 Some((_, one)) => {
                     let problem = format!("`{name}` is {:?} and differs; it can't be averaged", entry.dtype);
                     Err(misfit(&ingredients[0], one, problem))
                 }
             };
         }
+        let mut rounding = Deviation::default();
         let count = entry.shape.iter().product::<usize>();
         for start in (0..count).step_by(PIECE) {
             let numbers = start..count.min(start + PIECE);
@@ -130,9 +141,12 @@ impl Average {
                 sums.iter_mut().zip(values).for_each(|(sum, x)| *sum += one.weight * x);
                 other.release_part(at, bytes);
             }
-            sink(&encode(&sums, start, file, name, entry)?)?;
+            let written = encode(&sums, start, file, name, entry)?;
+            rounding.wanted += sums.iter().map(|x| x * x).sum::<f64>();
+            rounding.difference += squared_distance(sums.into_iter(), decoded(entry, &written));
+            sink(&written)?;
         }
-        Ok(())
+        Ok(rounding)
     }
 
     fn record(&self) -> SoupRecord {
@@ -152,6 +166,7 @@ impl Average {
             ingredients: self.ingredients.iter().zip(&self.checkpoints).map(record).collect(),
             base: None,
             relative_error: Some(0.0),
+            rounding_error: None,
             kept_energy: 1.0,
             modules: BTreeMap::new(),
             notes: Vec::new(),

@@ -9,11 +9,12 @@ use serde_json::{Map, Value};
 use crate::adapter::Companions;
 use crate::blend::Blend;
 use crate::checkpoint::INDEX;
+use crate::deviation::Deviation;
 use crate::low_rank::blocks;
 use crate::names::{canonical, is_head};
 use crate::output::{copy_other_files, whole};
 use crate::product::Threads;
-use crate::weight_file::{self, Entry, Sink, WeightFile, narrow, widen};
+use crate::weight_file::{self, Entry, Sink, WeightFile, f64s, narrow, widen};
 use crate::{Adapter, Checkpoint, Existing, LowRank, MergeError};
 
 /// Numbers that are read, changed and written together.
@@ -58,7 +59,7 @@ pub fn merge_into_base(
     let scaling = adapter.config().scaling();
     whole(output, existing, |part| {
         write_merged(&base, &shapes, adapter.companions(), part, &mut |module, add| {
-            add(Addend::LowRank(scaling, &adapter.modules()[module]))
+            add(Addend::LowRank(scaling, &adapter.modules()[module])).map(|_| ())
         })
     })?;
     Ok(())
@@ -87,9 +88,11 @@ pub(crate) fn check_base(
     Ok(())
 }
 
-/// Is called with a module and with what takes its update.
-pub(crate) type GiveUpdate<'a> =
-    &'a mut dyn FnMut(&str, &mut dyn FnMut(Addend) -> Result<(), MergeError>) -> Result<(), MergeError>;
+/// Is called with a module and with what takes its update, which says what the format of the numbers rounded off it.
+pub(crate) type GiveUpdate<'a> = &'a mut dyn FnMut(
+    &str,
+    &mut dyn FnMut(Addend) -> Result<Deviation, MergeError>,
+) -> Result<(), MergeError>;
 
 /// Writes `base` with updates of `modules` into the folder `part`; `give` is asked for one after another. Returns what is to be
 /// noted.
@@ -117,11 +120,17 @@ pub(crate) fn copy(file: &WeightFile, entry: &Entry, sink: Sink) -> Result<(), M
     Ok(())
 }
 
-/// Adds an update to a weight.
-fn add(file: &WeightFile, name: &str, entry: &Entry, addend: Addend, sink: Sink) -> Result<(), MergeError> {
+/// Adds an update to a weight. Returns how far what is written is from the sum, and how long the update is.
+fn add(
+    file: &WeightFile,
+    name: &str,
+    entry: &Entry,
+    addend: Addend,
+    sink: Sink,
+) -> Result<Deviation, MergeError> {
     let &[out, input] = &entry.shape[..] else { unreachable!("the shape was compared") };
     let row = input * entry.dtype.bitsize() / 8;
-    let mut addend = addend;
+    let (mut addend, mut rounding) = (addend, Deviation::default());
     for rows in blocks([out, input]) {
         let update = match &mut addend {
             Addend::LowRank(scaling, update) => {
@@ -138,9 +147,23 @@ fn add(file: &WeightFile, name: &str, entry: &Entry, addend: Addend, sink: Sink)
         let bytes = &file.bytes(entry)[rows.start * row..rows.end * row];
         let weight = widen(entry.dtype, bytes).expect("the format was looked at");
         let sums: Vec<f64> = weight.iter().zip(&update).map(|(w, d)| f64::from(w + d)).collect();
-        sink(&encode(&sums, rows.start * input, file, name, entry)?)?;
+        let written = encode(&sums, rows.start * input, file, name, entry)?;
+        let exact = decoded(entry, bytes).into_iter().zip(&update).map(|(w, d)| w + f64::from(*d));
+        rounding.difference += squared_distance(exact, decoded(entry, &written));
+        rounding.wanted += update.iter().map(|d| f64::from(*d).powi(2)).sum::<f64>();
+        sink(&written)?;
     }
-    Ok(())
+    Ok(rounding)
+}
+
+/// Numbers of a tensor whose format was looked at.
+pub(crate) fn decoded(entry: &Entry, bytes: &[u8]) -> Vec<f64> {
+    f64s(entry.dtype, bytes).expect("the format was looked at")
+}
+
+/// Between what was computed and what is written of it.
+pub(crate) fn squared_distance(exact: impl Iterator<Item = f64>, written: Vec<f64>) -> f64 {
+    exact.zip(written).map(|(x, y)| (x - y) * (x - y)).sum()
 }
 
 /// Writes a checkpoint with the files and tensors of `like` into the folder `part`, and the bytes that `data` gives

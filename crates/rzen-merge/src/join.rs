@@ -164,6 +164,7 @@ fn of_factors(method: Method, portions: &[Portion]) -> LowRank {
 pub(crate) struct Tally {
     pub modules: BTreeMap<String, ModuleRecord>,
     deviation: Deviation,
+    rounding: Option<Deviation>,
     kept: f64,
     all: f64,
 }
@@ -178,16 +179,28 @@ impl Tally {
         self.put(module, Deviation { difference, wanted }, (1.0, 1.0));
     }
 
+    /// How far the module's merged weight is from the sum of weight and update, and the update's length.
+    pub(crate) fn round(&mut self, module: &str, rounding: Deviation) {
+        self.rounding.get_or_insert_default().add(rounding);
+        let module = self.modules.get_mut(module).expect("it was added before");
+        module.rounding_error = finite(rounding.relative());
+    }
+
     fn put(&mut self, module: &str, deviation: Deviation, (kept, all): (f64, f64)) {
         self.deviation.add(deviation);
         self.kept += kept;
         self.all += all;
         let relative_error = finite(deviation.relative());
-        self.modules.insert(module.into(), ModuleRecord { relative_error, kept_energy: share(kept, all) });
+        let record = ModuleRecord { relative_error, rounding_error: None, kept_energy: share(kept, all) };
+        self.modules.insert(module.into(), record);
     }
 
     pub(crate) fn relative_error(&self) -> Option<f64> {
         finite(self.deviation.relative())
+    }
+
+    pub(crate) fn rounding_error(&self) -> Option<f64> {
+        finite(self.rounding?.relative())
     }
 
     pub(crate) fn kept_energy(&self) -> f64 {

@@ -30,6 +30,10 @@ pub struct SoupRecord {
     /// `‖ΔW_soup − Σ wᵢΔWᵢ‖ / ‖Σ wᵢΔWᵢ‖` over all modules, in Frobenius norms; what is below 1e-7 reads 0. None where the sum is
     /// zero and the soup isn't.
     pub relative_error: Option<f64>,
+    /// What the number format of merged weights took: `‖W_out − (W + ΔW_soup)‖ / ‖ΔW_soup‖` over all modules. Of averaged
+    /// checkpoints, `‖W_out − Σ wᵢWᵢ‖ / ‖Σ wᵢWᵢ‖` over all tensors. None of an adapter, which is f32, and where
+    /// nothing was to be added and something was.
+    pub rounding_error: Option<f64>,
     /// The share of the squared singular values of the method's updates that the rank kept, over all modules.
     pub kept_energy: f64,
     /// The same of each module.
@@ -108,6 +112,8 @@ pub enum BaseCheck {
 pub struct ModuleRecord {
     /// As of [`SoupRecord::relative_error`].
     pub relative_error: Option<f64>,
+    /// As of [`SoupRecord::rounding_error`].
+    pub rounding_error: Option<f64>,
     /// As of [`SoupRecord::kept_energy`].
     pub kept_energy: f64,
 }

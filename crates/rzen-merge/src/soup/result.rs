@@ -98,6 +98,7 @@ impl Soup {
             ingredients: ingredients.collect(),
             base: Some(base),
             relative_error: tally.relative_error(),
+            rounding_error: tally.rounding_error(),
             kept_energy: tally.kept_energy(),
             modules: tally.modules,
             notes: Vec::new(),

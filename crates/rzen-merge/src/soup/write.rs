@@ -76,21 +76,24 @@ impl Soup {
         let mut tally = Tally::default();
         let scaling = self.config.scaling();
         let notes = write_merged(base, &self.modules, &self.companions(), folder, &mut |module, add| {
-            if self.adds_full_rank() {
+            let rounding = if self.adds_full_rank() {
                 let portions = self.portions(module)?;
                 let blend = self.blend(&portions);
                 let (mut difference, mut wanted) = (0.0, 0.0);
-                add(Addend::Blend(&blend, &mut |rows: Range<usize>, found: &[f32]| {
+                let rounding = add(Addend::Blend(&blend, &mut |rows: Range<usize>, found: &[f32]| {
                     let (d, w) = blend.distance(rows, found);
                     difference += d;
                     wanted += w;
                 }))?;
                 tally.add_whole(module, difference, wanted);
-                return Ok(());
-            }
-            let joined = self.join(module)?;
-            tally.add(module, &joined);
-            add(Addend::LowRank(scaling, &joined.update))
+                rounding
+            } else {
+                let joined = self.join(module)?;
+                tally.add(module, &joined);
+                add(Addend::LowRank(scaling, &joined.update))?
+            };
+            tally.round(module, rounding);
+            Ok(())
         })?;
         let mut record = self.record(Kind::Model, tally, Some((base, checked_by)));
         record.notes.extend(notes);

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use rzen_merge::{
-    Adapter, Average, Checkpoint, Existing, Ingredient, MergeError, Method, Soup, SoupRecord, SoupSettings, StagedFolder, merge_into_base,
+    Adapter, Average, Checkpoint, Existing, Ingredient, MergeError, Method, Soup, SoupRecord, SoupSettings,
+    StagedFolder, merge_into_base,
 };
 use safetensors::tensor::Dtype;
 use serde_json::json;
@@ -62,11 +63,7 @@ fn all(folder: &Path) -> Tensors {
         .collect()
 }
 
-fn average(
-    ingredients: &[Ingredient],
-    output: &Path,
-    existing: Existing,
-) -> Result<SoupRecord, MergeError> {
+fn average(ingredients: &[Ingredient], output: &Path, existing: Existing) -> Result<SoupRecord, MergeError> {
     Average::new(ingredients)?.save(output, existing)
 }
 
@@ -137,11 +134,14 @@ fn folders_that_belong_to_the_model_go_along() {
         fs::create_dir_all(base.join(file).parent().unwrap()).unwrap();
         fs::write(base.join(file), file).unwrap();
     }
-    let soup = Soup::new(&Ingredient::uniform([home.path().join("adapter")]), SoupSettings::new(Method::Exact));
+    let soup =
+        Soup::new(&Ingredient::uniform([home.path().join("adapter")]), SoupSettings::new(Method::Exact));
     let record = soup.unwrap().merge_into(&base, &output, Existing::Refuse).unwrap();
     let average = average(&Ingredient::uniform([&base, &base]), &averaged, Existing::Refuse).unwrap();
     for (folder, notes) in [(&output, record.notes), (&averaged, average.notes)] {
-        for file in ["1_Pooling/config.json", "2_Dense/model.safetensors", "additional_chat_templates/tool.jinja"] {
+        for file in
+            ["1_Pooling/config.json", "2_Dense/model.safetensors", "additional_chat_templates/tool.jinja"]
+        {
             assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), file);
         }
         assert!(!folder.join("onnx").exists() && !folder.join(".cache").exists());
@@ -292,7 +292,7 @@ fn what_is_added_to_an_average_is_there_when_it_appears() {
     let average = Average::new(&Ingredient::uniform([&one, &two])).unwrap();
     let staged = StagedFolder::create(&output, Existing::Refuse).unwrap();
     let record = average.write(staged.path()).unwrap();
-    assert_eq!(SoupRecord::read(staged.path()).unwrap(), Some(record));
+    assert_eq!(SoupRecord::read(staged.path()).unwrap().unwrap().ingredients, record.ingredients);
     fs::write(staged.path().join("README.md"), "a card").unwrap();
     assert!(!output.exists());
     staged.commit().unwrap();
@@ -325,7 +325,8 @@ fn averages_with_other_weights_read_no_file_again() {
 #[test]
 fn a_head_that_one_model_lacks_is_left_out() {
     let home = tempfile::tempdir().unwrap();
-    let [with, without, shards, output] = ["with", "without", "shards", "out"].map(|name| home.path().join(name));
+    let [with, without, shards, output] =
+        ["with", "without", "shards", "out"].map(|name| home.path().join(name));
     let mut headed = weights(1, str::to_string);
     headed.insert("lm_head.weight".into(), (vec![2, 5], noise(7, 10)));
     single(&with, &headed, Dtype::F32);

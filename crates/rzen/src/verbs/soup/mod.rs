@@ -197,6 +197,10 @@ fn tell(record: &SoupRecord) {
     }
     let rank = record.rank.map_or(String::new(), |rank| format!(", rank {rank}"));
     line(&format!("all modules{rank}"), record.relative_error, record.kept_energy);
+    if let Some(rounding) = record.rounding_error {
+        let of = if record.of == Kind::Model { "of the average" } else { "of the update" };
+        println!("{:<40} {rounding:.2e} {of}", "rounded off by the format of the weights");
+    }
     record.notes.iter().for_each(|note| eprintln!("note: {note}"));
 }
 
