@@ -17,8 +17,8 @@ pub enum Method {
     Exact,
     /// The way from one update to the other along the sphere: the direction turns by the share of the second weight, the
     /// length goes from the one to the other in a straight line, and the weights' sum multiplies both. Exactly two
-    /// adapters, no negative weight. Updates of (anti)parallel direction, and a zero beside another, are added as
-    /// [`Method::Exact`] does.
+    /// adapters, no negative weight. Updates of the same direction or nearly opposite ones, and a zero beside another, are
+    /// added as [`Method::Exact`] does.
     Slerp,
     /// Of each update its largest entries, of each entry the sign with more weight behind it, of those that agree the
     /// weighted mean, times the sum of all weights ([TIES](https://arxiv.org/abs/2306.01708)). No negative weight.

@@ -38,7 +38,7 @@ impl Soup {
         for some in names.chunks(self.side_by_side()) {
             let sums = some.par_iter().map(|name| {
                 let portions = self.portions(name)?;
-                let wanted = low_rank_terms(self.settings.method, self.total(), &portions);
+                let (wanted, _) = low_rank_terms(self.settings.method, self.total(), &portions);
                 Ok(Sum::new(&wanted).values().to_vec())
             });
             for values in sums.collect::<Result<Vec<_>, MergeError>>()? {
@@ -100,8 +100,8 @@ impl Soup {
             relative_error: tally.relative_error(),
             rounding_error: tally.rounding_error(),
             kept_energy: tally.kept_energy(),
+            notes: tally.notes(),
             modules: tally.modules,
-            notes: Vec::new(),
             search: None,
             scores: None,
         }
