@@ -11,6 +11,7 @@ use crate::fit::{check_weights, misfit, some};
 use crate::names::{canonical, is_head};
 use crate::output::whole;
 use crate::record::{IngredientRecord, Kind, SoupRecord};
+use crate::soup::weights_of;
 use crate::weight_file::{Entry, Sink, WeightFile, f64s, widen};
 use crate::{Checkpoint, Cut, Existing, Ingredient, MergeError, Method};
 
@@ -30,7 +31,7 @@ impl Average {
     /// If the weights don't add up to 1, the checkpoints don't have the same tensors of the same shapes, or one can't be
     /// read.
     pub fn new(ingredients: &[Ingredient]) -> Result<Self, MergeError> {
-        check(ingredients)?;
+        Self::check_weights(&weights_of(ingredients))?;
         let open = |one: &Ingredient| Checkpoint::open(&one.path).map(Arc::new);
         let checkpoints = ingredients.iter().map(open).collect::<Result<Vec<_>, MergeError>>()?;
         for (one, checkpoint) in ingredients.iter().zip(&checkpoints).skip(1) {
@@ -38,6 +39,21 @@ impl Average {
                 .map_err(|problem| misfit(&ingredients[0], one, problem))?;
         }
         Ok(Average { ingredients: ingredients.to_vec(), checkpoints })
+    }
+
+    /// Refuses weights that make no sense whatever the checkpoints are, one for each of them.
+    ///
+    /// # Errors
+    /// If there is none, one is no number, or they don't add up to 1.
+    pub fn check_weights(weights: &[f64]) -> Result<(), MergeError> {
+        check_weights(weights)?;
+        let sum: f64 = weights.iter().sum();
+        if (sum - 1.0).abs() > 1e-6 {
+            return Err(MergeError::Recipe(format!(
+                "the weights of the checkpoints add up to {sum}, expected 1: anything else scales the model"
+            )));
+        }
+        Ok(())
     }
 
     /// The same checkpoints with a weight for each; what has the weight 0 is left out. Files are not opened again, and
@@ -56,7 +72,7 @@ impl Average {
             (Ingredient { weight: *weight, ..one.clone() }, checkpoint.clone())
         });
         let (ingredients, checkpoints): (Vec<_>, Vec<_>) = kept.unzip();
-        check(&ingredients)?;
+        Self::check_weights(&weights_of(&ingredients))?;
         Ok(Average { ingredients, checkpoints })
     }
 
@@ -174,18 +190,6 @@ impl Average {
             scores: None,
         }
     }
-}
-
-/// Refuses weights that are no average.
-fn check(ingredients: &[Ingredient]) -> Result<(), MergeError> {
-    check_weights(ingredients)?;
-    let sum: f64 = ingredients.iter().map(|one| one.weight).sum();
-    if (sum - 1.0).abs() > 1e-6 {
-        return Err(MergeError::Recipe(format!(
-            "the weights of the checkpoints add up to {sum}, expected 1: anything else scales the model"
-        )));
-    }
-    Ok(())
 }
 
 fn check_fit(first: &Checkpoint, other: &Checkpoint) -> Result<(), String> {

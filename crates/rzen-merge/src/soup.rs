@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::adapter::Companions;
 use crate::adapter_file::AdapterFile;
 use crate::blend::{Blend, Portion};
-use crate::fit::{check_ingredients, check_weights};
+use crate::fit::check_ingredients;
 use crate::hash::{file_sha256, hex};
 use crate::join::{Joined, Tally, join};
 use crate::random::SplitMix;
@@ -35,6 +35,10 @@ impl Ingredient {
         let weight = 1.0 / paths.len() as f64;
         paths.into_iter().map(|path| Ingredient { path, weight }).collect()
     }
+}
+
+pub(crate) fn weights_of(ingredients: &[Ingredient]) -> Vec<f64> {
+    ingredients.iter().map(|one| one.weight).collect()
 }
 
 /// How adapters are joined.
@@ -60,6 +64,14 @@ impl SoupSettings {
     /// If a rank, density or energy is out of range, or the method can't be cut so.
     pub fn check(&self) -> Result<(), MergeError> {
         self.method.check(self.cut)
+    }
+
+    /// Refuses weights that make no sense whatever the adapters are, one for each of them.
+    ///
+    /// # Errors
+    /// If there is none, one is no number, or the method has no use for one that is negative, or for so many.
+    pub fn check_weights(&self, weights: &[f64]) -> Result<(), MergeError> {
+        self.method.check_weights(weights)
     }
 }
 
@@ -87,7 +99,7 @@ impl Soup {
     /// processor), or weights or settings make no sense or lead past what f32 holds.
     pub fn new(ingredients: &[Ingredient], settings: SoupSettings) -> Result<Self, MergeError> {
         settings.check()?;
-        check_weights(ingredients)?;
+        settings.check_weights(&weights_of(ingredients))?;
         let open = |one: &Ingredient| AdapterFile::open(&one.path).map(Arc::new);
         let adapters = ingredients.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         // What doesn't fit is told before much is read.
@@ -112,7 +124,7 @@ impl Soup {
         let kept: Vec<usize> = (0..count).filter(|at| weights[*at] != 0.0).collect();
         let ingredient = |at: &usize| Ingredient { weight: weights[*at], ..self.ingredients[*at].clone() };
         let ingredients: Vec<Ingredient> = kept.iter().map(ingredient).collect();
-        check_weights(&ingredients)?;
+        settings.check_weights(&weights_of(&ingredients))?;
         let adapters = kept.iter().map(|at| self.adapters[*at].clone()).collect();
         Self::of(ingredients, adapters, kept.iter().map(|at| self.hashes[*at]).collect(), settings)
     }

@@ -16,7 +16,7 @@ use crate::files::whole_file;
 pub use choice::{SoupChoice, SoupMethod};
 pub use scorer::{Scorer, ScorerOptions, What};
 pub(crate) use scorer::{alone_as_it_is, joined};
-pub use search::{Found, Search, search};
+pub use search::{Found, Search, check_count, search};
 pub use trials::Trials;
 
 /// Writes `soup.json` over the one that is there.

@@ -263,6 +263,23 @@ fn methods_and_weights_of_a_soup() {
         assert!(error.contains(words), "{more:?}: {error}");
     }
     assert_eq!(names(folder), before, "nothing is left");
+    // What options alone get wrong is told before anything is read, and no folder is made.
+    let nowhere =
+        ["soup", "--adapter", "no/a", "--adapter", "no/b", "--base", "no/base", "--output", "new/x"];
+    let find = ["--search", "greedy", "--data", "no/data", "--tasks", "t"];
+    for (more, words) in [
+        (&["--method", "ties", "--weights", "-0.5,1.5"][..], "a weight is -0.5"),
+        (&["--method", "slerp", "--adapter", "no/c"], "3 are given"),
+        (&["--weights", "1"], "1 weights for 2 adapters"),
+        (&[&find[..], &["--metric", "mad"]].concat(), "--metric"),
+        (&[&find[..], &["--dtype", "f8"]].concat(), "dtype `f8`"),
+        (&[&find[..], &["--load", "max_side"]].concat(), "--load max_side"),
+        (&[&find[..], &["--trials", "2"]].concat(), "more --trials"),
+    ] {
+        let error = refuse(folder, &[&nowhere[..], more].concat());
+        assert!(error.contains(words) && !error.contains("no/"), "{more:?}: {error}");
+    }
+    assert_eq!(names(folder), before);
     // What stands there is told before anything is read.
     let missing = ["soup", "--adapter", "nowhere", "--base", &base, "--output", "exact"];
     let error = refuse(folder, &missing);

@@ -95,15 +95,22 @@ impl Args {
         self.base.as_deref().filter(|_| !self.find.keep_adapter)
     }
 
-    fn given_weights(&self) -> Result<Vec<f64>> {
+    /// The weights that are given, or equal ones.
+    fn given_weights(&self, settings: SoupSettings) -> Result<Vec<f64>> {
         let count = self.folders().len();
-        let Some(weights) = &self.weights else { return Ok(vec![1.0 / count as f64; count]) };
-        let what = if self.models.is_empty() { "adapters" } else { "models" };
+        let weights = self.weights.clone().unwrap_or_else(|| vec![1.0 / count as f64; count]);
+        let adapters = self.models.is_empty();
+        let what = if adapters { "adapters" } else { "models" };
         ensure!(weights.len() == count, "{} weights for {count} {what}; give one for each", weights.len());
-        if let Some(note) = note(weights).filter(|_| self.models.is_empty()) {
+        if adapters {
+            settings.check_weights(&weights)?
+        } else {
+            Average::check_weights(&weights)?
+        }
+        if let Some(note) = note(&weights).filter(|_| adapters) {
             eprintln!("{note}");
         }
-        Ok(weights.clone())
+        Ok(weights)
     }
 }
 
@@ -126,12 +133,14 @@ fn check_nothing_inside(args: &Args) -> Result<()> {
 /// # Errors
 /// Names the adapter, module or option that is wrong. No output is left then.
 pub fn run(args: &Args) -> Result<()> {
+    // All that options alone can get wrong comes before any file.
     let settings = args.settings()?;
+    let given = args.given_weights(settings)?;
     args.find.check(args)?;
     check_folder(&args.output, args.overwrite)?;
     check_nothing_inside(args)?;
     let found = args.find.weights(args, settings)?;
-    let weights = found.as_ref().map_or_else(|| args.given_weights(), |found| Ok(found.weights.clone()))?;
+    let weights = found.as_ref().map_or(given, |found| found.weights.clone());
     // What a search leaves out is no ingredient.
     let ingredients = match &found {
         Some(_) => joined(args.folders(), &weights),
