@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use rzen_eval::Metric;
-use rzen_merge::{Average, Checkpoint, Existing, Ingredient, Method, Soup, SoupSettings, StagedFolder};
+use rzen_merge::{Average, Checkpoint, Cut, Existing, Ingredient, Method, Soup, SoupSettings, StagedFolder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -119,10 +119,7 @@ impl Scorer {
     /// If a file can't be read.
     pub fn context(&self) -> Result<Value> {
         let (hashes, base, settings) = match &self.joins {
-            Joins::Adapters(on) => {
-                let settings = (on.settings.method, on.settings.cut);
-                (on.soup.hashes(), Some(on.base.sha256()), Some(settings))
-            }
+            Joins::Adapters(on) => (on.soup.hashes(), Some(on.base.sha256()), Some(on.settings)),
             Joins::Models(average) => (average.hashes(), None, None),
         };
         let processor = match &self.joins {
@@ -134,7 +131,8 @@ impl Scorer {
             "ingredients": hashes,
             "settings_of_folders": self.settings_hashes()?,
             "base": base,
-            "settings": settings,
+            "settings": settings.map(|one| (one.method, one.cut)),
+            "alone": settings.map(|one| alone_as_it_is(one, &joined(&self.paths[..1], &[1.0])).cut),
             "tasks": self.tasks(),
             "rows": self.rows_hash(),
             "metric": self.metric(),
@@ -266,10 +264,37 @@ pub(crate) fn joined(paths: &[PathBuf], weights: &[f64]) -> Vec<Ingredient> {
     pairs.map(|(path, weight)| Ingredient { path: path.clone(), weight: *weight }).collect()
 }
 
-/// A single adapter is what it is, without pruning or an arc.
+/// A single adapter is what it is, without pruning or an arc, but for a rank or an energy that was asked for.
 pub(crate) fn alone_as_it_is(settings: SoupSettings, ingredients: &[Ingredient]) -> SoupSettings {
-    match ingredients {
-        [_] => SoupSettings { any_base: settings.any_base, ..SoupSettings::new(Method::Exact) },
-        _ => settings,
+    if ingredients.len() != 1 {
+        return settings;
+    }
+    let cut = match settings.cut {
+        cut @ (Cut::Rank(_) | Cut::Energy(_)) => cut,
+        Cut::Nothing | Cut::LargestRank => Cut::Nothing,
+    };
+    SoupSettings { method: Method::Exact, cut, ..settings }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_adapter_is_cut_where_that_was_asked_for() {
+        let one = Ingredient::uniform(["one"]);
+        for (cut, expected) in [
+            (Cut::Rank(3), Cut::Rank(3)),
+            (Cut::Energy(0.9), Cut::Energy(0.9)),
+            (Cut::LargestRank, Cut::Nothing),
+            (Cut::Nothing, Cut::Nothing),
+        ] {
+            for method in [Method::Exact, Method::Slerp, Method::Ties { density: 0.5 }] {
+                let settings = SoupSettings { cut, any_base: true, ..SoupSettings::new(method) };
+                let alone = SoupSettings { method: Method::Exact, cut: expected, any_base: true };
+                assert_eq!(alone_as_it_is(settings, &one), alone, "{method:?}");
+                assert_eq!(alone_as_it_is(settings, &Ingredient::uniform(["one", "two"])), settings);
+            }
+        }
     }
 }

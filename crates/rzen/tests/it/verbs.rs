@@ -360,7 +360,7 @@ fn weights_are_searched_on_held_out_tasks() {
     let find = ["--search", "weights", "--metric", "mrr", "--trials", "6"];
     // What appears under the output's name is whole.
     let output = folder.join("one");
-    let whole = || (names(&output), read("one/soup.json"));
+    let whole = || (names(&output), String::from_utf8(read("one/soup.json")).unwrap());
     let appeared = std::thread::scope(|scope| {
         let args = soup(&[&find[..], &["--keep-adapter", "--output", "one"]].concat());
         let searching = scope.spawn(move || succeed(folder, &args));
@@ -391,6 +391,12 @@ fn weights_are_searched_on_held_out_tasks() {
     assert!(again.status.success() && text(&again.stderr).matches("(known)").count() >= 2, "{again:?}");
     assert_eq!(read("two.search/trials.jsonl"), log);
     assert_eq!(read("two/adapter_model.safetensors"), read("one/adapter_model.safetensors"));
+
+    // The rank that was asked for is that of an ingredient alone, too.
+    let cut = ["--search", "weights", "--metric", "mrr", "--trials", "3", "--method", "svd", "--rank", "1"];
+    succeed(folder, &soup(&[&cut[..], &["--keep-adapter", "--output", "cut"]].concat()));
+    let record: Value = serde_json::from_slice(&read("cut/soup.json")).unwrap();
+    assert_eq!((&record["rank"], &record["cut"]), (&json!(1), &json!({"rank": 1})), "{record}");
 
     succeed(folder, &soup(&["--search", "greedy", "--method", "ties", "--output", "model"]));
     let eval =
