@@ -1,5 +1,6 @@
 //! Soups: how adapters are combined, and the search for weights.
 
+mod alike;
 mod choice;
 mod scorer;
 mod search;
@@ -13,6 +14,7 @@ use rzen_merge::SoupRecord;
 
 use crate::files::whole_file;
 
+pub(crate) use alike::check_alike;
 pub use choice::{SoupChoice, SoupMethod};
 pub use scorer::{Scorer, ScorerOptions, What};
 pub(crate) use scorer::{alone_as_it_is, joined};

@@ -10,12 +10,13 @@ use rzen_merge::{Average, Checkpoint, Cut, Existing, Ingredient, Method, Soup, S
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::device;
 use crate::embedder::{Kept, LocalEmbedder};
 use crate::evaluate::Benchmark;
 use crate::files::{hex, sha256};
 use crate::load_limits::LoadLimits;
 use crate::models::{self, Opened};
-use crate::{device, soup::Trials};
+use crate::soup::{Trials, check_alike};
 
 /// What is to be joined.
 #[derive(Clone, Debug)]
@@ -96,15 +97,7 @@ impl Scorer {
                 Joins::Adapters(Box::new(OnBase { soup, settings: *settings, base, model }))
             }
             What::Models => {
-                let first = models::processor_config(&paths[0], None)?;
-                for other in &paths[1..] {
-                    ensure!(
-                        models::processor_config(other, None)? == first,
-                        "the processor settings of {} and {} differ; an average has those of one",
-                        paths[0].display(),
-                        other.display()
-                    );
-                }
+                check_alike(paths)?;
                 Joins::Models(Average::new(&Ingredient::uniform(paths))?)
             }
         };

@@ -331,6 +331,20 @@ fn models_are_averaged() {
     assert!(error.contains("add up to 2"), "{error}");
     let error = refuse(folder, &[&models[..], &["--method", "ties", "--output", "wrong"]].concat());
     assert!(error.contains("averaged by their weights alone"), "{error}");
+
+    // Models that turn items into other input are refused without a search too.
+    let other = folder.join("other");
+    std::fs::create_dir(&other).unwrap();
+    for name in names(Path::new(&start)) {
+        std::fs::copy(Path::new(&start).join(&name), other.join(&name)).unwrap();
+    }
+    let processor = std::fs::read_to_string(other.join("processor.json")).unwrap();
+    let mut processor: Value = serde_json::from_str(&processor).unwrap();
+    processor["system_prompt"] = json!("Another.");
+    std::fs::write(other.join("processor.json"), processor.to_string()).unwrap();
+    let error = refuse(folder, &["soup", "--model", &start, "--model", "other", "--output", "wrong"]);
+    assert!(error.contains("processor.json of ") && error.contains("`system_prompt` is"), "{error}");
+    assert!(error.contains("\"Another.\"") && !folder.join("wrong").exists(), "{error}");
 }
 
 #[test]

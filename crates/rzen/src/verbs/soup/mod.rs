@@ -9,7 +9,7 @@ use rzen_merge::{Average, Checkpoint, Ingredient, Kind, Soup, SoupRecord, SoupSe
 
 use crate::card::{Card, Origin, SoupCard};
 use crate::files::resolved;
-use crate::soup::{SoupChoice, SoupMethod, alone_as_it_is, joined};
+use crate::soup::{SoupChoice, SoupMethod, alone_as_it_is, check_alike, joined};
 use crate::verbs::output::{check_folder, existing};
 
 /// Combine adapters of one base model into one adapter or one model, or average models
@@ -139,6 +139,7 @@ pub fn run(args: &Args) -> Result<()> {
     args.find.check(args)?;
     check_folder(&args.output, args.overwrite)?;
     check_nothing_inside(args)?;
+    check_alike(&args.models)?;
     let found = args.find.weights(args, settings)?;
     let weights = found.as_ref().map_or(given, |found| found.weights.clone());
     // What a search leaves out is no ingredient.
