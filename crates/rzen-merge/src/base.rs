@@ -1,24 +1,34 @@
-//! Full checkpoints: updates added to them, and averages of them.
+//! Updates added to full checkpoints.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use crate::adapter::Companions;
 use crate::blend::Blend;
-use crate::checkpoint::{Checkpoint, INDEX};
-use crate::fit::{check_weights, misfit, some};
-use crate::hash::checkpoint_sha256;
+use crate::checkpoint::INDEX;
+use crate::deviation::Deviation;
 use crate::low_rank::blocks;
-use crate::names::canonical;
-use crate::output::{StagedFolder, copy_other_files};
+use crate::names::{canonical, is_head};
+use crate::output::{copy_other_files, whole};
 use crate::product::Threads;
-use crate::record::{IngredientRecord, Kind, SoupRecord};
 use crate::weight_file::{self, Entry, Sink, WeightFile, f64s, narrow, widen};
-use crate::{Adapter, Cut, Existing, Ingredient, LowRank, MergeError, Method};
+use crate::{Adapter, Checkpoint, Existing, LowRank, MergeError};
 
 /// Numbers that are read, changed and written together.
-const PIECE: usize = 1 << 20;
+pub(crate) const PIECE: usize = 1 << 20;
+
+const CONFIG: &str = "config.json";
+
+/// What becomes of the head of a language model, which an embedder has no use for.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Head {
+    /// It is written like any other tensor.
+    Kept,
+    LeftOut,
+}
 
 /// What is added to a weight.
 pub(crate) enum Addend<'a> {
@@ -31,8 +41,8 @@ pub(crate) enum Addend<'a> {
 /// Writes `base` with `W + s B A` for each module of `adapter` to `output`.
 ///
 /// The result keeps the base's shards, names and number formats, and its other files (configuration,
-/// tokenizer, processor); the adapter's `processor.json`, if it has one, goes before the base's. The sum is
-/// taken in f32, some rows at a time.
+/// tokenizer, processor, modules of sentence-transformers); the adapter's `processor.json`, if it has one, goes before the
+/// base's. The sum is taken in f32, some rows at a time.
 ///
 /// # Errors
 /// If the base can't be read, lacks a module of the adapter or has another shape there, if a sum is not
@@ -46,12 +56,13 @@ pub fn merge_into_base(
     let base = Checkpoint::open(base)?;
     let shapes = adapter.modules().iter().map(|(name, update)| (name.clone(), update.shape())).collect();
     check_base(&base, &shapes)?;
-    let staged = StagedFolder::create(output, existing)?;
     let scaling = adapter.config().scaling();
-    write_merged(&base, &shapes, adapter.companions(), staged.path(), &mut |module, add| {
-        add(Addend::LowRank(scaling, &adapter.modules()[module]))
+    whole(output, existing, |part| {
+        write_merged(&base, &shapes, adapter.companions(), part, &mut |module, add| {
+            add(Addend::LowRank(scaling, &adapter.modules()[module])).map(|_| ())
+        })
     })?;
-    staged.commit()
+    Ok(())
 }
 
 /// Refuses a base that lacks a module, has another shape there, or no floats.
@@ -77,19 +88,22 @@ pub(crate) fn check_base(
     Ok(())
 }
 
-/// Is called with a module and with what takes its update.
-pub(crate) type GiveUpdate<'a> =
-    &'a mut dyn FnMut(&str, &mut dyn FnMut(Addend) -> Result<(), MergeError>) -> Result<(), MergeError>;
+/// Is called with a module and with what takes its update, which says what the format of the numbers rounded off it.
+pub(crate) type GiveUpdate<'a> = &'a mut dyn FnMut(
+    &str,
+    &mut dyn FnMut(Addend) -> Result<Deviation, MergeError>,
+) -> Result<(), MergeError>;
 
-/// Writes `base` with updates of `modules` into the folder `part`; `give` is asked for one after another.
+/// Writes `base` with updates of `modules` into the folder `part`; `give` is asked for one after another. Returns what is to be
+/// noted.
 pub(crate) fn write_merged(
     base: &Checkpoint,
     modules: &BTreeMap<String, [usize; 2]>,
     companions: &Companions,
     part: &Path,
     give: GiveUpdate,
-) -> Result<(), MergeError> {
-    write_like(base, companions, part, |file, name, entry, sink| {
+) -> Result<Vec<String>, MergeError> {
+    write_like(base, Head::Kept, companions, part, |file, name, entry, sink| {
         let own_name = canonical(name);
         match own_name.strip_suffix(".weight").filter(|module| modules.contains_key(*module)) {
             None => copy(file, entry, sink),
@@ -98,7 +112,7 @@ pub(crate) fn write_merged(
     })
 }
 
-fn copy(file: &WeightFile, entry: &Entry, sink: Sink) -> Result<(), MergeError> {
+pub(crate) fn copy(file: &WeightFile, entry: &Entry, sink: Sink) -> Result<(), MergeError> {
     for (at, piece) in file.bytes(entry).chunks(PIECE).enumerate() {
         sink(piece)?;
         file.release_part(entry, at * PIECE..at * PIECE + piece.len());
@@ -106,11 +120,17 @@ fn copy(file: &WeightFile, entry: &Entry, sink: Sink) -> Result<(), MergeError> 
     Ok(())
 }
 
-/// Adds an update to a weight.
-fn add(file: &WeightFile, name: &str, entry: &Entry, addend: Addend, sink: Sink) -> Result<(), MergeError> {
+/// Adds an update to a weight. Returns how far what is written is from the sum, and how long the update is.
+fn add(
+    file: &WeightFile,
+    name: &str,
+    entry: &Entry,
+    addend: Addend,
+    sink: Sink,
+) -> Result<Deviation, MergeError> {
     let &[out, input] = &entry.shape[..] else { unreachable!("the shape was compared") };
     let row = input * entry.dtype.bitsize() / 8;
-    let mut addend = addend;
+    let (mut addend, mut rounding) = (addend, Deviation::default());
     for rows in blocks([out, input]) {
         let update = match &mut addend {
             Addend::LowRank(scaling, update) => {
@@ -127,150 +147,60 @@ fn add(file: &WeightFile, name: &str, entry: &Entry, addend: Addend, sink: Sink)
         let bytes = &file.bytes(entry)[rows.start * row..rows.end * row];
         let weight = widen(entry.dtype, bytes).expect("the format was looked at");
         let sums: Vec<f64> = weight.iter().zip(&update).map(|(w, d)| f64::from(w + d)).collect();
-        sink(&encode(&sums, rows.start * input, file, name, entry)?)?;
+        let written = encode(&sums, rows.start * input, file, name, entry)?;
+        let exact = decoded(entry, bytes).into_iter().zip(&update).map(|(w, d)| w + f64::from(*d));
+        rounding.difference += squared_distance(exact, decoded(entry, &written));
+        rounding.wanted += update.iter().map(|d| f64::from(*d).powi(2)).sum::<f64>();
+        sink(&written)?;
     }
-    Ok(())
+    Ok(rounding)
 }
 
-/// Writes the weighted average of full checkpoints, and its record, to `output`.
-///
-/// Tensors are matched by name under any library version's naming. The result keeps the first
-/// ingredient's shards, names, number formats and other files. Tensors that hold no floats must be equal.
-///
-/// # Errors
-/// If the weights don't add up to 1, the checkpoints don't have the same tensors of the same shapes, one
-/// can't be read, an average is not finite, or `output` exists and may not be replaced; `output` isn't
-/// there then.
-pub fn soup_checkpoints(
-    ingredients: &[Ingredient],
-    output: &Path,
-    existing: Existing,
-) -> Result<SoupRecord, MergeError> {
-    check_weights(ingredients)?;
-    let sum: f64 = ingredients.iter().map(|one| one.weight).sum();
-    if (sum - 1.0).abs() > 1e-6 {
-        return Err(MergeError::Recipe(format!(
-            "the weights of the checkpoints add up to {sum}, expected 1: anything else scales the model"
-        )));
-    }
-    let checkpoints =
-        ingredients.iter().map(|one| Checkpoint::open(&one.path)).collect::<Result<Vec<_>, MergeError>>()?;
-    for (one, checkpoint) in ingredients.iter().zip(&checkpoints).skip(1) {
-        check_fit(&checkpoints[0], checkpoint).map_err(|problem| misfit(&ingredients[0], one, problem))?;
-    }
-    let staged = StagedFolder::create(output, existing)?;
-    write_like(&checkpoints[0], &Companions::default(), staged.path(), |file, name, entry, sink| {
-        average(ingredients, &checkpoints, (file, name, entry), sink)
-    })?;
-    let record = average_record(ingredients, &checkpoints)?;
-    record.write(staged.path())?;
-    staged.commit()?;
-    Ok(record)
+/// Numbers of a tensor whose format was looked at.
+pub(crate) fn decoded(entry: &Entry, bytes: &[u8]) -> Vec<f64> {
+    f64s(entry.dtype, bytes).expect("the format was looked at")
 }
 
-/// Averages one tensor, some numbers at a time.
-fn average(
-    ingredients: &[Ingredient],
-    checkpoints: &[Checkpoint],
-    (file, name, entry): (&WeightFile, &str, &Entry),
-    sink: Sink,
-) -> Result<(), MergeError> {
-    let places: Vec<_> = checkpoints
-        .iter()
-        .map(|one| one.find(&canonical(name)).expect("the sets of names were compared"))
-        .collect();
-    if widen(entry.dtype, &[]).is_none() {
-        let mut others = places.iter().zip(ingredients).skip(1);
-        return match others.find(|((other, _, at), _)| other.bytes(at) != file.bytes(entry)) {
-            None => copy(file, entry, sink),
-            Some((_, one)) => {
-                let problem = format!("`{name}` is {:?} and differs; it can't be averaged", entry.dtype);
-                Err(misfit(&ingredients[0], one, problem))
-            }
-        };
-    }
-    let count = entry.shape.iter().product::<usize>();
-    for start in (0..count).step_by(PIECE) {
-        let numbers = start..count.min(start + PIECE);
-        let mut sums = vec![0.0f64; numbers.len()];
-        for ((other, own_name, at), one) in places.iter().zip(ingredients) {
-            let size = at.dtype.bitsize() / 8;
-            let bytes = numbers.start * size..numbers.end * size;
-            let values = f64s(at.dtype, &other.bytes(at)[bytes.clone()]);
-            let values = values.ok_or_else(|| other.not_floats(own_name, at))?;
-            sums.iter_mut().zip(values).for_each(|(sum, x)| *sum += one.weight * x);
-            other.release_part(at, bytes);
-        }
-        sink(&encode(&sums, start, file, name, entry)?)?;
-    }
-    Ok(())
-}
-
-fn average_record(ingredients: &[Ingredient], checkpoints: &[Checkpoint]) -> Result<SoupRecord, MergeError> {
-    let record = |(one, checkpoint): (&Ingredient, &Checkpoint)| {
-        Ok(IngredientRecord {
-            path: one.path.display().to_string(),
-            weight: one.weight,
-            sha256: checkpoint_sha256(checkpoint)?,
-            lora: None,
-        })
-    };
-    Ok(SoupRecord {
-        format: 1,
-        of: Kind::Model,
-        output: Kind::Model,
-        method: Method::Exact,
-        cut: Cut::Nothing,
-        rank: None,
-        ingredients: ingredients.iter().zip(checkpoints).map(record).collect::<Result<_, MergeError>>()?,
-        base: None,
-        relative_error: Some(0.0),
-        kept_energy: 1.0,
-        modules: BTreeMap::new(),
-        search: None,
-        scores: None,
-    })
-}
-
-fn check_fit(first: &Checkpoint, other: &Checkpoint) -> Result<(), String> {
-    if !first.names().eq(other.names()) {
-        return Err(format!(
-            "tensors only in the first: {}; only in the other: {}; are they the same model?",
-            some(first.names().filter(|name| other.find(name).is_none())),
-            some(other.names().filter(|name| first.find(name).is_none())),
-        ));
-    }
-    for name in first.names() {
-        let shape = |checkpoint: &Checkpoint| checkpoint.find(name).map(|(_, _, entry)| entry.shape.clone());
-        if let (Some(our), Some(their)) = (shape(first), shape(other))
-            && our != their
-        {
-            return Err(format!("`{name}` is {our:?} in the one and {their:?} in the other"));
-        }
-    }
-    Ok(())
+/// Between what was computed and what is written of it.
+pub(crate) fn squared_distance(exact: impl Iterator<Item = f64>, written: Vec<f64>) -> f64 {
+    exact.zip(written).map(|(x, y)| (x - y) * (x - y)).sum()
 }
 
 /// Writes a checkpoint with the files and tensors of `like` into the folder `part`, and the bytes that `data` gives
-/// for each tensor. `companions` go before what `like` has.
-fn write_like(
+/// for each tensor. `companions` go before what `like` has. Where its head is not kept, it says that it has none. Returns what is
+/// to be noted.
+pub(crate) fn write_like(
     like: &Checkpoint,
+    head: Head,
     companions: &Companions,
     part: &Path,
     mut data: impl FnMut(&WeightFile, &str, &Entry, Sink) -> Result<(), MergeError>,
-) -> Result<(), MergeError> {
-    copy_other_files(like.folder(), part)?;
+) -> Result<Vec<String>, MergeError> {
+    let left_out = copy_other_files(like.folder(), part)?;
     companions.write_processor(part)?;
+    if head == Head::LeftOut {
+        tie(&part.join(CONFIG))?;
+    }
+    let kept = |name: &str| head == Head::Kept || !is_head(&canonical(name));
     if like.is_sharded() {
         let index = like.folder().join(INDEX);
-        fs::copy(&index, part.join(INDEX)).map_err(MergeError::io("copy", &index))?;
+        match head {
+            Head::Kept => {
+                fs::copy(&index, part.join(INDEX)).map_err(MergeError::io("copy", &index))?;
+            }
+            Head::LeftOut => like.write_index(&part.join(INDEX), kept)?,
+        }
     }
     for (name, file) in like.files() {
         let tensors: Vec<_> = file
             .tensors()
             .iter()
+            .filter(|(name, _)| kept(name))
             .map(|(name, entry)| (name.as_str(), entry.dtype, &entry.shape[..]))
             .collect();
+        if tensors.is_empty() && !file.tensors().is_empty() {
+            continue;
+        }
         weight_file::write(&part.join(name), &tensors, file.metadata(), |tensor, sink| {
             let entry = &file.tensors()[tensor];
             data(file, tensor, entry, sink)?;
@@ -278,11 +208,36 @@ fn write_like(
             Ok(())
         })?;
     }
-    Ok(())
+    let note = || {
+        format!(
+            "folders of {} that belong to no module of it were not copied: {}",
+            like.folder().display(),
+            left_out.join(", ")
+        )
+    };
+    Ok(if left_out.is_empty() { Vec::new() } else { vec![note()] })
+}
+
+/// Says in a `config.json`, where it is there, that the head is the token table: untied, `transformers` would put random numbers
+/// in its place.
+fn tie(config: &Path) -> Result<(), MergeError> {
+    const KEY: &str = "tie_word_embeddings";
+    if !config.is_file() {
+        return Ok(());
+    }
+    let text = fs::read(config).map_err(MergeError::io("read", config))?;
+    let json = serde_json::from_slice::<Map<String, Value>>(&text);
+    let mut json = json.map_err(|source| MergeError::Json { path: config.into(), source })?;
+    json.insert(KEY.into(), true.into());
+    if let Some(tied) = json.get_mut("text_config").and_then(|text| text.get_mut(KEY)) {
+        *tied = true.into();
+    }
+    let text = serde_json::to_string_pretty(&json).expect("it was JSON before") + "\n";
+    fs::write(config, text).map_err(MergeError::io("write", config))
 }
 
 /// Rounds to the tensor's format and refuses what is not finite there; `start` numbers stand before these.
-fn encode(
+pub(crate) fn encode(
     numbers: &[f64],
     start: usize,
     file: &WeightFile,

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::MergeError;
+use crate::hash::checkpoint_sha256;
 use crate::names::canonical;
 use crate::weight_file::{Entry, WeightFile};
 
@@ -18,18 +21,22 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The files of a checkpoint and where each tensor stands, by canonical name.
-pub(crate) struct Checkpoint {
+/// A checkpoint that is open: its files and where each tensor stands, by canonical name. The numbers stay in the files.
+pub struct Checkpoint {
     folder: PathBuf,
     /// Name and content of each file.
     files: Vec<(String, WeightFile)>,
     sharded: bool,
     places: BTreeMap<String, (usize, String)>,
+    sha256: OnceLock<String>,
 }
 
 impl Checkpoint {
     /// Opens `folder`; the single file goes before shards, as in `transformers`.
-    pub(crate) fn open(folder: &Path) -> Result<Self, MergeError> {
+    ///
+    /// # Errors
+    /// If a file is missing or broken, an index and its shards disagree, or a tensor is there twice.
+    pub fn open(folder: &Path) -> Result<Self, MergeError> {
         let index = folder.join(INDEX);
         let sharded = !folder.join(SINGLE).exists() && index.exists();
         let weight_map = if sharded { read_index(&index)? } else { BTreeMap::new() };
@@ -56,7 +63,12 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(Checkpoint { folder: folder.into(), files, sharded, places })
+        Ok(Checkpoint { folder: folder.into(), files, sharded, places, sha256: OnceLock::new() })
+    }
+
+    /// The hash of its weights, see [`weights_sha256`](crate::weights_sha256); they are read once.
+    pub fn sha256(&self) -> &str {
+        self.sha256.get_or_init(|| checkpoint_sha256(self))
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -74,6 +86,20 @@ impl Checkpoint {
     /// The canonical names of all tensors.
     pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
         self.places.keys()
+    }
+
+    /// Writes an index of the tensors that are `kept`.
+    pub(crate) fn write_index(&self, path: &Path, kept: impl Fn(&str) -> bool) -> Result<(), MergeError> {
+        let (mut map, mut bytes) = (BTreeMap::new(), 0);
+        for (shard, file) in &self.files {
+            for (name, entry) in file.tensors().iter().filter(|(name, _)| kept(name)) {
+                map.insert(name, shard);
+                bytes += file.bytes(entry).len();
+            }
+        }
+        let index = json!({ "metadata": { "total_size": bytes }, "weight_map": map });
+        let text = serde_json::to_string_pretty(&index).expect("names are plain") + "\n";
+        fs::write(path, text).map_err(MergeError::io("write", path))
     }
 
     /// The file and the entry of a tensor, by canonical name.

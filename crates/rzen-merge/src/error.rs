@@ -110,6 +110,12 @@ pub enum MergeError {
     /// Weights or settings of the soup make no sense.
     #[error("{0}")]
     Recipe(String),
+    /// Another process fills the output, or another part of this one.
+    #[error("{path} is being written by another process; wait for it, or choose another output", path = path.display())]
+    Busy {
+        /// The output.
+        path: PathBuf,
+    },
     /// Something stands where the output should go.
     #[error("{path} exists; choose another output, or say that it may be replaced", path = path.display())]
     Exists {

@@ -1,6 +1,7 @@
 //! Whether adapters belong together.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::adapter_file::{AdapterFile, PROCESSOR};
 use crate::record::BaseCheck;
@@ -9,7 +10,7 @@ use crate::{Ingredient, MergeError, Method, SoupSettings};
 /// Refuses adapters that can't be joined so, and says how it is known that they are of one base.
 pub(crate) fn check_ingredients(
     ingredients: &[Ingredient],
-    adapters: &[AdapterFile],
+    adapters: &[Arc<AdapterFile>],
     settings: SoupSettings,
 ) -> Result<BaseCheck, MergeError> {
     let method = settings.method;
@@ -27,14 +28,7 @@ pub(crate) fn check_ingredients(
     for (one, adapter) in ingredients.iter().zip(adapters).skip(1) {
         check_fit(&adapters[0], adapter, method).map_err(|problem| misfit(&ingredients[0], one, problem))?;
     }
-    check_factors(ingredients, adapters)?;
-    check_signs(ingredients, adapters, method)?;
-    let count = ingredients.len();
-    if method == Method::Slerp && count != 2 {
-        return Err(MergeError::Recipe(format!(
-            "slerp goes from one adapter to another, and {count} are given; name two"
-        )));
-    }
+    check_factors(ingredients, adapters, method)?;
     // A name may stand between two that say more.
     let hashes: Vec<_> =
         adapters.iter().map(|adapter| adapter.base().map(|base| &base.weights_sha256)).collect();
@@ -137,36 +131,21 @@ fn check_fit(first: &AdapterFile, other: &AdapterFile, method: Method) -> Result
     Ok(())
 }
 
-/// Refuses a factor that f32 can't hold: singular values of such a sum may not come to an end.
-fn check_factors(ingredients: &[Ingredient], adapters: &[AdapterFile]) -> Result<(), MergeError> {
-    match factors(ingredients, adapters).find(|factor| !(*factor as f32).is_finite()) {
-        None => Ok(()),
-        Some(factor) => Err(MergeError::Recipe(format!(
-            "a weight times its adapter's scaling is {factor:e}, which is past what f32 holds; give \
-             smaller weights"
-        ))),
-    }
-}
-
-/// Refuses negative numbers where a method has no use for them.
-fn check_signs(
+/// Refuses a factor that f32 can't hold, since singular values of such a sum may not come to an end, and one whose root does not
+/// exist where a method needs it.
+fn check_factors(
     ingredients: &[Ingredient],
-    adapters: &[AdapterFile],
+    adapters: &[Arc<AdapterFile>],
     method: Method,
 ) -> Result<(), MergeError> {
-    if matches!(method, Method::Slerp | Method::Ties { .. }) {
-        let least = ingredients.iter().map(|one| one.weight).fold(f64::INFINITY, f64::min);
-        return match least < 0.0 {
-            false => Ok(()),
-            true => Err(MergeError::Recipe(format!(
-                "a weight is {least}, and neither an arc nor a vote goes below 0; take the exact or the dare soup for \
-                 negative weights"
-            ))),
-        };
+    if let Some(factor) = factors(ingredients, adapters).find(|factor| !(*factor as f32).is_finite()) {
+        return Err(MergeError::Recipe(format!(
+            "a weight times its adapter's scaling is {factor:e}, which is past what f32 holds; give \
+             smaller weights"
+        )));
     }
-    let takes_roots = !method.joins_updates() && method != Method::MeanAb;
     match factors(ingredients, adapters).reduce(f64::min) {
-        Some(least) if takes_roots && least < 0.0 => Err(MergeError::Recipe(format!(
+        Some(least) if method.takes_roots() && least < 0.0 => Err(MergeError::Recipe(format!(
             "a weight times its adapter's scaling is {least}, whose root this method needs; \
              take the exact soup for negative weights"
         ))),
@@ -175,20 +154,23 @@ fn check_signs(
 }
 
 /// What each update is multiplied with in the weighted sum.
-fn factors<'a>(ingredients: &'a [Ingredient], adapters: &'a [AdapterFile]) -> impl Iterator<Item = f64> + 'a {
+fn factors<'a>(
+    ingredients: &'a [Ingredient],
+    adapters: &'a [Arc<AdapterFile>],
+) -> impl Iterator<Item = f64> + 'a {
     ingredients.iter().zip(adapters).map(|(one, adapter)| one.weight * adapter.config().scaling())
 }
 
 /// Refuses an empty list and weights that are no numbers.
-pub(crate) fn check_weights(ingredients: &[Ingredient]) -> Result<(), MergeError> {
-    if ingredients.is_empty() {
+pub(crate) fn check_weights(weights: &[f64]) -> Result<(), MergeError> {
+    if weights.is_empty() {
         return Err(MergeError::Recipe("the soup has no ingredient; name at least one folder".into()));
     }
-    match ingredients.iter().find(|one| !one.weight.is_finite()) {
-        Some(one) => Err(MergeError::Recipe(format!(
-            "the weight of {} is {}, expected a number",
-            one.path.display(),
-            one.weight
+    match weights.iter().position(|weight| !weight.is_finite()) {
+        Some(at) => Err(MergeError::Recipe(format!(
+            "the weight of ingredient {} is {}, expected a number",
+            at + 1,
+            weights[at]
         ))),
         None => Ok(()),
     }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::MergeError;
 use crate::checkpoint::Checkpoint;
-use crate::names::canonical;
+use crate::names::{canonical, is_head};
 use crate::weight_file::widen;
 
 /// A SHA-256 of a model's weights that depends on their names under the oldest naming, shapes and values alone.
@@ -49,7 +49,7 @@ impl WeightsHasher {
         shape.iter().for_each(|side| hasher.update((*side as u64).to_le_bytes()));
         pieces.iter().for_each(|piece| hasher.update(piece));
         let name = canonical(name);
-        if name != "lm_head.weight" {
+        if !is_head(&name) {
             self.tensors.insert(name, hasher.finalize().into());
         }
     }
@@ -71,19 +71,19 @@ impl WeightsHasher {
 /// # Errors
 /// If the checkpoint can't be read.
 pub fn weights_sha256(folder: &Path) -> Result<String, MergeError> {
-    checkpoint_sha256(&Checkpoint::open(folder)?)
+    Ok(Checkpoint::open(folder)?.sha256().to_owned())
 }
 
-pub(crate) fn checkpoint_sha256(checkpoint: &Checkpoint) -> Result<String, MergeError> {
+pub(crate) fn checkpoint_sha256(checkpoint: &Checkpoint) -> String {
     let mut hasher = WeightsHasher::default();
-    for name in checkpoint.names().filter(|name| *name != "lm_head.weight") {
+    for name in checkpoint.names().filter(|name| !is_head(name)) {
         let (file, _, entry) = checkpoint.find(name).expect("it is one of its names");
         if matches!(entry.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F64) {
             hasher.add(name, &entry.shape, entry.dtype, file.bytes(entry));
             file.release(entry);
         }
     }
-    Ok(hasher.finish())
+    hasher.finish()
 }
 
 /// The SHA-256 of a file.

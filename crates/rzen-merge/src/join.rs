@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::blend::{Blend, Portion};
 use crate::deviation::{Deviation, Products};
+use crate::fit::some;
 use crate::record::ModuleRecord;
 use crate::spectrum::{Sum, nearest_dense};
 use crate::task_arithmetic::{dare_linear, linear, magnitude_prune, ties};
@@ -16,6 +17,8 @@ pub(crate) struct Joined {
     deviation: Deviation,
     /// The squared singular values that the rank kept, and all of them.
     energy: (f64, f64),
+    /// Whether an arc was asked for and there is none, since the updates point in opposite directions.
+    opposite: bool,
 }
 
 /// Joins the updates of a module into one of `rank`, which the adapter's `scaling` multiplies; `total` is the sum of all
@@ -36,31 +39,33 @@ pub(crate) fn join(
             update: side_by_side(&wanted, rank),
             deviation: Deviation::default(),
             energy: (1.0, 1.0),
+            opposite: false,
         },
         (Method::Exact, _) => {
             let (update, kept, all) = cut(&wanted, rank);
             // Between an update and its nearest lie the singular values that were left out.
             let lost = if kept < all * (1.0 - 1e-14) { all - kept } else { 0.0 };
-            Joined { update, deviation: Deviation { difference: lost, wanted: all }, energy: (kept, all) }
+            let deviation = Deviation { difference: lost, wanted: all };
+            Joined { update, deviation, energy: (kept, all), opposite: false }
         }
         (method @ Method::Slerp, cut_to) => {
-            let terms = low_rank_terms(method, total, portions);
+            let (terms, opposite) = low_rank_terms(method, total, portions);
             let (update, kept, all) = match cut_to {
                 Cut::Nothing => (side_by_side(&terms, rank), 1.0, 1.0),
                 _ => cut(&terms, rank),
             };
-            Joined { deviation: against_sum(&update), update, energy: (kept, all) }
+            Joined { deviation: against_sum(&update), update, energy: (kept, all), opposite }
         }
         (method @ (Method::Ties { .. } | Method::Dare { .. }), _) => {
             let blend = blend(method, total, portions);
             let matrix = blend.matrix();
             let all = matrix.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
             let (update, kept) = nearest_dense(&matrix, blend.shape(), rank);
-            Joined { deviation: against_sum(&update), update, energy: (kept, all) }
+            Joined { deviation: against_sum(&update), update, energy: (kept, all), opposite: false }
         }
         (method, _) => {
             let update = of_factors(method, portions);
-            Joined { deviation: against_sum(&update), update, energy: (1.0, 1.0) }
+            Joined { deviation: against_sum(&update), update, energy: (1.0, 1.0), opposite: false }
         }
     }
 }
@@ -74,37 +79,63 @@ pub(crate) fn blend(method: Method, total: f64, portions: &[Portion]) -> Blend<'
     }
 }
 
-/// The updates whose sum the method gives, each with what it is multiplied with.
-pub(crate) fn low_rank_terms(method: Method, total: f64, portions: &[Portion]) -> Vec<(f64, &LowRank)> {
-    let shares = match (method, portions) {
-        (Method::Slerp, [first, second]) => along_the_sphere(first, second, total),
-        _ => portions.iter().map(|portion| portion.weight).collect(),
+/// The updates whose sum the method gives, each with what it is multiplied with, and whether they are opposite where the method
+/// asks for an arc.
+pub(crate) fn low_rank_terms(
+    method: Method,
+    total: f64,
+    portions: &[Portion],
+) -> (Vec<(f64, &LowRank)>, bool) {
+    let straight = || portions.iter().map(|portion| portion.weight).collect();
+    let (shares, opposite) = match (method, portions) {
+        (Method::Slerp, [first, second]) => match path(first, second, total) {
+            Path::Arc(shares) => (shares.to_vec(), false),
+            Path::Straight => (straight(), false),
+            Path::Opposite => (straight(), true),
+        },
+        _ => (straight(), false),
     };
-    portions.iter().zip(shares).map(|(one, share)| (share * one.scaling, &one.update)).collect()
+    let terms = portions.iter().zip(shares).map(|(one, share)| (share * one.scaling, &one.update));
+    (terms.collect(), opposite)
 }
 
-/// Sines of angles below this are rounding: directions are parallel, and have no arc between them or many.
+/// The way from one update to another.
+enum Path {
+    /// Along the sphere; what to multiply both with.
+    Arc([f64; 2]),
+    /// They are parallel, or one of them is zero.
+    Straight,
+    /// No arc leads from one to the other more than all others do.
+    Opposite,
+}
+
+/// Sines of angles below this are rounding: directions are parallel.
 const PARALLEL: f64 = 1e-6;
 
-/// What to multiply two updates with.
-fn along_the_sphere(first: &Portion, second: &Portion, total: f64) -> Vec<f64> {
-    let straight = vec![first.weight, second.weight];
+/// Angles nearer to half a turn than this have no arc: where it leads lies in what the updates differ by besides their sign, of which the
+/// arc would be a hundredfold. What bf16 rounds off is about as much.
+const OPPOSITE: f64 = 0.01;
+
+fn path(first: &Portion, second: &Portion, total: f64) -> Path {
     let products = Products::new(&[(first.scaling, &first.update), (second.scaling, &second.update)]);
     let [one, two] =
         [0..first.update.rank(), first.update.rank()..first.update.rank() + second.update.rank()];
     let lengths = [&one, &two].map(|part| products.inner(part.clone(), part.clone()).max(0.0).sqrt());
     if total == 0.0 || lengths.contains(&0.0) {
-        return straight;
+        return Path::Straight;
     }
     let cosine = (products.inner(one, two) / (lengths[0] * lengths[1])).clamp(-1.0, 1.0);
     let angle = cosine.acos();
+    if std::f64::consts::PI - angle < OPPOSITE {
+        return Path::Opposite;
+    }
     if angle.sin() < PARALLEL {
-        return straight;
+        return Path::Straight;
     }
     let t = second.weight / total;
     let length = total * ((1.0 - t) * lengths[0] + t * lengths[1]);
     let part = |share: f64, own: f64| length * (share * angle).sin() / angle.sin() / own;
-    vec![part(1.0 - t, lengths[0]), part(t, lengths[1])]
+    Path::Arc([part(1.0 - t, lengths[0]), part(t, lengths[1])])
 }
 
 /// The exact sum: `A` stacked with the factors in it, `B` side by side, padded with zeros to `rank`.
@@ -163,7 +194,10 @@ fn of_factors(method: Method, portions: &[Portion]) -> LowRank {
 #[derive(Default)]
 pub(crate) struct Tally {
     pub modules: BTreeMap<String, ModuleRecord>,
+    /// Modules of which [`Joined::opposite`] is true.
+    opposite: Vec<String>,
     deviation: Deviation,
+    rounding: Option<Deviation>,
     kept: f64,
     all: f64,
 }
@@ -171,6 +205,20 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn add(&mut self, module: &str, joined: &Joined) {
         self.put(module, joined.deviation, joined.energy);
+        if joined.opposite {
+            self.opposite.push(module.into());
+        }
+    }
+
+    /// What is to be noted.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let note = || {
+            format!(
+                "slerp has no arc between updates of opposite directions; they were added as exact does in {}",
+                some(self.opposite.iter())
+            )
+        };
+        if self.opposite.is_empty() { Vec::new() } else { vec![note()] }
     }
 
     /// A module whose update kept its full rank, at this squared distance from the weighted sum, and the square of that.
@@ -178,16 +226,28 @@ impl Tally {
         self.put(module, Deviation { difference, wanted }, (1.0, 1.0));
     }
 
+    /// How far the module's merged weight is from the sum of weight and update, and the update's length.
+    pub(crate) fn round(&mut self, module: &str, rounding: Deviation) {
+        self.rounding.get_or_insert_default().add(rounding);
+        let module = self.modules.get_mut(module).expect("it was added before");
+        module.rounding_error = finite(rounding.relative());
+    }
+
     fn put(&mut self, module: &str, deviation: Deviation, (kept, all): (f64, f64)) {
         self.deviation.add(deviation);
         self.kept += kept;
         self.all += all;
         let relative_error = finite(deviation.relative());
-        self.modules.insert(module.into(), ModuleRecord { relative_error, kept_energy: share(kept, all) });
+        let record = ModuleRecord { relative_error, rounding_error: None, kept_energy: share(kept, all) };
+        self.modules.insert(module.into(), record);
     }
 
     pub(crate) fn relative_error(&self) -> Option<f64> {
         finite(self.deviation.relative())
+    }
+
+    pub(crate) fn rounding_error(&self) -> Option<f64> {
+        finite(self.rounding?.relative())
     }
 
     pub(crate) fn kept_energy(&self) -> f64 {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::MergeError;
+use crate::fit::check_weights;
 
 /// How several adapters become one.
 ///
@@ -17,8 +18,8 @@ pub enum Method {
     Exact,
     /// The way from one update to the other along the sphere: the direction turns by the share of the second weight, the
     /// length goes from the one to the other in a straight line, and the weights' sum multiplies both. Exactly two
-    /// adapters, no negative weight. Updates of (anti)parallel direction, and a zero beside another, are added as
-    /// [`Method::Exact`] does.
+    /// adapters, no negative weight. Updates of the same direction or nearly opposite ones, and a zero beside another, are
+    /// added as [`Method::Exact`] does.
     Slerp,
     /// Of each update its largest entries, of each entry the sign with more weight behind it, of those that agree the
     /// weighted mean, times the sum of all weights ([TIES](https://arxiv.org/abs/2306.01708)). No negative weight.
@@ -84,6 +85,36 @@ impl Method {
     /// Whether an update of full rank comes out.
     pub(crate) fn is_dense(self) -> bool {
         matches!(self, Method::Ties { .. } | Method::Dare { .. })
+    }
+
+    /// Whether it multiplies factors with the root of a weight.
+    pub(crate) fn takes_roots(self) -> bool {
+        !self.joins_updates() && self != Method::MeanAb
+    }
+
+    /// Refuses weights that it has no use for, whatever the adapters are.
+    pub(crate) fn check_weights(self, weights: &[f64]) -> Result<(), MergeError> {
+        check_weights(weights)?;
+        let refuse = |problem: String| Err(MergeError::Recipe(problem));
+        let least = weights.iter().copied().fold(f64::INFINITY, f64::min);
+        let goes_along_or_votes = matches!(self, Method::Slerp | Method::Ties { .. });
+        if least < 0.0 && goes_along_or_votes {
+            return refuse(format!(
+                "a weight is {least}, and neither an arc nor a vote goes below 0; take the exact or the dare soup for \
+                 negative weights"
+            ));
+        }
+        if least < 0.0 && self.takes_roots() {
+            return refuse(format!(
+                "a weight is {least}, whose root this method needs; take the exact soup for negative weights"
+            ));
+        }
+        match (self, weights.len()) {
+            (Method::Slerp, count) if count != 2 => {
+                refuse(format!("slerp goes from one adapter to another, and {count} are given; name two"))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn check(self, cut: Cut) -> Result<(), MergeError> {

@@ -30,10 +30,17 @@ pub struct SoupRecord {
     /// `‖ΔW_soup − Σ wᵢΔWᵢ‖ / ‖Σ wᵢΔWᵢ‖` over all modules, in Frobenius norms; what is below 1e-7 reads 0. None where the sum is
     /// zero and the soup isn't.
     pub relative_error: Option<f64>,
+    /// What the number format of merged weights took: `‖W_out − (W + ΔW_soup)‖ / ‖ΔW_soup‖` over all modules. Of averaged
+    /// checkpoints, `‖W_out − Σ wᵢWᵢ‖ / ‖Σ wᵢWᵢ‖` over all tensors. None of an adapter, which is f32, and where
+    /// nothing was to be added and something was.
+    pub rounding_error: Option<f64>,
     /// The share of the squared singular values of the method's updates that the rank kept, over all modules.
     pub kept_energy: f64,
     /// The same of each module.
     pub modules: BTreeMap<String, ModuleRecord>,
+    /// Sentences about what came out otherwise than one may expect.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// How weights were found, where they were searched.
     pub search: Option<SearchRecord>,
     /// What was scored before and after.
@@ -105,6 +112,8 @@ pub enum BaseCheck {
 pub struct ModuleRecord {
     /// As of [`SoupRecord::relative_error`].
     pub relative_error: Option<f64>,
+    /// As of [`SoupRecord::rounding_error`].
+    pub rounding_error: Option<f64>,
     /// As of [`SoupRecord::kept_energy`].
     pub kept_energy: f64,
 }
@@ -165,7 +174,11 @@ impl SoupRecord {
         read_beside(folder, Self::FILE)
     }
 
-    pub(crate) fn write(&self, folder: &Path) -> Result<(), MergeError> {
+    /// Writes the record into a folder that is not whole yet.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn write(&self, folder: &Path) -> Result<(), MergeError> {
         let path = folder.join(Self::FILE);
         fs::write(&path, self.to_json()).map_err(MergeError::io("write", &path))
     }

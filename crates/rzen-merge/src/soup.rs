@@ -1,25 +1,23 @@
 //! Several adapters into one.
 
 mod result;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::adapter::{Companions, write_adapter};
+use crate::adapter::Companions;
 use crate::adapter_file::AdapterFile;
-use crate::base::{Addend, check_base, write_merged};
 use crate::blend::{Blend, Portion};
-use crate::checkpoint::Checkpoint;
-use crate::fit::{check_ingredients, check_weights};
-use crate::hash::{checkpoint_sha256, file_sha256, hex};
+use crate::fit::check_ingredients;
+use crate::hash::{file_sha256, hex};
 use crate::join::{Joined, Tally, join};
-use crate::output::StagedFolder;
 use crate::random::SplitMix;
 use crate::record::{BaseCheck, Kind, SoupRecord};
-use crate::{Adapter, AdapterConfig, Cut, Existing, MergeError, Method};
+use crate::{Adapter, AdapterConfig, Cut, MergeError, Method};
 
 /// A folder and how much it counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +35,10 @@ impl Ingredient {
         let weight = 1.0 / paths.len() as f64;
         paths.into_iter().map(|path| Ingredient { path, weight }).collect()
     }
+}
+
+pub(crate) fn weights_of(ingredients: &[Ingredient]) -> Vec<f64> {
+    ingredients.iter().map(|one| one.weight).collect()
 }
 
 /// How adapters are joined.
@@ -63,6 +65,14 @@ impl SoupSettings {
     pub fn check(&self) -> Result<(), MergeError> {
         self.method.check(self.cut)
     }
+
+    /// Refuses weights that make no sense whatever the adapters are, one for each of them.
+    ///
+    /// # Errors
+    /// If there is none, one is no number, or the method has no use for one that is negative, or for so many.
+    pub fn check_weights(&self, weights: &[f64]) -> Result<(), MergeError> {
+        self.method.check_weights(weights)
+    }
 }
 
 /// Adapters that fit together, and how they are to be joined; their numbers stay in their files until a module is
@@ -72,7 +82,7 @@ impl SoupSettings {
 /// and scaling, and has its `processor.json`.
 pub struct Soup {
     pub(crate) ingredients: Vec<Ingredient>,
-    pub(crate) adapters: Vec<AdapterFile>,
+    pub(crate) adapters: Vec<Arc<AdapterFile>>,
     hashes: Vec<[u8; 32]>,
     pub(crate) settings: SoupSettings,
     base_check: BaseCheck,
@@ -89,25 +99,48 @@ impl Soup {
     /// processor), or weights or settings make no sense or lead past what f32 holds.
     pub fn new(ingredients: &[Ingredient], settings: SoupSettings) -> Result<Self, MergeError> {
         settings.check()?;
-        check_weights(ingredients)?;
-        let adapters =
-            ingredients.iter().map(|one| AdapterFile::open(&one.path)).collect::<Result<Vec<_>, _>>()?;
-        let base_check = check_ingredients(ingredients, &adapters, settings)?;
+        settings.check_weights(&weights_of(ingredients))?;
+        let open = |one: &Ingredient| AdapterFile::open(&one.path).map(Arc::new);
+        let adapters = ingredients.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        // What doesn't fit is told before much is read.
+        check_ingredients(ingredients, &adapters, settings)?;
         let hashes =
             adapters.par_iter().map(|one| file_sha256(&one.weights_path())).collect::<Result<Vec<_>, _>>()?;
-        let names: BTreeSet<&String> = adapters.iter().flat_map(AdapterFile::modules).collect();
+        Self::of(ingredients.to_vec(), adapters, hashes, settings)
+    }
+
+    /// The same adapters with a weight for each, joined by other settings; what has the weight 0 is left out. Files are not
+    /// opened again.
+    ///
+    /// # Errors
+    /// As of [`Soup::new`].
+    ///
+    /// # Panics
+    /// If there are not as many weights as adapters.
+    pub fn reweighted(&self, weights: &[f64], settings: SoupSettings) -> Result<Self, MergeError> {
+        settings.check()?;
+        let count = self.adapters.len();
+        assert_eq!(weights.len(), count, "a weight for each adapter");
+        let kept: Vec<usize> = (0..count).filter(|at| weights[*at] != 0.0).collect();
+        let ingredient = |at: &usize| Ingredient { weight: weights[*at], ..self.ingredients[*at].clone() };
+        let ingredients: Vec<Ingredient> = kept.iter().map(ingredient).collect();
+        settings.check_weights(&weights_of(&ingredients))?;
+        let adapters = kept.iter().map(|at| self.adapters[*at].clone()).collect();
+        Self::of(ingredients, adapters, kept.iter().map(|at| self.hashes[*at]).collect(), settings)
+    }
+
+    fn of(
+        ingredients: Vec<Ingredient>,
+        adapters: Vec<Arc<AdapterFile>>,
+        hashes: Vec<[u8; 32]>,
+        settings: SoupSettings,
+    ) -> Result<Self, MergeError> {
+        let base_check = check_ingredients(&ingredients, &adapters, settings)?;
+        let names: BTreeSet<&String> = adapters.iter().flat_map(|one| one.modules()).collect();
         let shape = |name: &String| adapters.iter().find_map(|one| one.shape(name)).expect("one has it");
         let modules = names.into_iter().map(|name| (name.clone(), shape(name))).collect();
         let config = adapters[0].config().clone();
-        let soup = Soup {
-            ingredients: ingredients.to_vec(),
-            adapters,
-            hashes,
-            settings,
-            base_check,
-            config,
-            modules,
-        };
+        let soup = Soup { ingredients, adapters, hashes, settings, base_check, config, modules };
         Ok(Soup { config: soup.result_config()?, ..soup })
     }
 
@@ -135,107 +168,6 @@ impl Soup {
         }
         let adapter = Adapter::new(self.config.clone(), modules).with_companions(self.companions());
         Ok((adapter, self.record(Kind::Adapter, tally, None)))
-    }
-
-    /// Writes the soup and its record to the adapter's folder `output`.
-    ///
-    /// # Errors
-    /// As of [`Soup::adapter`], or if `output` exists and may not be replaced, or can't be written; it isn't there then.
-    pub fn save(&self, output: &Path, existing: Existing) -> Result<SoupRecord, MergeError> {
-        self.check_low_rank()?;
-        let staged = StagedFolder::create(output, existing)?;
-        let mut tally = Tally::default();
-        let names: Vec<&String> = self.modules.keys().collect();
-        let mut ahead: BTreeMap<&str, Joined> = BTreeMap::new();
-        write_adapter(staged.path(), &self.config, &self.companions(), &self.modules, |module| {
-            if !ahead.contains_key(module) {
-                let at = names.partition_point(|name| name.as_str() < module);
-                let next = &names[at..names.len().min(at + self.side_by_side())];
-                let joined = next.par_iter().map(|name| Ok((name.as_str(), self.join(name)?)));
-                ahead.extend(joined.collect::<Result<Vec<_>, MergeError>>()?);
-            }
-            let joined = ahead.remove(module).expect("it was joined before");
-            tally.add(module, &joined);
-            Ok(joined.update)
-        })?;
-        let record = self.record(Kind::Adapter, tally, None);
-        record.write(staged.path())?;
-        staged.commit()?;
-        Ok(record)
-    }
-
-    /// Writes the checkpoint `base` with the soup added to its weights, and the record, to `output`; see
-    /// [`merge_into_base`](crate::merge_into_base).
-    ///
-    /// # Errors
-    /// If a factor can't be read, the base isn't the one that the adapters were trained on, lacks a module or has another
-    /// shape there, a sum is past what its format holds, or `output` exists and may not be replaced, or can't be
-    /// written; it isn't there then.
-    pub fn merge_into(
-        &self,
-        base: &Path,
-        output: &Path,
-        existing: Existing,
-    ) -> Result<SoupRecord, MergeError> {
-        let checkpoint = Checkpoint::open(base)?;
-        check_base(&checkpoint, &self.modules)?;
-        let sha256 = checkpoint_sha256(&checkpoint)?;
-        let checked_by = self.check_hash(base, &sha256)?;
-        let staged = StagedFolder::create(output, existing)?;
-        let mut tally = Tally::default();
-        let scaling = self.config.scaling();
-        write_merged(&checkpoint, &self.modules, &self.companions(), staged.path(), &mut |module, add| {
-            if self.adds_full_rank() {
-                let portions = self.portions(module)?;
-                let blend = self.blend(&portions);
-                let (mut difference, mut wanted) = (0.0, 0.0);
-                add(Addend::Blend(&blend, &mut |rows: Range<usize>, found: &[f32]| {
-                    let (d, w) = blend.distance(rows, found);
-                    difference += d;
-                    wanted += w;
-                }))?;
-                tally.add_whole(module, difference, wanted);
-                return Ok(());
-            }
-            let joined = self.join(module)?;
-            tally.add(module, &joined);
-            add(Addend::LowRank(scaling, &joined.update))
-        })?;
-        let record = self.record(Kind::Model, tally, Some((base, sha256, checked_by)));
-        record.write(staged.path())?;
-        staged.commit()?;
-        Ok(record)
-    }
-
-    /// Whether updates of full rank are added to a base as they are.
-    pub fn adds_full_rank(&self) -> bool {
-        self.settings.method.is_dense() && self.settings.cut == Cut::Nothing
-    }
-
-    fn check_low_rank(&self) -> Result<(), MergeError> {
-        match self.adds_full_rank() {
-            false => Ok(()),
-            true => Err(MergeError::Recipe(
-                "a ties or dare soup has full rank and fits no adapter; give a rank to cut it to, or a base to add it to"
-                    .into(),
-            )),
-        }
-    }
-
-    /// Refuses a base other than the one that the adapters were trained on.
-    fn check_hash(&self, base: &Path, sha256: &str) -> Result<BaseCheck, MergeError> {
-        let recorded = self.adapters.iter().zip(&self.ingredients);
-        let mut recorded = recorded.filter_map(|(adapter, one)| Some((adapter.base()?, one)));
-        match recorded.find(|(record, _)| record.weights_sha256 != sha256) {
-            Some((record, one)) if !self.settings.any_base => Err(MergeError::WrongBase {
-                adapter: one.path.clone(),
-                recorded: record.weights_sha256.clone(),
-                base: base.into(),
-                found: sha256.into(),
-            }),
-            Some(_) => Ok(BaseCheck::Nothing),
-            None => Ok(self.base_check),
-        }
     }
 
     /// How many modules are joined at a time: they take little memory each, but for updates of full rank, which are
@@ -279,7 +211,7 @@ impl Soup {
     fn companions(&self) -> Companions {
         let base = match self.base_check {
             BaseCheck::Nothing => None,
-            _ => self.adapters.iter().find_map(AdapterFile::base).cloned(),
+            _ => self.adapters.iter().find_map(|one| one.base()).cloned(),
         };
         Companions { processor: self.adapters[0].processor().map(<[u8]>::to_vec), base }
     }

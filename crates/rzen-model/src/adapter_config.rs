@@ -70,7 +70,7 @@ impl AdapterConfig {
 
     /// True if a target is the name, or the end of the name, of `module` in any version's naming.
     pub(crate) fn targets(&self, module: &str) -> bool {
-        let names = [Naming::Flat, Naming::Nested, Naming::Wrapped].map(|naming| naming.apply(module));
+        let names = Naming::ALL.map(|naming| naming.apply(module));
         let ends = |name: &String, target: &String| {
             name.strip_suffix(target).is_some_and(|head| head.is_empty() || head.ends_with('.'))
         };

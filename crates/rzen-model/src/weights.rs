@@ -231,9 +231,14 @@ pub(crate) enum Naming {
     Nested,
     /// As older wrappers of a language model: `language_model.model.*`.
     Wrapped,
+    /// As 4.52 in files of a model without a head: `language_model.*`.
+    Headless,
 }
 
 impl Naming {
+    /// All of them; what two begin with belongs to the first.
+    pub(crate) const ALL: [Naming; 4] = [Naming::Flat, Naming::Nested, Naming::Wrapped, Naming::Headless];
+
     /// How names begin, and what stands for it in [`Naming::Flat`].
     fn renames(self) -> &'static [(&'static str, &'static str)] {
         match self {
@@ -242,6 +247,7 @@ impl Naming {
             Naming::Wrapped => {
                 &[("language_model.model.", "model."), ("language_model.lm_head.", "lm_head.")]
             }
+            Naming::Headless => &[("language_model.", "model.")],
         }
     }
 
@@ -249,7 +255,7 @@ impl Naming {
     pub(crate) fn of(name: &str) -> Self {
         let name = name.strip_prefix(PEFT_PREFIX).unwrap_or(name);
         let shows = |naming: &Naming| naming.renames().iter().any(|(from, _)| name.starts_with(from));
-        [Naming::Nested, Naming::Wrapped].into_iter().find(shows).unwrap_or_default()
+        Naming::ALL.into_iter().find(shows).unwrap_or_default()
     }
 
     /// A canonical name in this naming.
@@ -264,8 +270,9 @@ pub(crate) const PEFT_PREFIX: &str = "base_model.model.";
 
 /// A tensor's name in the naming of transformers 4.51: `visual.*`, `model.*`, `lm_head.weight`.
 ///
-/// Takes the names of 4.52 (`model.visual.*`, `model.language_model.*`), of older language-model
-/// wrappers (`language_model.model.*`, `language_model.lm_head.*`), and any of them behind PEFT's `base_model.model.`.
+/// Takes the names of 4.52 (`model.visual.*`, `model.language_model.*`; without a head `language_model.*`), of older
+/// language-model wrappers (`language_model.model.*`, `language_model.lm_head.*`), and any of them behind PEFT's
+/// `base_model.model.`. `rzen-merge` has the same rule; `fixtures/tensor_names.json` is what both are tested on.
 pub(crate) fn canonical_name(name: &str) -> String {
     let renames = Naming::of(name).renames();
     let name = name.strip_prefix(PEFT_PREFIX).unwrap_or(name);
@@ -401,30 +408,16 @@ mod tests {
 
     #[test]
     fn all_namings_become_one() {
-        for name in [
-            "model.layers.0.mlp.up_proj.weight",
-            "model.language_model.layers.0.mlp.up_proj.weight",
-            "language_model.model.layers.0.mlp.up_proj.weight",
-            "base_model.model.model.layers.0.mlp.up_proj.weight",
-            "base_model.model.model.language_model.layers.0.mlp.up_proj.weight",
-        ] {
-            assert_eq!(canonical_name(name), "model.layers.0.mlp.up_proj.weight");
-        }
-        for name in [
-            "visual.merger.ln_q.bias",
-            "model.visual.merger.ln_q.bias",
-            "base_model.model.visual.merger.ln_q.bias",
-        ] {
-            assert_eq!(canonical_name(name), "visual.merger.ln_q.bias");
-        }
-        for name in ["lm_head.weight", "language_model.lm_head.weight"] {
-            assert_eq!(canonical_name(name), "lm_head.weight");
+        let names: BTreeMap<String, String> =
+            serde_json::from_str(include_str!("../../../fixtures/tensor_names.json")).unwrap();
+        for (found, expected) in names {
+            assert_eq!(canonical_name(&found), expected, "{found}");
         }
     }
 
     #[test]
     fn every_naming_can_be_given_back() {
-        for naming in [Naming::Flat, Naming::Nested, Naming::Wrapped] {
+        for naming in Naming::ALL {
             for name in ["model.layers.0.mlp.up_proj", "visual.merger.mlp.0"] {
                 let other = naming.apply(name);
                 assert_eq!(canonical_name(&other), name);

@@ -5,11 +5,10 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf, absolute};
 
 use anyhow::{Context, Result};
-use rzen_merge::Existing;
+use rzen_merge::{Existing, MergeError, StagedFolder};
 use sha2::{Digest, Sha256};
 
-/// Lets `write` fill a temporary folder beside `folder`, syncs it and gives it its final name. What stands there and may be
-/// replaced stays until then.
+/// Lets `write` fill a [`StagedFolder`] and gives it its final name. What stands there and may be replaced stays until then.
 ///
 /// # Errors
 /// Whatever `write` says, or that something stands there that may not be replaced; nothing is left behind then, and under the
@@ -19,38 +18,16 @@ pub fn whole_folder(
     existing: Existing,
     write: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
-    let name = folder.file_name().context("a folder has a name")?.to_string_lossy().into_owned();
-    let parent = parent_of(folder);
-    let [temporary, earlier] = ["", ".earlier"].map(|what| parent.join(format!(".{name}{what}.part")));
     let finish = || -> Result<()> {
-        fs::create_dir_all(parent)?;
-        if earlier.exists() {
-            // Killed between its two names: it comes back, unless the new one already has its place.
-            if folder.exists() { fs::remove_dir_all(&earlier)? } else { fs::rename(&earlier, folder)? }
-        }
-        if temporary.exists() {
-            fs::remove_dir_all(&temporary)?;
-        }
-        fs::create_dir(&temporary)?;
-        write(&temporary)?;
-        sync_tree(&temporary)?;
-        let replaces = existing == Existing::Replace && folder.exists();
-        if replaces {
-            fs::rename(folder, &earlier)?;
-        }
-        fs::rename(&temporary, folder).inspect_err(|_| {
-            // The first failure is the one to tell; where this fails too, the earlier folder keeps its other name.
-            if replaces {
-                drop(fs::rename(&earlier, folder));
-            }
-        })?;
-        sync_folder(parent)?;
-        if replaces {
-            fs::remove_dir_all(&earlier)?;
-        }
-        Ok(())
+        let staged = StagedFolder::create(folder, existing)?;
+        write(staged.path())?;
+        Ok(staged.commit()?)
     };
-    finish().inspect_err(|_| drop(fs::remove_dir_all(&temporary))).with_context(|| failed(folder))
+    finish().map_err(|error| match error.downcast_ref() {
+        // The disk has no part in it.
+        Some(MergeError::Exists { .. } | MergeError::Busy { .. }) => error,
+        _ => error.context(failed(folder)),
+    })
 }
 
 /// Writes a file under a temporary name, syncs it and renames it.
@@ -124,17 +101,6 @@ fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn sync_tree(folder: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        match path.is_dir() {
-            true => sync_tree(&path)?,
-            false => fs::File::open(path)?.sync_all()?,
-        }
-    }
-    sync_folder(folder)
-}
-
 /// Makes new names in `folder` last, where folders can be synced.
 fn sync_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { fs::File::open(folder)?.sync_all() } else { Ok(()) }
@@ -175,7 +141,8 @@ mod tests {
             whole_folder(&folder, existing, |part| Ok(fs::write(part.join("file"), text)?))
         };
         put(Existing::Refuse, "old").unwrap();
-        assert!(put(Existing::Refuse, "new").is_err());
+        let refused = format!("{:#}", put(Existing::Refuse, "new").unwrap_err());
+        assert!(refused.contains("out exists; choose another") && !refused.contains("room"), "{refused}");
         let failed = whole_folder(&folder, Existing::Replace, |_| anyhow::bail!("no space left"));
         assert!(failed.is_err() && text() == "old");
         put(Existing::Replace, "new").unwrap();

@@ -1,14 +1,12 @@
 //! What a soup says of itself: the configuration of its adapter, and its record.
 
-use std::path::Path;
-
 use rayon::prelude::*;
 
 use crate::hash::hex;
 use crate::join::{Tally, low_rank_terms};
 use crate::record::{BaseCheck, BaseUse, IngredientRecord, Kind, LoraRecord, SoupRecord};
 use crate::spectrum::Sum;
-use crate::{AdapterConfig, Cut, MergeError, Method, Soup};
+use crate::{AdapterConfig, Checkpoint, Cut, MergeError, Method, Soup};
 
 impl Soup {
     /// What the adapter that comes out says of itself.
@@ -40,7 +38,7 @@ impl Soup {
         for some in names.chunks(self.side_by_side()) {
             let sums = some.par_iter().map(|name| {
                 let portions = self.portions(name)?;
-                let wanted = low_rank_terms(self.settings.method, self.total(), &portions);
+                let (wanted, _) = low_rank_terms(self.settings.method, self.total(), &portions);
                 Ok(Sum::new(&wanted).values().to_vec())
             });
             for values in sums.collect::<Result<Vec<_>, MergeError>>()? {
@@ -64,7 +62,7 @@ impl Soup {
         &self,
         output: Kind,
         tally: Tally,
-        base: Option<(&Path, String, BaseCheck)>,
+        base: Option<(&Checkpoint, BaseCheck)>,
     ) -> SoupRecord {
         let ingredients = self.ingredients.iter().zip(&self.adapters).zip(&self.hashes);
         let ingredients = ingredients.map(|((one, adapter), hash)| IngredientRecord {
@@ -79,9 +77,11 @@ impl Soup {
             }),
         });
         let base = match base {
-            Some((path, sha256, checked_by)) => {
-                BaseUse { path: Some(path.display().to_string()), sha256: Some(sha256), checked_by }
-            }
+            Some((base, checked_by)) => BaseUse {
+                path: Some(base.folder().display().to_string()),
+                sha256: Some(base.sha256().to_owned()),
+                checked_by,
+            },
             None => BaseUse {
                 path: None,
                 sha256: self.companions().base.map(|base| base.weights_sha256),
@@ -98,7 +98,9 @@ impl Soup {
             ingredients: ingredients.collect(),
             base: Some(base),
             relative_error: tally.relative_error(),
+            rounding_error: tally.rounding_error(),
             kept_energy: tally.kept_energy(),
+            notes: tally.notes(),
             modules: tally.modules,
             search: None,
             scores: None,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rzen_merge::{Adapter, Cut, Ingredient, Method};
+use rzen_merge::{Adapter, Average, Cut, Ingredient, Method};
 
 use crate::{MODULES, Tensors, config, cook, cook_cut, factors, write_adapter};
 
@@ -157,7 +157,7 @@ fn recipes_that_make_no_sense_are_refused() {
     let cook = |weights: &[f64], method| cook_pair(weights, method, Cut::Nothing);
     assert!(cook(&[], Method::Exact).contains("no ingredient"));
     assert!(cook(&[1.0, f64::NAN], Method::Exact).contains("NaN"));
-    assert!(cook(&[1.0, -0.5], Method::PeftLinear).contains("-1"));
+    assert!(cook(&[1.0, -0.5], Method::PeftLinear).contains("-0.5"));
     for method in [Method::Exact, Method::Slerp, Method::PeftLinear] {
         assert!(cook(&[1.0, 1e300], method).contains("smaller weights"), "{method:?}");
     }
@@ -175,6 +175,32 @@ fn recipes_that_make_no_sense_are_refused() {
     assert!(cook(&[1.0], Method::Slerp).contains("1 are given"));
     for density in [0.0, -1.0, 1.5, f64::NAN] {
         assert!(cook(&[1.0], Method::Ties { density }).contains("density"), "{density}");
+    }
+}
+
+#[test]
+fn weights_are_looked_at_before_any_file() {
+    let nowhere = |weights: &[f64]| -> Vec<Ingredient> {
+        weights.iter().map(|weight| Ingredient { path: "nowhere".into(), weight: *weight }).collect()
+    };
+    let peft = Method::PeftTies { density: 0.5 };
+    for (method, weights, words) in [
+        (Method::Ties { density: 0.5 }, &[1.0, -0.5][..], "-0.5"),
+        (Method::Slerp, &[1.0, -0.5], "-0.5"),
+        (peft, &[1.0, -0.5], "root"),
+        (Method::PeftLinear, &[1.0, -0.5], "root"),
+        (Method::Slerp, &[0.5, 0.3, 0.2], "3 are given"),
+        (Method::Exact, &[1.0, f64::NAN], "ingredient 2 is NaN"),
+        (Method::Exact, &[], "no ingredient"),
+    ] {
+        let error = cook(&nowhere(weights), method).unwrap_err().to_string();
+        assert!(error.contains(words) && !error.contains("nowhere"), "{method:?}: {error}");
+    }
+    for (weights, words) in
+        [(&[1.0, 1.0][..], "add up to 2"), (&[1.0, f64::NAN], "NaN"), (&[], "no ingredient")]
+    {
+        let error = Average::new(&nowhere(weights)).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(words) && !error.contains("nowhere"), "{error}");
     }
 }
 

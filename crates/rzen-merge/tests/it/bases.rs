@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rzen_merge::{
-    BaseCheck, BaseRecord, Existing, Ingredient, Method, Soup, SoupRecord, SoupSettings, weights_sha256,
+    Adapter, Average, BaseCheck, BaseRecord, Existing, Ingredient, Method, Soup, SoupRecord, SoupSettings,
+    weights_sha256,
 };
 use safetensors::tensor::Dtype;
 
-use crate::{MODULES, Tensors, config, factors, noise, write, write_adapter};
+use crate::{MODULES, Tensors, config, factors, noise, read, relative, write, write_adapter};
 
 fn base(folder: &Path, seed: u64, dtype: Dtype) {
     fs::create_dir_all(folder).unwrap();
@@ -103,4 +104,56 @@ fn adapters_of_others_are_checked_by_shape() {
     fs::write(at("known").join(BaseRecord::FILE), "{\"format\": 1").unwrap();
     let error = Soup::new(&Ingredient::uniform([&known]), SoupSettings::new(Method::Exact)).map(|_| ());
     assert!(error.unwrap_err().to_string().contains("base.json"));
+}
+
+/// The error of what is written is that of the method and that of the format, which f64 over the files finds too.
+#[test]
+fn what_a_format_rounds_off_is_recorded() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    let small: Tensors = factors(1, 2, &MODULES)
+        .into_iter()
+        .map(|(name, (shape, data))| (name, (shape, data.into_iter().map(|x| 0.05 * x).collect())))
+        .collect();
+    write_adapter(&at("adapter"), config(2, 4.0), &small);
+    let adapter = Adapter::load(&at("adapter")).unwrap();
+    let one = Ingredient::uniform([at("adapter")]);
+    let mut totals = Vec::new();
+    for (dtype, method) in [
+        (Dtype::BF16, Method::Exact),
+        (Dtype::BF16, Method::Ties { density: 1.0 }),
+        (Dtype::F32, Method::Exact),
+    ] {
+        base(&at("base"), 1, dtype);
+        let soup = Soup::new(&one, SoupSettings::new(method)).unwrap();
+        let record = soup.merge_into(&at("base"), &at("merged"), Existing::Replace).unwrap();
+        let files = ["base", "merged"].map(|name| read(&at(name).join("model.safetensors")));
+        for (module, _) in MODULES {
+            let [before, after] = [&files[0], &files[1]].map(|file| &file[&format!("{module}.weight")].1);
+            let found: Vec<f32> = after.iter().zip(before).map(|(x, y)| x - y).collect();
+            let update: Vec<f64> =
+                adapter.delta(module).unwrap().data().iter().map(|x| f64::from(*x)).collect();
+            let (expected, error) =
+                (relative(&found, &update), record.modules[module].rounding_error.unwrap());
+            assert!(
+                (error - expected).abs() < 1e-3 * expected + 1e-5,
+                "{dtype:?}, {module}: {error}, {expected}"
+            );
+        }
+        totals.push(record.rounding_error.unwrap());
+        assert!(record.relative_error.unwrap() < 1e-5, "the method loses nothing");
+    }
+    assert!(totals[0] > 1e-2 && totals[1] == totals[0] && totals[2] < 1e-4, "{totals:?}");
+    let record = Soup::new(&one, SoupSettings::new(Method::Exact)).unwrap().adapter().unwrap().1;
+    assert!(record.rounding_error.is_none() && record.modules[MODULES[0].0].rounding_error.is_none());
+
+    for (dtype, least, most) in [(Dtype::BF16, 1e-4, 4e-3), (Dtype::F32, 0.0, 1e-7)] {
+        base(&at("base"), 1, dtype);
+        base(&at("other"), 2, dtype);
+        let pair = [0.7, 0.3].into_iter().zip(["base", "other"]);
+        let pair: Vec<_> = pair.map(|(weight, name)| Ingredient { path: at(name), weight }).collect();
+        let record = Average::new(&pair).unwrap().save(&at("average"), Existing::Replace).unwrap();
+        let rounding = record.rounding_error.unwrap();
+        assert!(rounding > least && rounding < most, "{dtype:?}: {rounding}");
+    }
 }

@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use rzen_merge::{Adapter, Existing, Ingredient, merge_into_base, soup_checkpoints};
+use rzen_merge::{
+    Adapter, Average, Checkpoint, Existing, Ingredient, MergeError, Method, Soup, SoupRecord, SoupSettings,
+    StagedFolder, merge_into_base,
+};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
@@ -60,6 +63,10 @@ fn all(folder: &Path) -> Tensors {
         .collect()
 }
 
+fn average(ingredients: &[Ingredient], output: &Path, existing: Existing) -> Result<SoupRecord, MergeError> {
+    Average::new(ingredients)?.save(output, existing)
+}
+
 fn adapter(home: &Path) -> Adapter {
     write_adapter(&home.join("adapter"), config(2, 1.0), &factors(1, 2, &MODULES));
     Adapter::load(&home.join("adapter")).unwrap()
@@ -101,6 +108,49 @@ fn an_adapter_lands_in_its_base_under_any_naming() {
             }
         }
     }
+}
+
+#[test]
+fn folders_that_belong_to_the_model_go_along() {
+    let home = tempfile::tempdir().unwrap();
+    let adapter = adapter(home.path());
+    let [base, output, averaged] = ["base", "out", "averaged"].map(|name| home.path().join(name));
+    single(&base, &weights(1, str::to_string), Dtype::F32);
+    let modules = json!([
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+        {"idx": 3, "name": "3", "path": "../adapter", "type": "outside"},
+    ]);
+    fs::write(base.join("modules.json"), modules.to_string()).unwrap();
+    for file in [
+        "1_Pooling/config.json",
+        "2_Dense/model.safetensors",
+        "additional_chat_templates/tool.jinja",
+        "onnx/model.onnx",
+        "checkpoint-5/optimizer.pt",
+        ".cache/lock",
+    ] {
+        fs::create_dir_all(base.join(file).parent().unwrap()).unwrap();
+        fs::write(base.join(file), file).unwrap();
+    }
+    let soup =
+        Soup::new(&Ingredient::uniform([home.path().join("adapter")]), SoupSettings::new(Method::Exact));
+    let record = soup.unwrap().merge_into(&base, &output, Existing::Refuse).unwrap();
+    let average = average(&Ingredient::uniform([&base, &base]), &averaged, Existing::Refuse).unwrap();
+    for (folder, notes) in [(&output, record.notes), (&averaged, average.notes)] {
+        for file in
+            ["1_Pooling/config.json", "2_Dense/model.safetensors", "additional_chat_templates/tool.jinja"]
+        {
+            assert_eq!(fs::read_to_string(folder.join(file)).unwrap(), file);
+        }
+        assert!(!folder.join("onnx").exists() && !folder.join(".cache").exists());
+        assert!(notes.len() == 1 && notes[0].ends_with("not copied: checkpoint-5, onnx"), "{notes:?}");
+    }
+    // Without a list of modules none is known.
+    fs::remove_file(base.join("modules.json")).unwrap();
+    merge_into_base(&base, &adapter, &output, Existing::Replace).unwrap();
+    assert!(!output.join("1_Pooling").exists() && output.join("additional_chat_templates").exists());
 }
 
 #[test]
@@ -166,7 +216,7 @@ fn checkpoints_are_averaged_across_namings() {
     single(&one, &weights(1, str::to_string), Dtype::F32);
     sharded(&two, &weights(2, newer));
     let weight = |path: &Path, weight| Ingredient { path: path.into(), weight };
-    soup_checkpoints(&[weight(&one, 0.75), weight(&two, 0.25)], &output, Existing::Refuse).unwrap();
+    average(&[weight(&one, 0.75), weight(&two, 0.25)], &output, Existing::Refuse).unwrap();
     let (a, b) = (all(&one), all(&two));
     for (name, (_, found)) in all(&output) {
         let expected = a[&name].1.iter().zip(&b[&newer(&name)].1);
@@ -183,7 +233,7 @@ fn equal_checkpoints_come_back() {
     let (one, output) = (home.path().join("one"), home.path().join("out"));
     for dtype in [Dtype::F32, Dtype::BF16, Dtype::F16] {
         single(&one, &weights(1, str::to_string), dtype);
-        soup_checkpoints(&Ingredient::uniform([&one, &one, &one]), &output, Existing::Replace).unwrap();
+        average(&Ingredient::uniform([&one, &one, &one]), &output, Existing::Replace).unwrap();
         assert_eq!(all(&output), all(&one), "{dtype:?}");
     }
 }
@@ -196,20 +246,20 @@ fn checkpoints_that_differ_are_refused() {
     let refused = |tensors: &Tensors| {
         single(&two, tensors, Dtype::F32);
         let both = Ingredient::uniform([&one, &two]);
-        soup_checkpoints(&both, &output, Existing::Refuse).unwrap_err().to_string()
+        average(&both, &output, Existing::Refuse).unwrap_err().to_string()
     };
     let mut tensors = weights(2, str::to_string);
-    tensors.insert("lm_head.weight".into(), (vec![1], vec![1.0]));
+    tensors.insert("model.more.weight".into(), (vec![1], vec![1.0]));
     let error = refused(&tensors);
-    assert!(error.contains("only in the other: `lm_head.weight` (1)"), "{error}");
-    tensors.remove("lm_head.weight");
+    assert!(error.contains("only in the other: `model.more.weight` (1)"), "{error}");
+    tensors.remove("model.more.weight");
     tensors.insert("model.layers.0.self_attn.q_proj.bias".into(), (vec![5], noise(1, 5)));
     let error = refused(&tensors);
     assert!(error.contains("[6]") && error.contains("[5]"), "{error}");
 
     let twice =
         [Ingredient { path: one.clone(), weight: 1.0 }, Ingredient { path: one.clone(), weight: 1.0 }];
-    let error = soup_checkpoints(&twice, &output, Existing::Refuse).unwrap_err().to_string();
+    let error = average(&twice, &output, Existing::Refuse).unwrap_err().to_string();
     assert!(error.contains("add up to 2"), "{error}");
 }
 
@@ -231,4 +281,85 @@ fn broken_indexes_are_refused() {
     assert!(refused().contains("../secret.safetensors"), "{}", refused());
     fs::remove_dir_all(&base).unwrap();
     assert!(refused().contains("can't read"), "{}", refused());
+}
+
+#[test]
+fn what_is_added_to_an_average_is_there_when_it_appears() {
+    let home = tempfile::tempdir().unwrap();
+    let [one, two, output] = ["one", "two", "out"].map(|name| home.path().join(name));
+    single(&one, &weights(1, str::to_string), Dtype::F32);
+    single(&two, &weights(2, str::to_string), Dtype::F32);
+    let average = Average::new(&Ingredient::uniform([&one, &two])).unwrap();
+    let staged = StagedFolder::create(&output, Existing::Refuse).unwrap();
+    let record = average.write(staged.path()).unwrap();
+    assert_eq!(SoupRecord::read(staged.path()).unwrap().unwrap().ingredients, record.ingredients);
+    fs::write(staged.path().join("README.md"), "a card").unwrap();
+    assert!(!output.exists());
+    staged.commit().unwrap();
+    assert!(output.join("README.md").exists() && output.join("model.safetensors").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn averages_with_other_weights_read_no_file_again() {
+    let home = tempfile::tempdir().unwrap();
+    let [one, two, before, after] = ["one", "two", "before", "after"].map(|name| home.path().join(name));
+    single(&one, &weights(1, str::to_string), Dtype::F32);
+    single(&two, &weights(2, str::to_string), Dtype::F32);
+    let weighted = |path: &Path, weight| Ingredient { path: path.into(), weight };
+    let expected = average(&[weighted(&one, 0.75), weighted(&two, 0.25)], &before, Existing::Refuse).unwrap();
+    let opened = Average::new(&Ingredient::uniform([&one, &two])).unwrap();
+    let hashes = opened.hashes();
+    let second = all(&two);
+    fs::remove_file(one.join("model.safetensors")).unwrap();
+    fs::remove_file(two.join("model.safetensors")).unwrap();
+    let record = opened.reweighted(&[0.75, 0.25]).unwrap().save(&after, Existing::Refuse).unwrap();
+    assert_eq!((record, all(&after)), (expected, all(&before)));
+    let alone = opened.reweighted(&[0.0, 1.0]).unwrap();
+    let record = alone.save(&after, Existing::Replace).unwrap();
+    assert_eq!((record.ingredients.len(), &record.ingredients[0].sha256), (1, &hashes[1]));
+    assert_eq!(all(&after), second);
+    assert!(opened.reweighted(&[1.0, 1.0]).is_err());
+}
+
+#[test]
+fn a_head_that_one_model_lacks_is_left_out() {
+    let home = tempfile::tempdir().unwrap();
+    let [with, without, shards, output] =
+        ["with", "without", "shards", "out"].map(|name| home.path().join(name));
+    let mut headed = weights(1, str::to_string);
+    headed.insert("lm_head.weight".into(), (vec![2, 5], noise(7, 10)));
+    single(&with, &headed, Dtype::F32);
+    sharded(&shards, &headed);
+    let untied = r#"{"tie_word_embeddings": false, "text_config": {"tie_word_embeddings": false}}"#;
+    for folder in [&with, &shards] {
+        fs::write(folder.join("config.json"), untied).unwrap();
+    }
+    single(&without, &weights(2, str::to_string), Dtype::F32);
+    let mut averages = Vec::new();
+    for pair in [[&with, &without], [&without, &with], [&shards, &without]] {
+        let record = average(&Ingredient::uniform(pair), &output, Existing::Replace).unwrap();
+        let note = format!("`lm_head` was left out: {} has none", without.display());
+        assert!(record.notes.len() == 1 && record.notes[0].starts_with(&note), "{:?}", record.notes);
+        averages.push(all(&output));
+        if pair[0] != &without {
+            let config: serde_json::Value =
+                serde_json::from_slice(&fs::read(output.join("config.json")).unwrap()).unwrap();
+            assert_eq!(
+                (&config["tie_word_embeddings"], &config["text_config"]["tie_word_embeddings"]),
+                (&json!(true), &json!(true)),
+                "there is no other head"
+            );
+        }
+    }
+    assert!(averages[0].keys().eq(weights(1, str::to_string).keys()));
+    assert!(averages.iter().all(|one| *one == averages[0]));
+    // The index and the shards agree: it opens.
+    Checkpoint::open(&output).unwrap();
+    let index = fs::read_to_string(output.join("model.safetensors.index.json")).unwrap();
+    assert!(!index.contains("lm_head") && !output.join("model-00001-of-00005.safetensors").exists());
+
+    // Where all have one, it is averaged like the rest.
+    let record = average(&Ingredient::uniform([&with, &shards]), &output, Existing::Replace).unwrap();
+    assert_eq!((record.notes.len(), &all(&output)["lm_head.weight"]), (0, &headed["lm_head.weight"]));
 }

@@ -171,15 +171,18 @@ fn slerp_goes_along_the_sphere() {
 }
 
 #[test]
-fn opposite_updates_are_added_in_a_straight_line() {
+fn updates_that_are_nearly_opposite_are_added_in_a_straight_line() {
     let home = tempfile::tempdir().unwrap();
-    let mut opposite = factors(1, 2, &MODULES);
-    opposite.iter_mut().filter(|(name, _)| name.contains("lora_A")).for_each(|(_, (_, data))| {
-        data.iter_mut().for_each(|x| *x *= -3.0);
-    });
     let paths = ["one", "other"].map(|name| home.path().join(name));
     write_adapter(&paths[0], config(2, 4.0), &factors(1, 2, &MODULES));
-    write_adapter(&paths[1], config(2, 4.0), &opposite);
+    let other = |turned: f32| {
+        let mut other = factors(1, 2, &MODULES);
+        let away = factors(8, 2, &MODULES);
+        for (name, (_, data)) in other.iter_mut().filter(|(name, _)| name.contains("lora_A")) {
+            data.iter_mut().zip(&away[name].1).for_each(|(x, y)| *x = -3.0 * (*x + turned * y));
+        }
+        write_adapter(&paths[1], config(2, 4.0), &other);
+    };
     let soup = |method, weights: [f64; 2]| {
         let ingredients: Vec<_> = paths
             .iter()
@@ -188,9 +191,18 @@ fn opposite_updates_are_added_in_a_straight_line() {
             .collect();
         cook(&ingredients, method).unwrap()
     };
+    for turned in [0.0, 1e-4, 1e-3] {
+        other(turned);
+        let (arc, record) = soup(Method::Slerp, [0.6, 0.4]);
+        assert_eq!(arc.modules(), soup(Method::Exact, [0.6, 0.4]).0.modules(), "{turned}");
+        assert_eq!(record.relative_error, Some(0.0), "{turned}");
+        let [note] = &record.notes[..] else { panic!("{:?}", record.notes) };
+        assert!(note.contains("opposite") && note.contains(MODULES[0].0) && note.ends_with("(3)"), "{note}");
+    }
+    other(0.1);
     let (arc, record) = soup(Method::Slerp, [0.6, 0.4]);
-    assert_eq!(arc.modules(), soup(Method::Exact, [0.6, 0.4]).0.modules());
-    assert_eq!(record.relative_error, Some(0.0));
+    assert_ne!(arc.modules(), soup(Method::Exact, [0.6, 0.4]).0.modules());
+    assert!(record.notes.is_empty());
 }
 
 /// The masks are not told, but what they leave is: entries are zero or divided by the density, as many as they should be.
@@ -332,4 +344,23 @@ fn the_energy_chooses_the_rank() {
         let error = record.relative_error.unwrap();
         assert!((error.powi(2) - (1.0 - record.kept_energy)).abs() < 1e-9, "{error}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn soups_with_other_weights_read_no_file_again() {
+    let home = tempfile::tempdir().unwrap();
+    let weights = [0.5, 0.3, 0.2];
+    let settings = SoupSettings::new(Method::Exact);
+    let expected = cook(&unlike(home.path(), weights), Method::Exact).unwrap();
+    let alone = cook(&unlike(home.path(), [1.0; 3])[1..2], Method::Exact).unwrap();
+    let opened = Soup::new(&unlike(home.path(), [1.0 / 3.0; 3]), settings).unwrap();
+    for name in ["plain", "stabilised", "half"] {
+        std::fs::remove_dir_all(home.path().join(name)).unwrap();
+    }
+    assert_eq!(opened.reweighted(&weights, settings).unwrap().adapter().unwrap(), expected);
+    assert_eq!(opened.reweighted(&[0.0, 1.0, 0.0], settings).unwrap().adapter().unwrap(), alone);
+    let cut = SoupSettings { cut: Cut::Rank(1), ..settings };
+    assert_eq!(opened.reweighted(&weights, cut).unwrap().adapter().unwrap().0.config().r, 1);
+    assert!(opened.reweighted(&[0.0; 3], settings).is_err(), "nothing is left");
 }

@@ -418,7 +418,7 @@ fn what_came_into_the_output_meanwhile_stays() {
     std::fs::create_dir(&output).unwrap();
     std::fs::write(output.join("notes.txt"), "mine").unwrap();
     let error = format!("{:#}", place.mine(&options(2)).unwrap_err());
-    assert!(error.contains("--overwrite") && !error.contains("room on the disk"), "{error}");
+    assert!(error.contains("mined exists; choose another") && !error.contains("room on the disk"), "{error}");
     let place = Place { overwrite: true, ..place };
     let error = place.mine(&options(2)).unwrap_err().to_string();
     assert!(error.contains("no such folder"), "{error}");

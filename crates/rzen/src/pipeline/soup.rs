@@ -1,15 +1,13 @@
 //! The soup of a training: made of its stages' adapters, and told what it scored.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use rzen_core::SaveWeights;
-use rzen_merge::{Existing, Ingredient, IngredientScore, Kind, ScoresRecord, SoupRecord};
-use rzen_model::ProcessorConfig;
+use rzen_merge::{Existing, Ingredient, IngredientScore, Kind, ScoresRecord, SoupRecord, StagedFolder};
 
 use super::{Base, Column, Job, open_base, result_folder};
-use crate::files::{whole_file, whole_folder};
+use crate::files::whole_folder;
 use crate::models;
 use crate::recipe::Soup;
 use crate::run_cards::RunCards;
@@ -28,10 +26,12 @@ pub(super) fn soup_adapters(job: &Job, soup: &Soup, start: &Base, cards: &RunCar
         ingredients.iter_mut().zip(weights).for_each(|(one, weight)| one.weight = *weight);
     }
     let folder = job.run.join("soup/adapter");
-    let record = rzen_merge::Soup::new(&ingredients, soup.settings()?)?.save(&folder, Existing::Replace)?;
-    let settings = start.processor.to_json();
-    whole_file(&folder.join(ProcessorConfig::FILE), |file| Ok(file.write_all(settings.as_bytes())?))?;
-    cards.soup(soup, true, None)?.write(&folder)?;
+    let joined = rzen_merge::Soup::new(&ingredients, soup.settings()?)?;
+    let staged = StagedFolder::create(&folder, Existing::Replace)?;
+    let record = joined.write(staged.path())?;
+    start.processor.save(staged.path())?;
+    cards.soup(soup, true, None)?.write(staged.path())?;
+    staged.commit()?;
     let error =
         record.relative_error.map_or("none, the sum is zero".to_owned(), |error| format!("{error:.2e}"));
     eprintln!("soup: relative error {error}, kept energy {:.6}", record.kept_energy);
@@ -40,7 +40,7 @@ pub(super) fn soup_adapters(job: &Job, soup: &Soup, start: &Base, cards: &RunCar
     let card = cards.soup(soup, false, None)?;
     whole_folder(&model, Existing::Refuse, |part| {
         merged.save_weights(part).map_err(anyhow::Error::from_boxed)?;
-        write_record(&SoupRecord { output: Kind::Model, ..record }, part)?;
+        SoupRecord { output: Kind::Model, ..record }.write(part)?;
         card.write(part)
     })?;
     Ok(model)

@@ -46,13 +46,8 @@ impl Soup {
                 "`weights` has {} entries for {count} ingredients; give one for each",
                 weights.len()
             );
-            let wrong = weights.iter().find(|weight| !weight.is_finite());
-            ensure!(wrong.is_none(), "`weights` holds {}, expected numbers", wrong.unwrap_or(&0.0));
         }
-        ensure!(
-            self.method != SoupMethod::Slerp || count == 2,
-            "slerp goes from one adapter to another, and `ingredients` has {count} entries; name two stages"
-        );
-        self.settings().map(|_| ())
+        let weights = self.weights.clone().unwrap_or_else(|| vec![1.0 / count as f64; count]);
+        Ok(self.settings()?.check_weights(&weights)?)
     }
 }

@@ -89,7 +89,9 @@ fn mistakes_are_named() {
     for (more, named) in [
         ("method = \"magic\"", "magnitude-prune"),
         ("weights = [1.0]", "`weights` has 1 entries for 2"),
-        ("weights = [nan, 1.0]", "`weights` holds NaN"),
+        ("weights = [nan, 1.0]", "the weight of ingredient 1 is NaN"),
+        ("weights = [-0.5, 1.0]\nmethod = \"slerp\"", "a weight is -0.5"),
+        ("weights = [-0.5, 1.0]\nmethod = \"peft-ties\"", "a weight is -0.5"),
         ("method = \"svd\"\nrank = 0", "rank of the soup is 0"),
         ("method = \"ties\"\ndensity = 0.0", "density of the soup is 0"),
         ("method = \"svd\"\nenergy = 1.5", "energy to keep is 1.5"),

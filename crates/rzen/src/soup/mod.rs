@@ -1,5 +1,6 @@
 //! Soups: how adapters are combined, and the search for weights.
 
+mod alike;
 mod choice;
 mod scorer;
 mod search;
@@ -13,10 +14,11 @@ use rzen_merge::SoupRecord;
 
 use crate::files::whole_file;
 
+pub(crate) use alike::check_alike;
 pub use choice::{SoupChoice, SoupMethod};
 pub use scorer::{Scorer, ScorerOptions, What};
 pub(crate) use scorer::{alone_as_it_is, joined};
-pub use search::{Found, Search, search};
+pub use search::{Found, Search, check_count, search};
 pub use trials::Trials;
 
 /// Writes `soup.json` over the one that is there.

@@ -1,24 +1,24 @@
 //! The score of a soup on held-out tasks.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use rzen_eval::Metric;
-use rzen_merge::{Existing, Ingredient, Method, Soup, SoupSettings, soup_checkpoints, weights_sha256};
+use rzen_merge::{Average, Checkpoint, Cut, Existing, Ingredient, Method, Soup, SoupSettings, StagedFolder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::device;
 use crate::embedder::{Kept, LocalEmbedder};
 use crate::evaluate::Benchmark;
 use crate::files::{hex, sha256};
 use crate::load_limits::LoadLimits;
 use crate::models::{self, Opened};
-use crate::{device, soup::Trials};
+use crate::soup::{Trials, check_alike};
 
-/// What is joined.
+/// What is to be joined.
 #[derive(Clone, Debug)]
 pub enum What {
     /// Adapters, on this base, by these settings.
@@ -48,16 +48,31 @@ pub struct ScorerOptions {
     pub load: Vec<String>,
 }
 
+/// What is joined, opened once.
+enum Joins {
+    Adapters(Box<OnBase>),
+    Models(Average),
+}
+
+struct OnBase {
+    /// Of all adapters.
+    soup: Soup,
+    settings: SoupSettings,
+    /// The base's files, for what no adapter holds.
+    base: Checkpoint,
+    /// The base as a model, on which soups are put.
+    model: Opened,
+}
+
 /// Joins folders by weights and scores the result.
 pub struct Scorer {
     what: What,
     paths: Vec<PathBuf>,
     benchmark: Benchmark,
     options: ScorerOptions,
-    /// Where soups are written to be scored.
+    /// Beside this, soups are written to be scored.
     work: PathBuf,
-    /// The base of adapters, opened once.
-    base: Option<Opened>,
+    joins: Joins,
     kept: Arc<Kept>,
 }
 
@@ -73,31 +88,22 @@ impl Scorer {
         options: ScorerOptions,
         work: &Path,
     ) -> Result<Self> {
-        let mut scorer = Scorer {
-            what,
-            paths: paths.to_vec(),
-            benchmark,
-            options,
-            work: work.join(format!(".trial.{}", std::process::id())),
-            base: None,
-            kept: Arc::new(Kept::new(KEPT_BYTES)),
-        };
-        if let What::Adapters { base, settings } = &scorer.what {
-            Soup::new(&Ingredient::uniform(paths), *settings)?;
-            let settings = models::processor_config(base, Some(&paths[0]))?;
-            scorer.base = Some(scorer.open(base)?.with_processor(base, settings)?);
-        } else {
-            let first = models::processor_config(&paths[0], None)?;
-            for other in &paths[1..] {
-                ensure!(
-                    models::processor_config(other, None)? == first,
-                    "the processor settings of {} and {} differ; an average has those of one",
-                    paths[0].display(),
-                    other.display()
-                );
+        let joins = match &what {
+            What::Adapters { base, settings } => {
+                let soup = Soup::new(&Ingredient::uniform(paths), *settings)?;
+                let processor = models::processor_config(base, Some(&paths[0]))?;
+                let model = open(base, &options)?.with_processor(base, processor)?;
+                let base = Checkpoint::open(base)?;
+                Joins::Adapters(Box::new(OnBase { soup, settings: *settings, base, model }))
             }
-        }
-        Ok(scorer)
+            What::Models => {
+                check_alike(paths)?;
+                Joins::Models(Average::new(&Ingredient::uniform(paths))?)
+            }
+        };
+        let (paths, work) = (paths.to_vec(), work.join("trial"));
+        let kept = Arc::new(Kept::new(KEPT_BYTES));
+        Ok(Scorer { what, paths, benchmark, options, work, joins, kept })
     }
 
     /// What a score depends on besides weights.
@@ -105,25 +111,21 @@ impl Scorer {
     /// # Errors
     /// If a file can't be read.
     pub fn context(&self) -> Result<Value> {
-        let (hashes, base, settings) = match &self.what {
-            What::Adapters { base, settings } => {
-                let soup = Soup::new(&Ingredient::uniform(&self.paths), *settings)?;
-                (soup.hashes(), Some(weights_sha256(base)?), Some((settings.method, settings.cut)))
-            }
-            What::Models => {
-                (self.paths.iter().map(|path| weights_sha256(path)).collect::<Result<_, _>>()?, None, None)
-            }
+        let (hashes, base, settings) = match &self.joins {
+            Joins::Adapters(on) => (on.soup.hashes(), Some(on.base.sha256()), Some(on.settings)),
+            Joins::Models(average) => (average.hashes(), None, None),
         };
-        let processor = match &self.base {
-            Some(base) => base.processor.config().to_json(),
-            None => models::processor_config(&self.paths[0], None)?.to_json(),
+        let processor = match &self.joins {
+            Joins::Adapters(on) => on.model.processor.config().to_json(),
+            Joins::Models(_) => models::processor_config(&self.paths[0], None)?.to_json(),
         };
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "ingredients": hashes,
             "settings_of_folders": self.settings_hashes()?,
             "base": base,
-            "settings": settings,
+            "settings": settings.map(|one| (one.method, one.cut)),
+            "alone": settings.map(|one| alone_as_it_is(one, &joined(&self.paths[..1], &[1.0])).cut),
             "tasks": self.tasks(),
             "rows": self.rows_hash(),
             "metric": self.metric(),
@@ -164,10 +166,11 @@ impl Scorer {
 
     /// The mean over the tasks, and each of them.
     fn score(&self, weights: &[f64]) -> Result<(f64, BTreeMap<String, f64>)> {
-        let embedder = self.embedder(weights)?;
+        let (embedder, written) = self.embedder(weights)?;
         let scores = self.benchmark.run(&embedder, "score", self.options.batch_size)?;
+        // The files go after who reads them.
         drop(embedder);
-        fs::remove_dir_all(&self.work).with_context(|| self.work.display().to_string())?;
+        drop(written);
         let value = |task: &rzen_eval::TaskSummary| match self.options.metric {
             None => Ok(task.headline()),
             Some(metric) => task.value(metric).with_context(|| {
@@ -185,34 +188,36 @@ impl Scorer {
         Ok((sum / tasks.len() as f64, tasks))
     }
 
-    fn embedder(&self, weights: &[f64]) -> Result<LocalEmbedder> {
-        let ingredients = joined(&self.paths, weights);
-        let opened = match (&self.what, &self.base) {
-            (What::Adapters { base, settings }, Some(opened)) => {
-                let soup = Soup::new(&ingredients, alone_as_it_is(*settings, &ingredients))?;
+    /// The soup of these weights, and the folder that it lies in as long as it is needed.
+    fn embedder(&self, weights: &[f64]) -> Result<(LocalEmbedder, StagedFolder)> {
+        let written = StagedFolder::create(&self.work, Existing::Replace)?;
+        let opened = match &self.joins {
+            Joins::Adapters(on) => {
+                let OnBase { soup, settings, base, model } = &**on;
+                let settings = alone_as_it_is(*settings, &joined(&self.paths, weights));
+                let soup = soup.reweighted(weights, settings)?;
                 if soup.adds_full_rank() {
-                    soup.merge_into(base, &self.work, Existing::Replace)?;
-                    self.open(&self.work)?
+                    soup.write_merged(base, written.path())?;
+                    open(written.path(), &self.options)?
                 } else {
-                    soup.save(&self.work, Existing::Replace)?;
-                    let model = opened.model.clone().with_adapter(&self.work)?;
-                    Opened { model, processor: opened.processor.clone(), device: opened.device.clone() }
+                    soup.write(written.path())?;
+                    let on_base = model.model.clone().with_adapter(written.path())?;
+                    Opened {
+                        model: on_base,
+                        processor: model.processor.clone(),
+                        device: model.device.clone(),
+                    }
                 }
             }
-            _ => {
-                soup_checkpoints(&ingredients, &self.work, Existing::Replace)?;
-                self.open(&self.work)?
+            Joins::Models(average) => {
+                average.reweighted(weights)?.write(written.path())?;
+                open(written.path(), &self.options)?
             }
         };
         let limits = LoadLimits::parse(&self.options.load)?.options();
         let embedder =
             opened.embedder(PathBuf::new(), self.options.batch_size, self.options.batch_tokens, limits);
-        Ok(embedder.keeping(self.kept.clone()))
-    }
-
-    fn open(&self, folder: &Path) -> Result<Opened> {
-        let device = device::open(&self.options.device)?;
-        models::open_to_embed(folder, None, device::dtype(&self.options.dtype)?, &device)
+        Ok((embedder.keeping(self.kept.clone()), written))
     }
 
     /// Of the ingredients and their base, what changes a vector besides weights: scalings, shapes, tokens.
@@ -238,6 +243,11 @@ impl Scorer {
     }
 }
 
+fn open(folder: &Path, options: &ScorerOptions) -> Result<Opened> {
+    let device = device::open(&options.device)?;
+    models::open_to_embed(folder, None, device::dtype(&options.dtype)?, &device)
+}
+
 /// What items are kept decoded between soups, at most.
 const KEPT_BYTES: usize = 2 << 30;
 
@@ -247,10 +257,37 @@ pub(crate) fn joined(paths: &[PathBuf], weights: &[f64]) -> Vec<Ingredient> {
     pairs.map(|(path, weight)| Ingredient { path: path.clone(), weight: *weight }).collect()
 }
 
-/// A single adapter is what it is, without pruning or an arc.
+/// A single adapter is what it is, without pruning or an arc, but for a rank or an energy that was asked for.
 pub(crate) fn alone_as_it_is(settings: SoupSettings, ingredients: &[Ingredient]) -> SoupSettings {
-    match ingredients {
-        [_] => SoupSettings { any_base: settings.any_base, ..SoupSettings::new(Method::Exact) },
-        _ => settings,
+    if ingredients.len() != 1 {
+        return settings;
+    }
+    let cut = match settings.cut {
+        cut @ (Cut::Rank(_) | Cut::Energy(_)) => cut,
+        Cut::Nothing | Cut::LargestRank => Cut::Nothing,
+    };
+    SoupSettings { method: Method::Exact, cut, ..settings }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_adapter_is_cut_where_that_was_asked_for() {
+        let one = Ingredient::uniform(["one"]);
+        for (cut, expected) in [
+            (Cut::Rank(3), Cut::Rank(3)),
+            (Cut::Energy(0.9), Cut::Energy(0.9)),
+            (Cut::LargestRank, Cut::Nothing),
+            (Cut::Nothing, Cut::Nothing),
+        ] {
+            for method in [Method::Exact, Method::Slerp, Method::Ties { density: 0.5 }] {
+                let settings = SoupSettings { cut, any_base: true, ..SoupSettings::new(method) };
+                let alone = SoupSettings { method: Method::Exact, cut: expected, any_base: true };
+                assert_eq!(alone_as_it_is(settings, &one), alone, "{method:?}");
+                assert_eq!(alone_as_it_is(settings, &Ingredient::uniform(["one", "two"])), settings);
+            }
+        }
     }
 }

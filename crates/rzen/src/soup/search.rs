@@ -1,6 +1,6 @@
 //! The search for the weights of a soup: which ingredients, and how much of each.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 /// How weights are searched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -46,16 +46,8 @@ pub fn search(
     count: usize,
     measure: &mut dyn FnMut(&[f64]) -> Result<Option<f64>>,
 ) -> Result<Found> {
-    ensure!(count >= 2, "a search needs two ingredients or more, and there is {count}");
-    let mut first = |weights: &[f64]| -> Result<f64> {
-        let score = measure(weights)?;
-        score.ok_or_else(|| {
-            anyhow::anyhow!(
-                "a search over {count} ingredients scores {} soups to begin with; allow more --trials",
-                count + 1
-            )
-        })
-    };
+    check_count(count, usize::MAX)?;
+    let mut first = |weights: &[f64]| measure(weights)?.with_context(|| too_few(count));
     let alone: Vec<f64> = (0..count).map(|i| first(&mean_of(&[i], count))).collect::<Result<_>>()?;
     let all: Vec<usize> = (0..count).collect();
     let uniform = first(&mean_of(&all, count))?;
@@ -71,6 +63,20 @@ pub fn search(
         }
     };
     Ok(Found { weights, score, alone, uniform })
+}
+
+/// Refuses what no search begins with: fewer than two ingredients, or `trials` that don't do for those alone and equal weights.
+///
+/// # Errors
+/// Says how many there must be.
+pub fn check_count(count: usize, trials: usize) -> Result<()> {
+    ensure!(count >= 2, "a search needs two ingredients or more, and there is {count}");
+    ensure!(trials > count, "{}", too_few(count));
+    Ok(())
+}
+
+fn too_few(count: usize) -> String {
+    format!("a search over {count} ingredients scores {} soups to begin with; allow more --trials", count + 1)
 }
 
 /// Equal weights of some of the ingredients.

@@ -219,7 +219,8 @@ impl ModelOptions {
     }
 
     /// A SHA-256 of all that a vector depends on besides its item: the files of model and adapter, settings, limits of files,
-    /// element type, device, and the program's version and a number that is raised with every change of what it computes. Sizes of batches change no more than the last bits, and don't count.
+    /// element type, device, the program's version, and a number that is raised with every change of what it computes. Sizes of
+    /// batches change no more than the last bits, and don't count.
     ///
     /// # Errors
     /// Names the option, or the file of the model, that is wrong.

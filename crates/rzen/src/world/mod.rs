@@ -143,6 +143,9 @@ pub enum WorldError {
         #[source]
         source: std::io::Error,
     },
+    /// The folder could not be put in its place.
+    #[error(transparent)]
+    Folder(#[from] rzen_merge::MergeError),
     /// A picture or clip could not be encoded.
     #[error("{path} could not be encoded: {source}")]
     Encode {

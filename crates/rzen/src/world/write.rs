@@ -9,6 +9,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{Delay, Frame, ImageFormat, RgbImage};
 use rayon::prelude::*;
 use rzen_core::Part;
+use rzen_merge::{Existing, StagedFolder};
 use serde::{Deserialize, Serialize};
 
 use super::album::Drawing;
@@ -53,29 +54,10 @@ pub(super) fn write_world(
     folder: &Path,
 ) -> Result<WorldSummary, WorldError> {
     let summary = world.summary();
-    let (partial, old) = (beside(folder, "partial"), beside(folder, "old"));
-    for leftover in [&partial, &old] {
-        remove(leftover)?;
-    }
-    let written = fill(config, world, &summary, &partial).and_then(|()| put_in_place(&partial, folder, &old));
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = remove(&partial);
-    }
-    written?;
-    remove(&old)?;
+    let staged = StagedFolder::create(folder, Existing::Replace)?;
+    fill(config, world, &summary, staged.path())?;
+    staged.commit()?;
     Ok(summary)
-}
-
-/// Moves `partial` to `folder`; what stood there goes to `old`, and comes back where that fails.
-fn put_in_place(partial: &Path, folder: &Path, old: &Path) -> Result<(), WorldError> {
-    if folder.exists() {
-        fs::rename(folder, old).map_err(io(folder))?;
-    }
-    fs::rename(partial, folder).map_err(|source| {
-        let _ = fs::rename(old, folder);
-        io(folder)(source)
-    })
 }
 
 impl World {
@@ -216,22 +198,9 @@ fn manifests(folder: &Path) -> Result<Vec<PathBuf>, WorldError> {
     Ok(paths)
 }
 
-/// A hidden sibling of `folder`, on the same file system.
-fn beside(folder: &Path, what: &str) -> PathBuf {
-    let name = folder.file_name().map_or_else(|| "world".into(), |name| name.to_string_lossy().into_owned());
-    folder.with_file_name(format!(".{name}.{what}-{}", std::process::id()))
-}
-
 fn make_parent(path: &Path) -> Result<(), WorldError> {
     let parent = path.parent().expect("a file of a world lies in its folder");
     fs::create_dir_all(parent).map_err(io(parent))
-}
-
-fn remove(folder: &Path) -> Result<(), WorldError> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(folder)(error)),
-        _ => Ok(()),
-    }
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> WorldError + use<> {

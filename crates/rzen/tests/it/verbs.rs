@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -262,6 +263,23 @@ fn methods_and_weights_of_a_soup() {
         assert!(error.contains(words), "{more:?}: {error}");
     }
     assert_eq!(names(folder), before, "nothing is left");
+    // What options alone get wrong is told before anything is read, and no folder is made.
+    let nowhere =
+        ["soup", "--adapter", "no/a", "--adapter", "no/b", "--base", "no/base", "--output", "new/x"];
+    let find = ["--search", "greedy", "--data", "no/data", "--tasks", "t"];
+    for (more, words) in [
+        (&["--method", "ties", "--weights", "-0.5,1.5"][..], "a weight is -0.5"),
+        (&["--method", "slerp", "--adapter", "no/c"], "3 are given"),
+        (&["--weights", "1"], "1 weights for 2 adapters"),
+        (&[&find[..], &["--metric", "mad"]].concat(), "--metric"),
+        (&[&find[..], &["--dtype", "f8"]].concat(), "dtype `f8`"),
+        (&[&find[..], &["--load", "max_side"]].concat(), "--load max_side"),
+        (&[&find[..], &["--trials", "2"]].concat(), "more --trials"),
+    ] {
+        let error = refuse(folder, &[&nowhere[..], more].concat());
+        assert!(error.contains(words) && !error.contains("no/"), "{more:?}: {error}");
+    }
+    assert_eq!(names(folder), before);
     // What stands there is told before anything is read.
     let missing = ["soup", "--adapter", "nowhere", "--base", &base, "--output", "exact"];
     let error = refuse(folder, &missing);
@@ -313,6 +331,20 @@ fn models_are_averaged() {
     assert!(error.contains("add up to 2"), "{error}");
     let error = refuse(folder, &[&models[..], &["--method", "ties", "--output", "wrong"]].concat());
     assert!(error.contains("averaged by their weights alone"), "{error}");
+
+    // Models that turn items into other input are refused without a search too.
+    let other = folder.join("other");
+    std::fs::create_dir(&other).unwrap();
+    for name in names(Path::new(&start)) {
+        std::fs::copy(Path::new(&start).join(&name), other.join(&name)).unwrap();
+    }
+    let processor = std::fs::read_to_string(other.join("processor.json")).unwrap();
+    let mut processor: Value = serde_json::from_str(&processor).unwrap();
+    processor["system_prompt"] = json!("Another.");
+    std::fs::write(other.join("processor.json"), processor.to_string()).unwrap();
+    let error = refuse(folder, &["soup", "--model", &start, "--model", "other", "--output", "wrong"]);
+    assert!(error.contains("processor.json of ") && error.contains("`system_prompt` is"), "{error}");
+    assert!(error.contains("\"Another.\"") && !folder.join("wrong").exists(), "{error}");
 }
 
 #[test]
@@ -340,7 +372,18 @@ fn weights_are_searched_on_held_out_tasks() {
     };
     let read = |path: &str| std::fs::read(folder.join(path)).unwrap();
     let find = ["--search", "weights", "--metric", "mrr", "--trials", "6"];
-    succeed(folder, &soup(&[&find[..], &["--keep-adapter", "--output", "one"]].concat()));
+    // What appears under the output's name is whole.
+    let output = folder.join("one");
+    let whole = || (names(&output), String::from_utf8(read("one/soup.json")).unwrap());
+    let appeared = std::thread::scope(|scope| {
+        let args = soup(&[&find[..], &["--keep-adapter", "--output", "one"]].concat());
+        let searching = scope.spawn(move || succeed(folder, &args));
+        while !output.exists() && !searching.is_finished() {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        output.exists().then(whole)
+    });
+    assert_eq!(appeared, Some(whole()));
     let log = read("one.search/trials.jsonl");
     let lines = log.iter().filter(|byte| **byte == b'\n').count();
     assert!((3..=6).contains(&lines), "{lines}");
@@ -362,6 +405,12 @@ fn weights_are_searched_on_held_out_tasks() {
     assert!(again.status.success() && text(&again.stderr).matches("(known)").count() >= 2, "{again:?}");
     assert_eq!(read("two.search/trials.jsonl"), log);
     assert_eq!(read("two/adapter_model.safetensors"), read("one/adapter_model.safetensors"));
+
+    // The rank that was asked for is that of an ingredient alone, too.
+    let cut = ["--search", "weights", "--metric", "mrr", "--trials", "3", "--method", "svd", "--rank", "1"];
+    succeed(folder, &soup(&[&cut[..], &["--keep-adapter", "--output", "cut"]].concat()));
+    let record: Value = serde_json::from_slice(&read("cut/soup.json")).unwrap();
+    assert_eq!((&record["rank"], &record["cut"]), (&json!(1), &json!({"rank": 1})), "{record}");
 
     succeed(folder, &soup(&["--search", "greedy", "--method", "ties", "--output", "model"]));
     let eval =

@@ -6,9 +6,11 @@ use anyhow::{Context, Result, bail, ensure};
 use rzen_eval::Metric;
 use rzen_merge::{IngredientScore, ScoresRecord, SearchRecord, SoupSettings};
 
+use crate::device;
 use crate::embedder::EmbedSettings;
 use crate::evaluate::Benchmark;
-use crate::soup::{Scorer, ScorerOptions, Search, Trials, What, search};
+use crate::load_limits::LoadLimits;
+use crate::soup::{Scorer, ScorerOptions, Search, Trials, What, check_count, search};
 use crate::verbs::soup::Args;
 
 /// The search and how it scores.
@@ -63,9 +65,7 @@ pub struct Weights {
 impl FindArgs {
     /// Refuses options that lead nowhere, before anything is read.
     pub(super) fn check(&self, args: &Args) -> Result<()> {
-        if self.search.is_none() {
-            return Ok(());
-        }
+        let (Some(_), Some(tasks)) = (self.search, &self.tasks) else { return Ok(()) };
         ensure!(
             args.base.is_some() || !args.models.is_empty(),
             "--search scores adapters on their base; give it with --base, and --keep-adapter where the soup is to stay an adapter"
@@ -74,7 +74,15 @@ impl FindArgs {
             self.batch_size > 0 && self.batch_tokens > 0,
             "--batch-size and --batch-tokens are 1 or more"
         );
-        Ok(())
+        ensure!(!tasks.is_empty(), "--tasks names none");
+        self.metric()?;
+        device::dtype(&self.dtype)?;
+        LoadLimits::parse(&self.load)?;
+        check_count(args.folders().len(), self.trials)
+    }
+
+    fn metric(&self) -> Result<Option<Metric>> {
+        self.metric.as_deref().map(str::parse).transpose().context("--metric")
     }
 
     /// Searches for weights, where that is asked for.
@@ -82,9 +90,6 @@ impl FindArgs {
         let (Some(kind), Some(data), Some(tasks)) = (self.search, &self.data, &self.tasks) else {
             return Ok(None);
         };
-        let metric: Option<Metric> =
-            self.metric.as_deref().map(str::parse).transpose().context("--metric")?;
-        ensure!(!tasks.is_empty(), "--tasks names none");
         let benchmark = Benchmark::load(data, Some(tasks))?;
         let work = match &self.work {
             Some(work) => work.clone(),
@@ -99,7 +104,7 @@ impl FindArgs {
             None => What::Models,
         };
         let options = ScorerOptions {
-            metric,
+            metric: self.metric()?,
             dtype: self.dtype.clone(),
             device: self.device.clone(),
             batch_size: self.batch_size,

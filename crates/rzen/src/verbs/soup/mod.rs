@@ -5,12 +5,12 @@ mod find;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use rzen_merge::{Ingredient, Kind, Soup, SoupRecord, SoupSettings, soup_checkpoints};
+use rzen_merge::{Average, Checkpoint, Ingredient, Kind, Soup, SoupRecord, SoupSettings, StagedFolder};
 
 use crate::card::{Card, Origin, SoupCard};
 use crate::files::resolved;
 use crate::output::{check_folder, existing};
-use crate::soup::{SoupChoice, SoupMethod, alone_as_it_is, joined, write_record};
+use crate::soup::{SoupChoice, SoupMethod, alone_as_it_is, check_alike, joined};
 
 /// Combine adapters of one base model into one adapter or one model, or average models
 ///
@@ -95,15 +95,22 @@ impl Args {
         self.base.as_deref().filter(|_| !self.find.keep_adapter)
     }
 
-    fn given_weights(&self) -> Result<Vec<f64>> {
+    /// The weights that are given, or equal ones.
+    fn given_weights(&self, settings: SoupSettings) -> Result<Vec<f64>> {
         let count = self.folders().len();
-        let Some(weights) = &self.weights else { return Ok(vec![1.0 / count as f64; count]) };
-        let what = if self.models.is_empty() { "adapters" } else { "models" };
+        let weights = self.weights.clone().unwrap_or_else(|| vec![1.0 / count as f64; count]);
+        let adapters = self.models.is_empty();
+        let what = if adapters { "adapters" } else { "models" };
         ensure!(weights.len() == count, "{} weights for {count} {what}; give one for each", weights.len());
-        if let Some(note) = note(weights).filter(|_| self.models.is_empty()) {
+        if adapters {
+            settings.check_weights(&weights)?
+        } else {
+            Average::check_weights(&weights)?
+        }
+        if let Some(note) = note(&weights).filter(|_| adapters) {
             eprintln!("{note}");
         }
-        Ok(weights.clone())
+        Ok(weights)
     }
 }
 
@@ -126,12 +133,15 @@ fn check_nothing_inside(args: &Args) -> Result<()> {
 /// # Errors
 /// Names the adapter, module or option that is wrong. No output is left then.
 pub fn run(args: &Args) -> Result<()> {
+    // All that options alone can get wrong comes before any file.
     let settings = args.settings()?;
+    let given = args.given_weights(settings)?;
     args.find.check(args)?;
     check_folder(&args.output, args.overwrite)?;
     check_nothing_inside(args)?;
+    check_alike(&args.models)?;
     let found = args.find.weights(args, settings)?;
-    let weights = found.as_ref().map_or_else(|| args.given_weights(), |found| Ok(found.weights.clone()))?;
+    let weights = found.as_ref().map_or(given, |found| found.weights.clone());
     // What a search leaves out is no ingredient.
     let ingredients = match &found {
         Some(_) => joined(args.folders(), &weights),
@@ -140,22 +150,24 @@ pub fn run(args: &Args) -> Result<()> {
             pairs.map(|(path, weight)| Ingredient { path: path.clone(), weight: *weight }).collect()
         }
     };
+    let staged = StagedFolder::create(&args.output, existing(args.overwrite))?;
     let mut record = match args.models.is_empty() {
         true => {
             let settings = if found.is_some() { alone_as_it_is(settings, &ingredients) } else { settings };
             let soup = Soup::new(&ingredients, settings)?;
             match args.merged_into() {
-                Some(base) => soup.merge_into(base, &args.output, existing(args.overwrite))?,
-                None => soup.save(&args.output, existing(args.overwrite))?,
+                Some(base) => soup.write_merged(&Checkpoint::open(base)?, staged.path())?,
+                None => soup.write(staged.path())?,
             }
         }
-        false => soup_checkpoints(&ingredients, &args.output, existing(args.overwrite))?,
+        false => Average::new(&ingredients)?.write(staged.path())?,
     };
     if let Some(found) = found {
         (record.search, record.scores) = (Some(found.search), Some(found.scores));
-        write_record(&record, &args.output)?;
+        record.write(staged.path())?;
     }
-    card(args, &record).write(&args.output)?;
+    card(args, &record).write(staged.path())?;
+    staged.commit()?;
     tell(&record);
     println!("{}", args.output.display());
     Ok(())
@@ -195,6 +207,11 @@ fn tell(record: &SoupRecord) {
     }
     let rank = record.rank.map_or(String::new(), |rank| format!(", rank {rank}"));
     line(&format!("all modules{rank}"), record.relative_error, record.kept_energy);
+    if let Some(rounding) = record.rounding_error {
+        let of = if record.of == Kind::Model { "of the average" } else { "of the update" };
+        println!("{:<40} {rounding:.2e} {of}", "rounded off by the format of the weights");
+    }
+    record.notes.iter().for_each(|note| eprintln!("note: {note}"));
 }
 
 /// The modules that the result is furthest off in, where it is off at all.
