@@ -13,8 +13,8 @@ use std::process::ExitCode;
 const OWN_VERBS: &[(&str, &str)] = &[
     (
         "test",
-        "run all tests: cargo test --release --workspace [ARGS]; with --backend those of its devices, with --mpi those of \
-         several ranks",
+        "run all tests: cargo test --release --workspace [ARGS], with target/release/rzen unoptimised; with --backend those \
+         of its devices, with --mpi those of several ranks",
     ),
     ("check", "what CI checks before the tests: fmt, tidy, clippy, docs"),
     ("tidy", "crate arrows, features, licences, unused dependencies, sizes, text"),

@@ -117,6 +117,12 @@ pub enum QueryProblem {
         /// The index.
         candidate: usize,
     },
+    /// One is excluded from a list.
+    #[error("it lists its candidates and excludes candidate {candidate}; leave that out of the list")]
+    Excluded {
+        /// The index.
+        candidate: usize,
+    },
     /// Not a grade.
     #[error("it gives candidate {candidate} the grade {grade}; grades go from 0 (not relevant) to 1000")]
     Grade {

@@ -31,7 +31,7 @@ pub struct RankQuery {
     pub item: Item,
     /// What is ranked, as indices into the pool; `None` for the whole pool.
     pub candidates: Option<Vec<usize>>,
-    /// Of the whole pool, one that is not ranked, such as the query itself.
+    /// Of the whole pool, one that is not ranked, such as the query itself; a list of candidates leaves out what it will.
     pub excluded: Option<usize>,
     /// Grades by index into the pool; what is not named has grade 0.
     pub relevant: Vec<(usize, f64)>,
@@ -106,6 +106,9 @@ impl RankQuery {
     fn check(&self, pool: usize) -> Result<(), QueryProblem> {
         if self.num_candidates(pool) == 0 {
             return Err(QueryProblem::NoCandidates);
+        }
+        if let (Some(_), Some(candidate)) = (&self.candidates, self.excluded) {
+            return Err(QueryProblem::Excluded { candidate });
         }
         let listed = self.candidates.iter().flatten();
         let named = self.relevant.iter().map(|(candidate, _)| candidate);
@@ -188,6 +191,10 @@ mod tests {
 
         check(|task| task.queries[0].excluded = Some(4), "names candidate 4");
         check(|task| task.queries[0].excluded = Some(1), "calls candidate 1 relevant");
+        check(
+            |task| (task.queries[0].candidates, task.queries[0].excluded) = (Some(vec![0, 1]), Some(0)),
+            "lists its candidates and excludes candidate 0",
+        );
 
         let mut graded = task();
         graded.queries[0].candidates = Some(vec![0, 1]);

@@ -42,6 +42,23 @@ pub fn found() -> Vec<Found> {
 /// # Errors
 /// If the name is unknown, its backend was not compiled in, or there is no such device; says what there is.
 pub fn open(name: &str) -> Result<Device> {
+    match parts(name)? {
+        ("wgpu", index) => wgpu(name.contains(':').then_some(index)),
+        ("cuda", index) => cuda(index),
+        _ => cpu(),
+    }
+}
+
+/// Looks at a device's name without looking for the device.
+///
+/// # Errors
+/// If the name is unknown.
+pub fn check_name(name: &str) -> Result<()> {
+    parts(name).map(drop)
+}
+
+/// The kind of a device, and its number.
+fn parts(name: &str) -> Result<(&str, usize)> {
     let (kind, index) = match name.split_once(':') {
         None => (name, 0),
         Some((kind, index)) => match index.parse() {
@@ -50,9 +67,8 @@ pub fn open(name: &str) -> Result<Device> {
         },
     };
     match kind {
-        "cpu" if index == 0 => cpu(),
-        "wgpu" => wgpu(name.contains(':').then_some(index)),
-        "cuda" => cuda(index),
+        "cpu" if index == 0 => Ok((kind, index)),
+        "wgpu" | "cuda" => Ok((kind, index)),
         _ => bail!("device `{name}` is unknown; this program has {}", available().join(", ")),
     }
 }

@@ -98,15 +98,15 @@ pub(crate) fn corpus_task(corpus: &EvalCorpus, task: &EvalTask) -> Result<RankTa
 pub(crate) fn rank_task(name: &str, kind: &Task, metric: Metric, set: EvalSet) -> RankTask {
     let places: HashMap<&str, usize> =
         set.pool.iter().enumerate().map(|(i, row)| (row.id.as_str(), i)).collect();
-    let queries = set.queries.iter().map(|query| RankQuery {
-        id: query.id.clone(),
-        item: query.item.clone(),
+    let queries = set.queries.into_iter().map(|query| RankQuery {
+        id: query.id,
+        item: query.item,
         candidates: query.candidates.as_ref().map(|ids| ids.iter().map(|id| places[id.as_str()]).collect()),
         excluded: query.excluded.as_ref().map(|id| places[id.as_str()]),
         relevant: query.relevant.iter().map(|(id, grade)| (places[id.as_str()], *grade)).collect(),
     });
     let queries = queries.collect();
-    let pool = set.pool.iter().map(|row| (row.id.clone(), row.item.clone())).collect();
+    let pool = set.pool.into_iter().map(|row| (row.id, row.item)).collect();
     RankTask { name: name.to_owned(), kind: kind.clone(), metric, queries, pool }
 }
 

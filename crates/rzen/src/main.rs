@@ -56,7 +56,7 @@ fn stop_where_nobody_reads() {
     let otherwise = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         let message = panic.payload_as_str().unwrap_or_default();
-        if message.starts_with("failed printing to stdout") && message.contains("Broken pipe") {
+        if message.starts_with("failed printing to std") && message.contains("Broken pipe") {
             // 128 and the number of SIGPIPE.
             std::process::exit(141);
         }

@@ -152,7 +152,7 @@ fn judgement(record: &mut Record) -> Result<(String, String, f64), String> {
     Ok((query, passage, number))
 }
 
-/// A grade; `nan` and `inf` are none.
+/// A grade; `nan` and `inf` are none, nor is what is above 1000.
 fn grade_of(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|grade: &f64| grade.is_finite())
+    text.parse().ok().filter(|grade: &f64| grade.is_finite() && *grade <= 1000.0)
 }

@@ -89,14 +89,16 @@ pub enum PublishedError {
         /// What is found and expected.
         problem: String,
     },
-    /// Judgements name passages that a corpus does not have.
+    /// Judgements name passages or queries that are not there.
     #[error(
-        "`{}` lacks passages that {lost} of {all} judgements name; was it downloaded whole?", path.display()
+        "`{}` lacks {what} that {lost} of {all} judgements name; was it downloaded whole?", path.display()
     )]
     Incomplete {
-        /// The corpus.
+        /// The table of passages or queries.
         path: PathBuf,
-        /// Judgements of passages that are not there.
+        /// Which of these.
+        what: &'static str,
+        /// Judgements of what is not there.
         lost: usize,
         /// Of how many.
         all: usize,

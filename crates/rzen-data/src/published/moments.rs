@@ -40,17 +40,16 @@ pub(crate) fn read_folders(set: Reading, hub: Hub, folder: &str) -> Result<Draft
     Ok(draft)
 }
 
-/// How the names of folders of clips that answer begin, and of those that don't.
+/// How the names of folders of clips that answer begin.
 const POSITIVE: &str = "positive";
-const NEGATIVE: &str = "negative";
 
-/// The folders of clips beside that of the whole video, at least one that answers and one that does not: where there is none, its
-/// name as it should be, so that the folder is said to be missing.
+/// The folders of clips beside that of the whole video. Where there are none that answer, or none at all, their names as they
+/// should be, so that they are said to be missing.
 fn clips(folder: &Path) -> Result<Vec<String>, String> {
     let failed = |error| format!("can't read the folder `{}`: {error}", folder.display());
     let mut names = Vec::new();
     match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => names.push("negative".to_owned()),
         entries => {
             for entry in entries.map_err(failed)? {
                 let entry = entry.map_err(failed)?;
@@ -61,10 +60,9 @@ fn clips(folder: &Path) -> Result<Vec<String>, String> {
             }
         }
     }
-    let is_positive = |name: &String| name.starts_with(POSITIVE);
-    let (has_positive, has_other) = (names.iter().any(is_positive), !names.iter().all(is_positive));
-    names.extend((!has_positive).then(|| POSITIVE.to_owned()));
-    names.extend((!has_other).then(|| NEGATIVE.to_owned()));
+    if !names.iter().any(|name| name.starts_with(POSITIVE)) {
+        names.push(POSITIVE.to_owned());
+    }
     names.sort();
     Ok(names)
 }

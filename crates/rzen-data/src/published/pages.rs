@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
 use md5::{Digest, Md5};
+use rayon::prelude::*;
 use rzen_core::{Origin, Part};
 
 use super::draft::{Draft, Query, Reading};
@@ -86,7 +87,7 @@ pub(crate) fn best_grades(all: &[(String, f64)]) -> Vec<(String, f64)> {
 pub(crate) fn write(reading: Reading, set: PageSet) -> Result<(usize, PathBuf), PublishedError> {
     let (mut count, folder) = (0, reading.pages.join(PAGES).join(set.folder));
     for file in corpus(set, reading.data)? {
-        let wanted: HashSet<String> = ids(&file)?
+        let mut wanted: HashSet<String> = ids(&file)?
             .into_iter()
             .filter(|(id, _)| page(set, reading, id).is_ok_and(|page| !page.is_written))
             .map(|(id, _)| id)
@@ -94,6 +95,7 @@ pub(crate) fn write(reading: Reading, set: PageSet) -> Result<(usize, PathBuf), 
         if wanted.is_empty() {
             continue;
         }
+        let mut batch = Vec::new();
         for (index, cells) in table_of(&file, &["corpus-id", "image"])?.enumerate() {
             let origin = Origin { file: file.as_path().into(), line: index + 1 };
             let cells =
@@ -105,17 +107,20 @@ pub(crate) fn write(reading: Reading, set: PageSet) -> Result<(usize, PathBuf), 
                     _ => bytes = bytes_of(cell),
                 }
             }
-            if !wanted.contains(&id) {
+            if !wanted.remove(&id) {
                 continue;
             }
             let bytes = bytes.filter(|bytes| picture_format(bytes).is_some());
             let bytes = bytes
                 .ok_or_else(|| at(&origin, format!("column `image` of page `{id}` holds no picture")))?;
             let page = page(set, reading, &id).map_err(|problem| at(&origin, problem))?;
-            write_page(&page.path, &bytes)
-                .map_err(|source| PublishedError::Page { path: page.path.clone(), source })?;
+            batch.push((page.path, bytes));
             count += 1;
+            if batch.len() == PAGES_AT_A_TIME {
+                write_batch(&mut batch)?;
+            }
         }
+        write_batch(&mut batch)?;
     }
     Ok((count, folder))
 }
@@ -200,6 +205,16 @@ fn bytes_of(cell: Cell) -> Option<Vec<u8>> {
         }),
         _ => None,
     }
+}
+
+/// Pages that are held in memory and written at once.
+const PAGES_AT_A_TIME: usize = 32;
+
+fn write_batch(batch: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<(), PublishedError> {
+    let write = |(path, bytes): (PathBuf, Vec<u8>)| {
+        write_page(&path, &bytes).map_err(|source| PublishedError::Page { path, source })
+    };
+    std::mem::take(batch).into_par_iter().try_for_each(write)
 }
 
 /// Writes beside and renames, so that a page is whole or not there.

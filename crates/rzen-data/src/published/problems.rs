@@ -15,7 +15,8 @@ use crate::picture::{picture_format, read_head};
 pub struct Problems {
     /// What hinders an evaluation: tables, columns or media that are missing, rows that are wrong.
     pub faults: Vec<Problem>,
-    /// Numbers of queries or pages that differ from the published ones: scores would be other scores.
+    /// Numbers of queries or pages that differ from the published ones, and candidates that leave nothing to find: scores would be
+    /// other scores.
     pub counts: Vec<Problem>,
     /// What one should know of: numbers that differ from what others say of the data, queries left out.
     pub notes: Vec<Problem>,
@@ -47,6 +48,19 @@ impl Problems {
         };
         self.faults.extend(missing(&draft).map(|missing| fault(missing.to_string())));
         self.notes.extend(draft.notes.iter().cloned().map(fault));
+        if draft.num_queries() == 0 {
+            self.faults.push(fault("holds no query that can be scored".to_owned()));
+        }
+        if draft.answers_only > 0 {
+            let problem = format!(
+                "{} of {} queries list nothing but answers, of which every model finds one",
+                draft.answers_only,
+                draft.num_queries()
+            );
+            let is_most = draft.answers_only * 10 > draft.num_queries();
+            let list = if is_most { &mut self.counts } else { &mut self.notes };
+            list.push(fault(problem));
+        }
         let [queries, candidates] = task.counts();
         self.compare(task, queries, draft.num_queries(), "queries");
         let mut lists = draft.lists.keys().copied();

@@ -118,6 +118,26 @@ fn passages_as_beirs_own_runner_takes_them() {
 }
 
 #[test]
+fn ms_marco_is_judged_by_its_dev_split() {
+    let folder = Folder::new();
+    write(Suite::Beir, folder.path());
+    let root = folder.path().join("msmarco");
+    std::fs::rename(folder.path().join("fever"), &root).unwrap();
+    std::fs::write(root.join("qrels/dev.tsv"), "query-id\tcorpus-id\tscore\n3\tfever-b\t1\n").unwrap();
+    let read = || {
+        let published = open(Suite::Beir, &folder, Protocol::Rzen);
+        let ids: Vec<String> =
+            load(&published, "msmarco").queries.into_iter().map(|query| query.id).collect();
+        (ids, published.check(Some(&["msmarco".to_owned()])).unwrap().to_string())
+    };
+    let (ids, notes) = read();
+    assert_eq!(ids, ["3"]);
+    assert!(notes.contains("judged by its dev split"), "{notes}");
+    std::fs::remove_file(root.join("qrels/dev.tsv")).unwrap();
+    assert_eq!(read().0, ["1", "2"]);
+}
+
+#[test]
 fn every_set_is_read_as_it_was_meant() {
     for (suite, sets) in
         [(Suite::MmebV2, 78), (Suite::Vidore, 14), (Suite::VidoreV2English, 4), (Suite::Beir, 2)]

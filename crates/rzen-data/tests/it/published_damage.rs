@@ -111,7 +111,9 @@ fn media_that_are_missing_or_no_pictures() {
             fs::remove_dir_all(clip).unwrap();
         }
     }
-    damaged.check(Suite::MmebV2, "Charades-STA", &["film_0/negative` is missing"]);
+    let problems = damaged.open(Suite::MmebV2).check(Some(&["Charades-STA".to_owned()])).unwrap();
+    check_message(&problems, &["Charades-STA: 1 of 3 queries list nothing but answers"]);
+    assert!(problems.counts.iter().any(|count| count.problem.contains("nothing but answers")));
     fs::remove_dir_all(frames.join("video_ret/VATEX/clip_2")).unwrap();
     fs::create_dir(frames.join("video_ret/VATEX/clip_2")).unwrap();
     damaged.check(Suite::MmebV2, "VATEX", &["1 of 9 files and folders", "clip_2` holds no pictures"]);
@@ -138,8 +140,6 @@ fn rows_that_are_wrong() {
     damaged.check(Suite::MmebV2, "VizWiz", &["`tgt_text` holds an empty text"]);
     image("CIRR", row(&["a"], &["CIRR/t0.jpg", "CIRR/t1.jpg"]));
     damaged.check(Suite::MmebV2, "CIRR", &["`tgt_img_path` has 2 entries and `tgt_text` 1"]);
-    image("GQA", row(&["a", "a"], &["", ""]));
-    damaged.check(Suite::MmebV2, "GQA", &["row 1", "nothing but answers"]);
 
     let video = |file: &str, row: serde_json::Value| annotate(damaged.path(), file, "", &[row]);
     video("VLM2Vec/HMDB51/test.jsonl", json!({ "video_id": "clip_0", "pos_text": "swim" }));
@@ -233,11 +233,18 @@ fn passages_that_are_wrong() {
     fs::write(&corpus, format!("{row}\n")).unwrap();
     damaged.check(Suite::Beir, "fever", &["corpus.jsonl` lacks passages", "2 of 3 judgements", "whole"]);
     let qrels = damaged.path().join("fever/qrels/test.tsv");
-    for grade in ["nan", "inf", "much"] {
+    for grade in ["nan", "inf", "much", "1001"] {
         fs::write(&qrels, format!("query-id\tcorpus-id\tscore\n1\tfever-a\t{grade}\n")).unwrap();
         damaged.check(Suite::Beir, "fever", &["row 2", grade, "expected query, passage and grade"]);
     }
     let problems = damaged.open(Suite::Beir).check(Some(&["forums/cats".into()])).unwrap();
     assert!(problems.is_fine());
     check_message(&problems, &["to know", "1 queries without judgements left out"]);
+    // Queries that are lost are no fewer queries.
+    let folder = damaged.path().join("forums/cats");
+    fs::write(folder.join("queries.jsonl"), "{\"_id\": \"1\", \"text\": \"letter 1?\"}\n").unwrap();
+    damaged.check(Suite::Beir, "forums/cats", &["queries.jsonl` lacks queries", "1 of 3 judgements"]);
+    fs::write(folder.join("qrels/test.tsv"), "query-id\tcorpus-id\tscore\n").unwrap();
+    let problems = damaged.open(Suite::Beir).check(Some(&["forums/cats".into()])).unwrap();
+    check_message(&problems, &["can't be evaluated", "forums/cats: holds no query that can be scored"]);
 }

@@ -196,7 +196,11 @@ impl ProcessorConfig {
         (self.patch_size * self.merge_size) as u32
     }
 
-    pub(super) fn check(&self) -> Result<(), ProcessError> {
+    /// Looks at every setting.
+    ///
+    /// # Errors
+    /// Names the first that can't be used, with what is found and expected.
+    pub fn check(&self) -> Result<(), ProcessError> {
         let setting = |fine: bool, setting, found: String, expected| match fine {
             true => Ok(()),
             false => Err(ProcessError::Setting { setting, found, expected }),

@@ -1,10 +1,12 @@
 //! Two evaluations beside each other: which differences are real.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
 use rzen_eval::{PairedDifference, bootstrap_of_tasks};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::Scored;
 use super::scored::ScoredQueries;
@@ -117,7 +119,12 @@ pub fn compare(first: &Scored, second: &Scored) -> Result<Comparison> {
 
 /// Settings that make other scores of the same model, where the two differ in them.
 fn unlike(first: &Scored, second: &Scored) -> Vec<String> {
-    let differing = COMPARED.iter().filter(|name| first.settings.get(**name) != second.settings.get(**name));
+    // The same data may lie elsewhere.
+    let value = |scored: &Scored, name: &str| match scored.settings.get(name) {
+        Some(Value::String(path)) => Path::new(path).file_name().map(|name| json!(name.to_string_lossy())),
+        other => other.cloned(),
+    };
+    let differing = COMPARED.iter().filter(|name| value(first, name) != value(second, name));
     let shown = |scored: &Scored, name: &str| match scored.settings.get(name) {
         None => "nothing".to_owned(),
         Some(value) => value.to_string(),
@@ -148,7 +155,10 @@ fn paired(a: &ScoredQueries, b: &ScoredQueries) -> Result<Vec<f64>> {
     for task in [a, b] {
         let mut seen = HashSet::new();
         if let Some((id, _)) = task.queries.iter().find(|(id, _)| !seen.insert(id)) {
-            bail!("task `{}` has two queries `{id}`; was its file written by two programs?", task.task);
+            bail!(
+                "task `{}` has two queries `{id}` in queries.jsonl of one evaluation; evaluate that again",
+                task.task
+            );
         }
     }
     let lost = || a.queries.iter().filter(|(id, _)| !of_b.contains_key(id.as_str())).count();
@@ -179,7 +189,7 @@ fn holm(p: impl Iterator<Item = f64>) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Map, json};
+    use serde_json::Map;
 
     use super::*;
 
@@ -234,7 +244,7 @@ mod tests {
             settings: settings.as_object().unwrap().clone(),
             ..scored(&[("a", hits(10, 2))])
         };
-        let first = with(json!({"protocol": "rzen", "model": "one", "data": "mmeb"}));
+        let first = with(json!({"protocol": "rzen", "model": "one", "data": "/disk/mmeb"}));
         let second = with(json!({"protocol": "vlm2vec", "model": "two", "data": "mmeb", "compat": true}));
         let notes = compare(&first, &second).unwrap().notes;
         assert_eq!(notes.len(), 2, "{notes:?}");

@@ -49,7 +49,6 @@ struct Line {
 /// The part of `eval.json` that a comparison needs.
 #[derive(Deserialize)]
 struct Head {
-    format: u32,
     tasks: Map<String, Value>,
     settings: Map<String, Value>,
 }
@@ -115,12 +114,13 @@ impl Scored {
     fn of_evaluation(folder: &Path) -> Result<Self> {
         let read =
             |name: &str| fs::File::open(folder.join(name)).with_context(|| format!("can't read {name}"));
-        let head: Head = serde_json::from_reader(BufReader::new(read(EVAL)?)).context(EVAL)?;
+        let head: Value = serde_json::from_reader(BufReader::new(read(EVAL)?)).context(EVAL)?;
         ensure!(
-            head.format == FORMAT,
+            head["format"] == FORMAT,
             "{EVAL} has format {}, and this program reads {FORMAT}; evaluate again, or use the program that wrote it",
-            head.format
+            head["format"]
         );
+        let head: Head = serde_json::from_value(head).context(EVAL)?;
         let mut tasks = Vec::new();
         for (name, value) in &head.tasks {
             let metric =

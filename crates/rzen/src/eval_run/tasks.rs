@@ -79,8 +79,15 @@ impl TaskSource {
         let counts =
             problems.counts.iter().map(|one| format!("{}: {}; not comparable.", one.task, one.problem));
         let known = problems.notes.iter().map(|one| format!("{}: {}", one.task, one.problem));
-        let notes = counts.chain(known).collect();
+        let mut notes: Vec<String> = counts.chain(known).collect();
         let tasks: Vec<PublishedTask> = published.named(names)?.into_iter().cloned().collect();
+        if tasks.iter().any(|task| family(task).is_some()) {
+            notes.push(
+                "Means over all count each data set once; BEIR's own mean counts those of one folder, as CQADupStack's, as one: \
+                 take the group of that name for it."
+                    .to_owned(),
+            );
+        }
         for task in &tasks {
             let (count, folder) = published.write_pages(task).with_context(|| task.name.clone())?;
             if count > 0 {
@@ -163,6 +170,11 @@ impl TaskSource {
     }
 }
 
+/// The folder that a data set lies in with others, such as `cqadupstack`.
+fn family(task: &PublishedTask) -> Option<&str> {
+    task.name.split_once('/').map(|(folder, _)| folder)
+}
+
 /// What a data set of a benchmark is averaged with: its modality, MMEB-V1's split, its meta-task.
 fn groups(task: &PublishedTask) -> Vec<String> {
     let split = task.distribution.map(|distribution| match distribution {
@@ -171,6 +183,7 @@ fn groups(task: &PublishedTask) -> Vec<String> {
     });
     let mut groups: Vec<String> =
         [task.modality.to_string()].into_iter().chain(split).chain([task.meta_task.clone()]).collect();
+    groups.extend(family(task).map(str::to_owned));
     groups.dedup();
     groups
 }

@@ -26,6 +26,8 @@ pub struct VectorStore {
     model: Key,
     dim: Option<usize>,
     places: HashMap<Key, u64>,
+    /// Where records stand that were spoilt, which new ones replace.
+    spoilt: Vec<u64>,
 }
 
 impl VectorStore {
@@ -46,14 +48,15 @@ impl VectorStore {
         }
         let Found { dim, places, end, spoilt } =
             read(&file, model).with_context(|| format!("the vectors {}", path.display()))?;
-        if spoilt > 0 {
+        if !spoilt.is_empty() {
             eprintln!(
-                "{spoilt} of the vectors in {} are not as they were written, and are computed again; is the disk sound?",
+                "{} of the vectors in {} are not as they were written, and are computed again where they are needed; is the disk sound?",
+                spoilt.len(),
                 path.display()
             );
         }
         file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).with_context(advice)?;
-        Ok(VectorStore { path, file, model: *model, dim, places })
+        Ok(VectorStore { path, file, model: *model, dim, places, spoilt })
     }
 
     /// The file.
@@ -94,16 +97,33 @@ impl VectorStore {
             self.file.seek(SeekFrom::Start(0))?;
         }
         let mut end = self.file.stream_position()? + bytes.len() as u64;
+        let mut replaced = Vec::new();
         for (key, vector) in vectors {
             ensure!(vector.len() == dim, "a vector has {} numbers, expected {dim}", vector.len());
             let start = bytes.len();
             bytes.extend_from_slice(key);
             bytes.extend(vector.iter().flat_map(|x| x.to_le_bytes()));
             bytes.extend_from_slice(&crc32c::crc32c(&bytes[start..]).to_le_bytes());
-            self.places.insert(*key, end);
-            end += record(dim) as u64;
+            let place = match self.spoilt.pop() {
+                None => end,
+                Some(place) => {
+                    replaced.push((place, bytes.split_off(start)));
+                    place
+                }
+            };
+            self.places.insert(*key, place);
+            end += if place == end { record(dim) as u64 } else { 0 };
         }
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        let mut write = || {
+            self.file.write_all(&bytes)?;
+            for (place, record) in &replaced {
+                self.file.seek(SeekFrom::Start(*place))?;
+                self.file.write_all(record)?;
+            }
+            self.file.seek(SeekFrom::Start(end))?;
+            self.file.sync_data()
+        };
+        let written = write();
         written.with_context(|| {
             format!("can't write the vectors {}; is there room on the disk?", self.path.display())
         })
@@ -119,16 +139,21 @@ impl VectorStore {
     pub fn rows(&mut self, keys: &[Key]) -> Result<Vec<f32>> {
         let dim = self.dim.unwrap_or(0);
         let end = self.file.stream_position()?;
-        let mut rows = Vec::with_capacity(keys.len() * dim);
+        let mut rows = vec![0.0; keys.len() * dim];
         let mut bytes = vec![0; record(dim)];
-        let mut read = |rows: &mut Vec<f32>| -> Result<()> {
-            for key in keys {
-                let place = self.places.get(key).expect("only vectors that are held are asked for");
+        let place = |key| *self.places.get(key).expect("only vectors that are held are asked for");
+        // In the order of the file, as disks like to be read.
+        let mut wanted: Vec<(u64, usize)> =
+            keys.iter().enumerate().map(|(at, key)| (place(key), at)).collect();
+        wanted.sort_unstable();
+        let mut read = |rows: &mut [f32]| -> Result<()> {
+            for (place, at) in &wanted {
                 self.file.seek(SeekFrom::Start(*place))?;
                 self.file.read_exact(&mut bytes)?;
-                let body = whole_record(&bytes).filter(|body| body.starts_with(key));
+                let body = whole_record(&bytes).filter(|body| body.starts_with(&keys[*at]));
                 let body = body.with_context(|| format!("what was written at byte {place} is not there"))?;
-                rows.extend(numbers(&body[32..]));
+                let row = &mut rows[at * dim..][..dim];
+                row.iter_mut().zip(numbers(&body[32..])).for_each(|(row, number)| *row = number);
             }
             Ok(self.file.seek(SeekFrom::Start(end)).map(drop)?)
         };
@@ -185,8 +210,8 @@ struct Found {
     places: HashMap<Key, u64>,
     /// Where the last whole one ends.
     end: u64,
-    /// Records before that which are not whole.
-    spoilt: usize,
+    /// Where records before that begin which are not whole.
+    spoilt: Vec<u64>,
 }
 
 fn read(file: &File, model: &Key) -> Result<Found> {
@@ -198,24 +223,26 @@ fn read(file: &File, model: &Key) -> Result<Found> {
     ensure!(head[..known] == MAGIC[..known], FOREIGN);
     if filled < HEADER {
         // The first program was killed before it had written anything.
-        return Ok(Found { dim: None, places, end: 0, spoilt: 0 });
+        return Ok(Found { dim: None, places, end: 0, spoilt: Vec::new() });
     }
     let dim = u32::from_le_bytes([head[40], head[41], head[42], head[43]]) as usize;
     ensure!(head[..] == header(model, dim)[..], FOREIGN);
     let mut bytes = vec![0; record(dim)];
     let (mut place, mut end) = (HEADER as u64, 0);
-    let (mut wrong, mut spoilt) = (0, 0);
+    let mut spoilt = Vec::new();
     while fill(&mut reader, &mut bytes)? == bytes.len() {
         let next = place + bytes.len() as u64;
         match whole_record(&bytes) {
-            None => wrong += 1,
+            None => spoilt.push(place),
             Some(body) => {
                 places.insert(body[..32].try_into().expect("a key has 32 bytes"), place);
-                (end, spoilt) = (next, wrong);
+                end = next;
             }
         }
         place = next;
     }
+    // What is wrong at the end is what a killed program had begun.
+    spoilt.retain(|place| *place < end);
     // Without a vector the header is written again, with the size of the next one.
     Ok(Found { dim: (!places.is_empty()).then_some(dim), places, end, spoilt })
 }
@@ -284,11 +311,14 @@ mod tests {
         let mut store = open();
         assert_eq!((store.len(), store.contains(&[0; 32])), (3, false));
         assert_eq!(store.rows(&[[3; 32]]).unwrap(), [3.0, 0.5, -1.0]);
-        store.add(&vectors(1)).unwrap();
+        // It comes back to its place, and others behind the last.
+        store.add(&[vectors(1), vectors(6)[4..].to_vec()].concat()).unwrap();
+        assert_eq!(store.rows(&[[5; 32], [0; 32]]).unwrap(), [5.0, 0.5, -1.0, 0.0, 0.5, -1.0]);
         drop(store);
+        assert_eq!(fs::read(&path).unwrap()[..whole.len()], whole);
         let mut store = open();
-        assert_eq!(store.len(), 4);
-        assert_eq!(store.rows(&[[0; 32], [3; 32]]).unwrap(), [0.0, 0.5, -1.0, 3.0, 0.5, -1.0]);
+        assert_eq!((store.len(), store.spoilt.len()), (6, 0));
+        assert_eq!(store.rows(&[[4; 32], [3; 32]]).unwrap(), [4.0, 0.5, -1.0, 3.0, 0.5, -1.0]);
     }
 
     #[test]

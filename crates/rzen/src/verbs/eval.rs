@@ -263,8 +263,11 @@ fn run_evaluation(model: &ModelOptions, args: &RunArgs) -> Result<()> {
         let modality = |name: &str| source.published_task(name).map(|task| task.modality.to_string());
         write_evaluation(&evaluation, &description, modality, &args.output, args.overwrite)?;
     }
+    let keeps_vectors = temporary.is_none();
+    // Before anything is printed: where nobody reads, the program ends.
+    drop(temporary);
     tell(args, &evaluation)?;
-    if temporary.is_none() {
+    if keeps_vectors {
         println!(
             "\n{} items, {} of them embedded before; vectors in {}",
             evaluation.items,
@@ -357,11 +360,9 @@ fn describe(
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let model = model_name(options.adapter.as_deref().unwrap_or(&options.model));
     let what = args.benchmark.map_or_else(|| name(&args.data), |suite| suite.to_string());
-    // Nobody is to be measured by scores of another kind.
-    let is_comparable = source.has_published_counts() && !args.compat;
-    let suite = source.whole_suite().filter(|suite| matches!(suite, Suite::MmebV1 | Suite::MmebV2));
-    let submission = match suite {
-        Some(_) if is_comparable => Some(vlm2vec::submission(
+    let standing = Standing::of(source.whole_suite(), source.has_published_counts(), args.compat);
+    let submission = match standing {
+        Standing::Submitted => Some(vlm2vec::submission(
             evaluation
                 .tasks
                 .iter()
@@ -376,15 +377,15 @@ fn describe(
         )),
         _ => None,
     };
-    if suite.is_some() && !is_comparable {
-        let why = if args.compat { "--compat" } else { "other numbers of queries or candidates" };
+    if let Standing::Otherwise(why) = standing {
         notes.push(format!(
             "There is neither a submission.json nor a comparison with published scores: those are measured without {why}."
         ));
     } else if submission.is_none() && !args.about.is_empty() {
         notes.push("There is no submission.json, which --about is for: it takes all data sets of mmeb-v1 or mmeb-v2.".to_owned());
     }
-    let mean = |modality| source.whole_mean(evaluation, modality).filter(|_| is_comparable);
+    let is_beside = !matches!(standing, Standing::Otherwise(_));
+    let mean = |modality| source.whole_mean(evaluation, modality).filter(|_| is_beside);
     Ok(Description {
         title: format!("{model} on {what}"),
         settings,
@@ -392,6 +393,29 @@ fn describe(
         published: vlm2vec::beside_published(&model, mean),
         notes,
     })
+}
+
+/// How scores stand to published ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Beside them, and in a file for the leaderboard.
+    Submitted,
+    /// Beside them, as far as there are any.
+    Beside,
+    /// Not measured as they were, and why: nobody is to be measured by scores of another kind.
+    Otherwise(&'static str),
+}
+
+impl Standing {
+    /// `whole` is the benchmark of which all data sets were evaluated.
+    fn of(whole: Option<Suite>, has_published_counts: bool, compat: bool) -> Self {
+        match whole {
+            _ if compat => Standing::Otherwise("--compat"),
+            _ if !has_published_counts => Standing::Otherwise("other numbers of queries or candidates"),
+            Some(Suite::MmebV1 | Suite::MmebV2) => Standing::Submitted,
+            _ => Standing::Beside,
+        }
+    }
 }
 
 /// The folder's name, with those above it where it is called what runs call all of theirs.
@@ -405,6 +429,20 @@ fn model_name(folder: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_was_measured_as_published_is_submitted() {
+        let of = Standing::of;
+        for suite in [Suite::MmebV1, Suite::MmebV2] {
+            assert_eq!(of(Some(suite), true, false), Standing::Submitted);
+            assert_eq!(of(Some(suite), true, true), Standing::Otherwise("--compat"));
+            assert!(
+                matches!(of(Some(suite), false, false), Standing::Otherwise(why) if why.contains("numbers"))
+            );
+        }
+        assert_eq!(of(Some(Suite::Beir), true, false), Standing::Beside);
+        assert_eq!(of(None, true, false), Standing::Beside);
+    }
 
     #[test]
     fn models_are_told_apart_by_their_names() {

@@ -132,7 +132,8 @@ impl ModelOptions {
         Ok(Model::new(self.key()?, self.batch_size.saturating_mul(16), open))
     }
 
-    /// Looks at all options without reading weights; gives the model's config.
+    /// Looks at all options without reading weights or opening the device, which vectors that are kept don't need; gives the model's
+    /// config.
     ///
     /// # Errors
     /// Names the option, or the file of the model, that is wrong.
@@ -143,10 +144,17 @@ impl ModelOptions {
             "model {}: no `config.json` there; give the folder of a Hugging Face checkpoint",
             self.model.display()
         );
-        crate::device::open(&self.device)?;
+        if let Some(adapter) = &self.adapter {
+            anyhow::ensure!(
+                adapter.join("adapter_config.json").is_file(),
+                "--adapter {}: no `adapter_config.json` there; give the folder of a PEFT adapter",
+                adapter.display()
+            );
+        }
+        crate::device::check_name(&self.device)?;
         crate::device::dtype(&self.dtype)?;
         LoadLimits::parse(&self.load)?;
-        self.processor_config()?;
+        self.processor_config()?.check()?;
         Ok(ModelConfig::load(&self.model)?)
     }
 

@@ -281,12 +281,17 @@ fn sets_of_beir_may_lie_a_folder_deeper() {
 #[test]
 fn what_is_asked_for_wrongly_is_told_before_any_table_is_read() {
     let trained = trained();
-    let [model, world] = ["soup/model", "world"].map(|name| trained.path(name));
+    let model = trained.path("soup/model");
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
     fs::write(folder.join("notes.txt"), "mine").unwrap();
-    let eval = ["eval", "--model", &model, "--data", &world, "--output", "out"];
-    let cases: [(&[&str], &[&str]); 7] = [
+    // There is nothing to read.
+    let eval = ["eval", "--model", &model, "--data", "nowhere", "--output", "out"];
+    let cases: [(&[&str], &[&str]); 11] = [
+        (&["--num-frames", "0"], &["`num_frames` is 0"]),
+        (&["--image-tokens", "1..99999999"], &["`image_tokens`", "16777216"]),
+        (&["--adapter", "nowhere"], &["--adapter nowhere", "adapter_config.json"]),
+        (&["--device", "cuda:x"], &["`x` is no number"]),
         (&["--tasks", "pictures,labels,pictures"], &["--tasks", "`pictures` twice"]),
         (&["--dims", "16,33"], &["--dims 33", "32 numbers"]),
         (&["--dtype", "f8"], &["f8", "bf16"]),

@@ -63,9 +63,12 @@ const UNSIGNED: f64 = 1e-5;
 /// The factors after one step at the rate `rate`, within a ten-thousandth of their largest number where the stored gradients have
 /// a sign, and within two steps of it elsewhere.
 fn compare_after_a_step(ours: &BTreeMap<String, Vec<f32>>, arrays: &Arrays, rate: f64) {
+    let stored = arrays.names().into_iter().filter(|name| name.starts_with("step1.base")).count();
+    assert_eq!(stored, ours.len());
     let mut unsigned = 0;
     for (name, ours) in ours {
         let [expected, gradients] = ["step1", "grad"].map(|of| arrays.get(&format!("{of}.{name}")).values);
+        assert_eq!((ours.len(), gradients.len()), (expected.len(), expected.len()), "{name}");
         let limit = 1e-4 * largest(expected.iter().copied());
         let least = UNSIGNED * largest(gradients.iter().copied());
         for ((ours, expected), gradient) in ours.iter().zip(&expected).zip(&gradients) {
