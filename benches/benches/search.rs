@@ -49,7 +49,7 @@ fn exact(criterion: &mut Criterion) {
     let task = task(queries, pool);
     group.bench_function("1024x1536x100000/score_task", |b| {
         let mut read = |indices: &[usize], rows: &mut Vec<f32>| {
-            rows.extend(indices.iter().flat_map(|index| &candidates[index * dim..][..dim]));
+            indices.iter().for_each(|index| rows.extend_from_slice(&candidates[index * dim..][..dim]));
             Ok(())
         };
         b.iter(|| score_task(&task, Rows::new(&x, dim), &mut read, Compression::NONE, Scoring::default()))

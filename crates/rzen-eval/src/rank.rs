@@ -10,8 +10,9 @@ use crate::search::{POOL_ROWS, QUERY_ROWS, enough_rows};
 use crate::similarity::dot;
 use crate::{Compression, EvalError, RankQuery, RankTask, Rows, Scoring};
 
-/// Appends the vectors of candidates, given by their index in the pool, to the rows.
-pub type ReadRows<'a> = dyn FnMut(&[usize], &mut Vec<f32>) -> Result<(), Box<dyn Error + Send + Sync>> + 'a;
+/// Appends the vectors of candidates, given by their index in the pool, to the rows; while those before are ranked.
+pub type ReadRows<'a> =
+    dyn FnMut(&[usize], &mut Vec<f32>) -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'a;
 
 /// The places of the relevant candidates of each query, and its best candidates.
 ///
@@ -33,17 +34,27 @@ pub(crate) fn rank(
     let all = 0..task.queries.len();
     let whole: Vec<usize> = all.filter(|query| task.queries[*query].candidates.is_none()).collect();
     let packed: Vec<f32> = whole.iter().flat_map(|query| queries.row(*query)).copied().collect();
-    for block in task.used_candidates().chunks(POOL_ROWS) {
-        let rows = pool.rows(block)?;
-        let rows = Rows::new(&rows, dim);
-        // The whole pool is used where a query ranks all of it, so that a block is a run of indices.
-        for (at, queries) in packed.chunks(QUERY_ROWS * dim).enumerate() {
-            let of_block = &whole[at * QUERY_ROWS..][..queries.len() / dim];
-            rank_whole(task, &mut standings, of_block, Rows::new(queries, dim), block[0], rows);
-        }
-        standings.par_iter_mut().enumerate().for_each(|(query, standing)| {
-            rank_listed(standing, &task.queries[query], queries.row(query), block, rows);
-        });
+    let used = task.used_candidates();
+    let mut blocks = used.chunks(POOL_ROWS);
+    let mut read = blocks.next().map(|block| pool.rows(block).map(|rows| (block, rows))).transpose()?;
+    while let Some((block, rows)) = read.take() {
+        let rank = || {
+            let rows = Rows::new(&rows, dim);
+            let longest = longest(rows);
+            // The whole pool is used where a query ranks all of it, so that a block is a run of indices.
+            for (at, queries) in packed.chunks(QUERY_ROWS * dim).enumerate() {
+                let of_block = &whole[at * QUERY_ROWS..][..queries.len() / dim];
+                let candidates = (rows, longest);
+                rank_whole(task, &mut standings, of_block, Rows::new(queries, dim), block[0], candidates);
+            }
+            standings.par_iter_mut().enumerate().for_each(|(query, standing)| {
+                rank_listed(standing, &task.queries[query], queries.row(query), block, rows);
+            });
+        };
+        // The next block is read meanwhile.
+        let next = || blocks.next().map(|block| pool.rows(block).map(|rows| (block, rows)));
+        let ((), next) = rayon::join(rank, next);
+        read = next.transpose()?;
     }
     Ok(standings.into_par_iter().map(Standing::finish).collect())
 }
@@ -107,13 +118,14 @@ fn standings(pool: &mut Pool, queries: Rows<'_>, scoring: Scoring) -> Result<Vec
 ///
 /// - `of_block`: which queries these are
 /// - `queries`: their vectors
+/// - `candidates`: with the length of the longest
 fn rank_whole(
     task: &RankTask,
     standings: &mut [Standing],
     of_block: &[usize],
     queries: Rows<'_>,
     start: usize,
-    candidates: Rows<'_>,
+    (candidates, longest): (Rows<'_>, f32),
 ) {
     let (dim, outputs) = (queries.dim(), candidates.len());
     let block = enough_rows(queries.data(), dim);
@@ -121,13 +133,13 @@ fn rank_whole(
     let product = Linear { weight, inputs: dim, outputs, bias: None, lora: None };
     let mut scores = vec![0.0; block.len() / dim * outputs];
     product.forward(&block, &mut scores, false, Then::Nothing);
-    let longest = (0..outputs).map(|row| norm(candidates.row(row))).fold(0.0, f32::max);
     let mut standings = pick(standings, of_block);
     standings.par_iter_mut().zip(scores.par_chunks(outputs)).enumerate().for_each(
         |(row, (standing, scores))| {
             let query = queries.row(row);
-            // Twice what two sums of `dim` products in f32 may differ by, in whatever order each is taken.
-            let margin = 2.0 * dim as f32 * f32::EPSILON * norm(query) * longest;
+            // A sum of `dim` products in f32 is off by half of this, in whatever order it is taken, and one of `dot`, in sixteen
+            // sums, by a sixteenth of that.
+            let margin = (dim + 32) as f32 * f32::EPSILON * norm(query) * longest;
             let exact = |at: usize| dot(query, candidates.row(at));
             let excluded = task.queries[of_block[row]].excluded.and_then(|index| index.checked_sub(start));
             match excluded.filter(|at| *at < outputs) {
@@ -162,6 +174,10 @@ fn pick<'a, T>(items: &'a mut [T], places: &[usize]) -> Vec<&'a mut T> {
     let mut places = places.iter().peekable();
     let all = items.iter_mut().enumerate();
     all.filter(|(place, _)| places.next_if(|next| *next == place).is_some()).map(|(_, item)| item).collect()
+}
+
+fn longest(rows: Rows<'_>) -> f32 {
+    (0..rows.len()).into_par_iter().map(|row| norm(rows.row(row))).reduce(|| 0.0, f32::max)
 }
 
 fn norm(vector: &[f32]) -> f32 {

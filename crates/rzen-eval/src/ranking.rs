@@ -200,9 +200,15 @@ impl Standing {
         let (first, last) = (self.levels[0] + margin, self.levels[self.levels.len() - 1] - margin);
         for (chunk, scores) in scores.chunks(LANES).enumerate() {
             let highest = scores.iter().fold(f32::NEG_INFINITY, |most, score| most.max(*score));
-            if highest < last && highest < self.top.least() - margin {
-                self.below += scores.len();
-                continue;
+            if highest < self.top.least() - margin {
+                // Without branches, since most are like that.
+                let above = scores.iter().filter(|score| **score > first).count();
+                let below = scores.iter().filter(|score| **score < last).count();
+                if above + below == scores.len() {
+                    self.above[0] += above;
+                    self.below += below;
+                    continue;
+                }
             }
             for (lane, score) in scores.iter().enumerate() {
                 let at = chunk * LANES + lane;
