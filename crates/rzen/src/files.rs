@@ -97,7 +97,7 @@ fn failed(path: &Path) -> String {
 }
 
 /// The folder that `path` lies in; a bare name lies in the working directory.
-fn parent_of(path: &Path) -> &Path {
+pub(crate) fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rzen_merge::Existing;
 use serde_json::Value;
 
-use crate::files::resolved;
+use crate::files::{parent_of, resolved};
 
 /// Makes the folder that `output`, a file, goes into, and tries to write there.
 ///
@@ -104,10 +104,7 @@ pub fn vectors_beside(output: &Path, given: Option<&Path>) -> Result<PathBuf> {
 
 fn check_place(output: &Path) -> Result<()> {
     let name = output.file_name().with_context(|| format!("--output {} has no name", output.display()))?;
-    let parent = match output.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
+    let parent = parent_of(output);
     let advice = || {
         format!(
             "--output {}: {} can't be written; choose a folder that may be",
@@ -115,7 +112,7 @@ fn check_place(output: &Path) -> Result<()> {
             parent.display()
         )
     };
-    fs::create_dir_all(&parent).with_context(advice)?;
+    fs::create_dir_all(parent).with_context(advice)?;
     // Only writing tells: permissions don't know of read-only disks.
     let probe = parent.join(format!(".{}.{}.check", name.to_string_lossy(), std::process::id()));
     File::create(&probe).and_then(|_| fs::remove_file(&probe)).with_context(advice)

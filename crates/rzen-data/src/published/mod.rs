@@ -179,14 +179,17 @@ impl Published {
         }
     }
 
-    /// Reads a data set, its pages written first. Candidates stand in the order of their ids, and so do those of a
+    /// Reads a data set; pages that are not there yet are written first. Candidates stand in the order of their ids, and so do those of a
     /// query's own list: where the answer stands in the file is not to be seen.
     ///
     /// # Errors
     /// The first table or row that is wrong, with what was found; files and folders of media that are missing.
     pub fn load(&self, task: &PublishedTask) -> Result<EvalSet, PublishedError> {
-        self.write_pages(task)?;
-        let draft = self.draft(task)?;
+        let mut draft = self.draft(task)?;
+        if !draft.embedded.is_empty() {
+            self.write_pages(task)?;
+            draft.embedded.clear();
+        }
         match problems::missing(&draft) {
             Some(missing) => Err(missing.into()),
             None => Ok(draft.finish()),

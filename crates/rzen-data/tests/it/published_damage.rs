@@ -198,6 +198,9 @@ fn pages_that_can_not_be_written() {
     let error = published.write_pages(&task("ViDoRe_shiftproject")).unwrap_err();
     check_message(&error, &["row 2", "page `2` holds no picture"]);
     let name = "ViDoRe_arxivqa";
+    // None of the sets that are wrong has written a page.
+    assert!(!damaged.path().join("visdoc-tasks").exists());
+    fs::create_dir(damaged.path().join("visdoc-tasks")).unwrap();
     fs::write(damaged.path().join("visdoc-tasks").join(name), "a file").unwrap();
     let spoilt = "ViDoRe_syntheticDocQA_energy";
     published.write_pages(&task(spoilt)).unwrap();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::scored::{EVAL, FORMAT, QUERIES, query_lines};
 use super::{Confusion, Estimate, Evaluation, GroupScore, vlm2vec};
-use crate::files::whole_folder;
+use crate::files::{parent_of, whole_folder};
 use crate::output::{check_folder, check_written, existing, files_below};
 use crate::report::{Bar, EvaluationPage, write_evaluation_page};
 
@@ -57,10 +57,10 @@ pub fn write_evaluation(
             fs::write(part.join("submission.json"), format!("{submission:#}\n"))?;
         }
         for task in &evaluation.tasks {
-            let Some(folder) = modality(&task.info.name).map(|name| part.join(name)) else { continue };
+            let Some(folder) = modality(&task.info.name) else { continue };
             // Sets of BEIR may lie a folder deeper.
-            let file = folder.join(format!("{}_score.json", task.info.name));
-            fs::create_dir_all(file.parent().unwrap_or(&folder))?;
+            let file = part.join(folder).join(format!("{}_score.json", task.info.name));
+            fs::create_dir_all(parent_of(&file))?;
             fs::write(file, format!("{:#}\n", vlm2vec::score_file(&task.score)))?;
         }
         let mut files = files_below(part)?;

@@ -6,11 +6,11 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use rzen_data::{CheckOptions, Checked, Cleaned, FindingKind, LoadOptions, Loader, check, write_clean};
 use serde_json::json;
 
-use crate::files::whole_folder;
+use crate::files::{resolved, whole_folder};
 use crate::load_limits::LoadLimits;
 use crate::output::{check_folder, check_written, existing, files_below};
 use crate::progress::Progress;
@@ -262,12 +262,11 @@ fn write_record(checked: &Checked, cleaned: &Cleaned, left_out: &[FindingKind], 
 
 /// Refuses to replace a folder that holds more than a check wrote, or the corpus.
 fn check_replaceable(output: &Path, corpus: &Path) -> Result<()> {
-    let whole = |path: &Path| path.canonicalize().with_context(|| path.display().to_string());
     if !output.exists() {
         return Ok(());
     }
     ensure!(
-        !whole(corpus)?.starts_with(whole(output)?),
+        !resolved(corpus)?.starts_with(resolved(output)?),
         "--overwrite would remove the corpus, which lies in --output {}; name another folder",
         output.display()
     );
