@@ -17,12 +17,14 @@
 mod batch;
 mod item;
 mod media;
+mod pages;
 mod ranks;
 mod traits;
 
 pub use batch::{Batch, Loss, Targets};
 pub use item::{Item, Origin, Part, Sample, Task, TeacherScores, VideoSource};
 pub use media::{LoadedItem, Media, Picture};
+pub use pages::prefer_large_pages;
 pub use ranks::{Ranks, Solo, agree, on_first};
 pub use traits::{
     Embed, EmbedError, Encode, Objective, Pullback, SaveWeights, check_unit_vector, encode_with_graph,

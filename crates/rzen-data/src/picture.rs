@@ -11,7 +11,7 @@ use rzen_core::Picture;
 use crate::convert::to_picture;
 use crate::gif_frames::Gif;
 use crate::isolate::{Lost, guard};
-use crate::jpeg::has_end_marker;
+use crate::jpeg::decode_jpeg;
 use crate::webp_frames::Webp;
 use crate::{LoadError, LoadOptions};
 
@@ -32,6 +32,7 @@ pub(crate) fn decode_picture(path: &Path, bytes: &[u8], options: &LoadOptions) -
             Some(animation) => animation.first(),
             None => decode_still(path, bytes, format, options),
         },
+        ImageFormat::Jpeg => decode_jpeg(path, bytes, options),
         _ => decode_still(path, bytes, format, options),
     })
 }
@@ -114,10 +115,6 @@ fn decode_still(
     options: &LoadOptions,
 ) -> Result<Picture, LoadError> {
     let damaged = |error| picture_error(path, format, error);
-    if format == ImageFormat::Jpeg && !has_end_marker(bytes) {
-        let found = format!("its {} bytes hold no end-of-image marker", bytes.len());
-        return Err(LoadError::Truncated { path: path.to_owned(), format: "JPEG", found });
-    }
     let mut decoder = open_decoder(bytes, format).map_err(damaged)?;
     // `Limits` alone don't stop a bomb: `from_decoder` allocates the picture without asking them.
     let (width, height) = decoder.dimensions();

@@ -1,8 +1,13 @@
 //! Single pictures: formats, modes, odd sizes and broken files.
 
+use std::fs;
+use std::path::Path;
+
 use image::{DynamicImage, ImageFormat, ImageFormat::*};
+use md5::{Digest, Md5};
 use rzen_core::Item;
 use rzen_data::{LoadError, LoadOptions, Loader};
+use serde_json::Value;
 
 use crate::made::{self, Folder, WebpFrame, check_message, encode, gradient, load_image, load_video};
 
@@ -71,15 +76,36 @@ fn sixteen_bits_keep_the_high_byte() {
     assert_eq!(load_image(&path, &LoadOptions::default()).unwrap().rgb(), [0x7F, 0x7F, 0x7F, 1, 1, 1]);
 }
 
+/// `fixtures/jpeg/make.py` draws the files and asks Pillow.
 #[test]
-fn jpeg_is_close() {
-    let folder = Folder::new();
-    let flat = DynamicImage::from(image::RgbImage::from_pixel(40, 30, image::Rgb([200, 100, 50])));
-    let path = folder.write("flat.jpg", encode(&flat, Jpeg));
-    let picture = load_image(&path, &LoadOptions::default()).unwrap();
-    for (found, expected) in picture.rgb().iter().zip(rgb(&flat)) {
-        assert!(found.abs_diff(expected) <= 3, "{found} for {expected}");
+fn golden_jpegs_have_the_numbers_of_pillow() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/jpeg");
+    let expected: Value = serde_json::from_slice(&fs::read(folder.join("pillow.json")).unwrap()).unwrap();
+    let expected = expected["pictures"].as_object().unwrap();
+    assert!(expected.len() > 10);
+    for (name, expected) in expected {
+        let picture = load_image(&folder.join(name).with_extension("jpg"), &LoadOptions::default()).unwrap();
+        assert_eq!((picture.width(), picture.height()), sides(expected), "{name}");
+        let md5: String = Md5::digest(picture.rgb()).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(expected["md5"], md5, "{name}");
     }
+}
+
+fn sides(picture: &Value) -> (u32, u32) {
+    let [width, height] = ["width", "height"].map(|side| picture[side].as_u64().unwrap() as u32);
+    (width, height)
+}
+
+#[test]
+fn a_jpeg_that_breaks_in_the_middle_is_refused() {
+    let folder = Folder::new();
+    let mut bytes = encode(&DynamicImage::from(gradient(64, 64)).to_rgb8().into(), Jpeg);
+    let scan = bytes.windows(2).position(|marker| marker == [0xFF, 0xDA]).unwrap() + 14;
+    let middle = scan + (bytes.len() - scan) / 2;
+    // Sixteen ones begin no code.
+    bytes.splice(middle..middle + 16, [0xFF, 0x00].repeat(8));
+    let error = load_image(&folder.write("broken.jpg", bytes), &LoadOptions::default()).unwrap_err();
+    check_message(&error, &["broken.jpg", "damaged JPEG", "Huffman", "again"]);
 }
 
 #[test]

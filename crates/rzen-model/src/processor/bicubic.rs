@@ -10,7 +10,7 @@ mod passes;
 mod vnni;
 
 use rayon::prelude::*;
-use rzen_core::Picture;
+use rzen_core::{Picture, prefer_large_pages};
 
 use passes::{across, down};
 
@@ -133,6 +133,7 @@ fn digits(weight: i32) -> [i8; DIGITS] {
 fn resize_rows(rgb: &[u8], old: usize, new: usize) -> Vec<u8> {
     let taps = taps(old, new, QUAD);
     let mut out = vec![0; rgb.len() / old * new];
+    prefer_large_pages(&mut out);
     out.par_chunks_mut(STRIP * new * CHANNELS)
         .zip(rgb.par_chunks(STRIP * old * CHANNELS))
         .for_each(|(out, rgb)| across(&taps, rgb, old, out));
@@ -142,6 +143,7 @@ fn resize_rows(rgb: &[u8], old: usize, new: usize) -> Vec<u8> {
 fn resize_columns(rgb: &[u8], width: usize, old: usize, new: usize) -> Vec<u8> {
     let (taps, row_bytes) = (taps(old, new, 1), width * CHANNELS);
     let mut out = vec![0; new * row_bytes];
+    prefer_large_pages(&mut out);
     out.par_chunks_mut(STRIP * row_bytes).zip(taps.par_chunks(STRIP)).for_each(|(out, taps)| {
         let rows = taps[0].first..taps[taps.len() - 1].end();
         down(taps, &rgb[rows.start * row_bytes..rows.end * row_bytes], out);
@@ -154,6 +156,7 @@ fn resize_both(rgb: &[u8], old: [usize; 2], new: [usize; 2]) -> Vec<u8> {
     let (columns, rows) = (taps(old[0], new[0], QUAD), taps(old[1], new[1], 1));
     let [old_bytes, new_bytes] = [old[0], new[0]].map(|width| width * CHANNELS);
     let mut out = vec![0; new[1] * new_bytes];
+    prefer_large_pages(&mut out);
     let strips = out.par_chunks_mut(STRIP * new_bytes).zip(rows.par_chunks(STRIP));
     strips.for_each_init(Vec::new, |between, (out, rows)| {
         let (first, end) = (rows[0].first, rows[rows.len() - 1].end());

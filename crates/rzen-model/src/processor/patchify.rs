@@ -1,7 +1,7 @@
 //! From a picture to the rows that the vision tower takes.
 
 use rayon::prelude::*;
-use rzen_core::Picture;
+use rzen_core::{Picture, prefer_large_pages};
 
 /// The patches of one picture or clip.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +70,7 @@ pub fn patchify(frames: &[&Picture], normalization: &Normalization, shape: Patch
     let grid_thw = [steps.len(), height / shape.patch_size, width / shape.patch_size];
     let row_len = 3 * shape.temporal_patch_size * shape.patch_size * shape.patch_size;
     let mut rows = vec![0.0; grid_thw.iter().product::<usize>() * row_len];
+    prefer_large_pages(&mut rows);
     let step_len = rows.len() / steps.len();
     for (frames, rows) in steps.zip(rows.chunks_exact_mut(step_len)) {
         fill_step(frames, rows, normalization, shape);
