@@ -37,6 +37,24 @@ pub fn existing(overwrite: bool) -> Existing {
     if overwrite { Existing::Replace } else { Existing::Refuse }
 }
 
+/// Refuses an output folder that holds something that is read, and would be lost when the output is replaced.
+///
+/// # Errors
+/// Names both.
+pub fn check_apart(output: &Path, reads: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<()> {
+    let whole = resolved(output)?;
+    for source in reads {
+        let source = source.as_ref();
+        ensure!(
+            !resolved(source)?.starts_with(&whole),
+            "--output {} holds {}, which is read; name another folder",
+            output.display(),
+            source.display()
+        );
+    }
+    Ok(())
+}
+
 /// Refuses to replace a folder with files that none of our writings left there. Each says in its `record`, a JSON file, what
 /// `files` it wrote; `who` is what wrote it, as in `no mining wrote`.
 ///

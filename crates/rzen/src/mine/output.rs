@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::tell::{UnitSummary, median_rank};
 use super::{Mined, MinedRow, Source, Unit, page};
-use crate::files::{resolved, whole_folder};
-use crate::output::{check_folder, check_written, existing};
+use crate::files::whole_folder;
+use crate::output::{check_apart, check_folder, check_written, existing};
 
 /// How a mining came about: the settings as `mine.json` keeps them.
 pub struct Record {
@@ -33,11 +33,7 @@ const RECORD: &str = "mine.json";
 /// # Errors
 /// If the folder can't be written, holds the corpus or anything that no mining wrote, or is there and `overwrite` isn't set.
 pub fn check_output(output: &Path, corpus: &Path, overwrite: bool) -> Result<()> {
-    ensure!(
-        !resolved(corpus)?.starts_with(resolved(output)?),
-        "--output {} holds the corpus that is read; name another folder",
-        output.display()
-    );
+    check_apart(output, [corpus])?;
     check_folder(output, overwrite)?;
     check_written(output, RECORD, "mining")
 }

@@ -438,6 +438,6 @@ fn nothing_but_a_mining_is_replaced() {
     assert!(refusal(true).to_string().contains("no such folder"));
     for above in [place.folder.path().to_owned(), place.corpus()] {
         let error = check_output(&above, &place.corpus(), true).unwrap_err().to_string();
-        assert!(error.contains("holds the corpus"), "{error}");
+        assert!(error.contains("which is read"), "{error}");
     }
 }

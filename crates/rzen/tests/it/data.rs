@@ -61,7 +61,7 @@ fn an_import_tells_what_it_took_and_leaves_nothing_where_it_fails() {
     assert!(mine.contains("notes.txt"), "{mine}");
     fs::remove_file(folder.join("corpus/d/notes.txt")).unwrap();
     let read = refuse(folder, &with(&["--dataset", "d", "--overwrite", "--media", "corpus/d"]));
-    assert!(read.contains("would remove `corpus/d`"), "{read}");
+    assert!(read.contains("holds corpus/d, which is read"), "{read}");
     assert_eq!(lines(), 2);
 
     for (more, named) in [
@@ -246,5 +246,5 @@ fn a_check_writes_a_page_findings_and_a_corpus_that_is_clean() {
         fs::remove_file(&file).unwrap();
     }
     let over = ["data", "check", "corpus", "--output", "corpus", "--overwrite"];
-    assert!(refuse(folder, &over).contains("would remove the corpus"));
+    assert!(refuse(folder, &over).contains("holds corpus, which is read"));
 }

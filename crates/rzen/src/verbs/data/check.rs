@@ -10,9 +10,9 @@ use anyhow::{Result, bail, ensure};
 use rzen_data::{CheckOptions, Checked, Cleaned, FindingKind, LoadOptions, Loader, check, write_clean};
 use serde_json::json;
 
-use crate::files::{resolved, whole_folder};
+use crate::files::whole_folder;
 use crate::load_limits::LoadLimits;
-use crate::output::{check_folder, check_written, existing, files_below};
+use crate::output::{check_apart, check_folder, check_written, existing, files_below};
 use crate::progress::Progress;
 use crate::report::{CheckPage, write_check};
 
@@ -99,7 +99,8 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     let fails = kinds("--fail-on", &args.fail_on, &left_out)?;
     if let Some(output) = &args.output {
         check_folder(output, args.overwrite)?;
-        check_replaceable(output, &args.corpus)?;
+        check_apart(output, [&args.corpus])?;
+        check_written(output, RECORD, "check")?;
     }
     let started = Instant::now();
     let progress = Progress::tasks("check", 1);
@@ -258,19 +259,6 @@ fn write_record(checked: &Checked, cleaned: &Cleaned, left_out: &[FindingKind], 
         "datasets": datasets, "files": files,
     });
     Ok(fs::write(part.join(RECORD), format!("{record:#}\n"))?)
-}
-
-/// Refuses to replace a folder that holds more than a check wrote, or the corpus.
-fn check_replaceable(output: &Path, corpus: &Path) -> Result<()> {
-    if !output.exists() {
-        return Ok(());
-    }
-    ensure!(
-        !resolved(corpus)?.starts_with(resolved(output)?),
-        "--overwrite would remove the corpus, which lies in --output {}; name another folder",
-        output.display()
-    );
-    check_written(output, RECORD, "check")
 }
 
 /// Findings of a kind that are told on the terminal.

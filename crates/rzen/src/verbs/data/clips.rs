@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::import::{check_name, check_replaceable, tell, write_dataset};
 use crate::load_limits::LoadLimits;
-use crate::output::check_folder;
+use crate::output::{check_apart, check_folder};
 use crate::progress::Progress;
 
 /// Cut films into clips with their captions, the clips of a film as one group
@@ -85,7 +85,8 @@ pub fn run(args: &ClipArgs) -> Result<()> {
     let options = args.options()?;
     let folder = args.output.join(&args.dataset);
     check_folder(&folder, args.overwrite)?;
-    check_replaceable(&folder, args.input.iter().chain(&args.media), &WRITTEN)?;
+    check_apart(&folder, args.input.iter().chain(&args.media))?;
+    check_replaceable(&folder, &WRITTEN)?;
     let progress = Progress::tasks("clips", 1);
     progress.message("films");
     let report = write_dataset(&folder, args.overwrite, WRITTEN[0], |part| {

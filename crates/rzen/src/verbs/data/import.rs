@@ -9,7 +9,7 @@ use rzen_data::{ImportKind, ImportOptions, ImportReport, import};
 use serde_json::{Value, json};
 
 use crate::files::whole_folder;
-use crate::output::{check_folder, existing};
+use crate::output::{check_apart, check_folder, existing};
 
 /// What the rows were made for.
 #[derive(Subcommand, Debug)]
@@ -159,7 +159,8 @@ pub fn run(kind: &Kind) -> Result<()> {
     let options = common.options()?;
     let folder = common.output.join(&common.dataset);
     check_folder(&folder, common.overwrite)?;
-    check_replaceable(&folder, common.input.iter().chain(&common.media), &WRITTEN)?;
+    check_apart(&folder, common.input.iter().chain(&common.media))?;
+    check_replaceable(&folder, &WRITTEN)?;
     let report = write_dataset(&folder, common.overwrite, WRITTEN[0], |part| {
         let report = import(&kind, &common.input, &options, part)?;
         let record = json!({ "kind": format!("{kind:?}"), "input": common.input, "report": report });
@@ -210,24 +211,10 @@ pub fn check_name(dataset: &str, task: &str) -> Result<()> {
 }
 
 /// Refuses to replace a folder that holds more than was `written` by a command like this one, the first of which shows
-/// that it was, or what this one reads.
-pub fn check_replaceable<'a>(
-    folder: &Path,
-    reads: impl Iterator<Item = &'a PathBuf>,
-    written: &[&str],
-) -> Result<()> {
+/// that it was.
+pub fn check_replaceable(folder: &Path, written: &[&str]) -> Result<()> {
     if !folder.exists() {
         return Ok(());
-    }
-    let whole = folder.canonicalize().with_context(|| folder.display().to_string())?;
-    for source in reads {
-        // What isn't there is refused where it is read.
-        ensure!(
-            !source.canonicalize().is_ok_and(|source| source.starts_with(&whole)),
-            "--overwrite would remove `{}`, which this command reads; move it out of {} first",
-            source.display(),
-            folder.display()
-        );
     }
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let name = entry?.file_name();

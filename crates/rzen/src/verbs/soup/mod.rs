@@ -8,8 +8,7 @@ use anyhow::{Result, ensure};
 use rzen_merge::{Average, Checkpoint, Ingredient, Kind, Soup, SoupRecord, SoupSettings, StagedFolder};
 
 use crate::card::{Card, Origin, SoupCard};
-use crate::files::resolved;
-use crate::output::{check_folder, existing};
+use crate::output::{check_apart, check_folder, existing};
 use crate::soup::{SoupChoice, SoupMethod, alone_as_it_is, check_alike, joined};
 
 /// Combine adapters of one base model into one adapter or one model, or average models
@@ -114,20 +113,6 @@ impl Args {
     }
 }
 
-/// Refuses an output that holds what is read: `--overwrite` would remove it.
-fn check_nothing_inside(args: &Args) -> Result<()> {
-    let output = resolved(&args.output)?;
-    for folder in args.folders().iter().chain(&args.base) {
-        ensure!(
-            !resolved(folder)?.starts_with(&output),
-            "--output {} holds {}, which is read; name another folder",
-            args.output.display(),
-            folder.display()
-        );
-    }
-    Ok(())
-}
-
 /// Runs the verb.
 ///
 /// # Errors
@@ -138,7 +123,7 @@ pub fn run(args: &Args) -> Result<()> {
     let given = args.given_weights(settings)?;
     args.find.check(args)?;
     check_folder(&args.output, args.overwrite)?;
-    check_nothing_inside(args)?;
+    check_apart(&args.output, args.folders().iter().chain(&args.base))?;
     check_alike(&args.models)?;
     let found = args.find.weights(args, settings)?;
     let weights = found.as_ref().map_or(given, |found| found.weights.clone());
