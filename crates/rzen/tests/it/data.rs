@@ -248,3 +248,66 @@ fn a_check_writes_a_page_findings_and_a_corpus_that_is_clean() {
     let over = ["data", "check", "corpus", "--output", "corpus", "--overwrite"];
     assert!(refuse(folder, &over).contains("holds corpus, which is read"));
 }
+
+/// A film of twenty frames, a tenth of a second each and lighter from one to the next.
+fn write_film(path: &Path) {
+    let frame = |number: u8| {
+        let picture =
+            image::RgbaImage::from_pixel(48, 32, image::Rgba([number * 12, number * 12, number * 12, 255]));
+        image::Frame::from_parts(picture, 0, 0, image::Delay::from_numer_denom_ms(100, 1))
+    };
+    let mut encoder = image::codecs::gif::GifEncoder::new(fs::File::create(path).unwrap());
+    encoder.encode_frames((0..20).map(frame)).unwrap();
+}
+
+#[test]
+fn films_are_cut_whole_or_not_at_all_and_nothing_of_others_goes() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    if !std::process::Command::new("ffmpeg").arg("-version").output().is_ok_and(|ran| ran.status.success()) {
+        return eprintln!("skipped: ffmpeg is not there");
+    }
+    write_film(&folder.join("film.gif"));
+    let film = |end: f64| {
+        let pieces = [(0.0, 0.9, "dark"), (1.0, end, "light")];
+        let segments: Vec<Value> = pieces
+            .iter()
+            .map(|(start, end, caption)| json!({"start": start, "end": end, "caption": caption}))
+            .collect();
+        json!({ "video": "film.gif", "segments": segments })
+    };
+    let clips =
+        ["data", "clips", "--input", "films.jsonl", "--output", "corpus", "--dataset", "films", "--both"];
+    let with = |more: &[&'static str]| [&clips[..], more].concat();
+
+    write_lines(&folder.join("films.jsonl"), &[film(50.0)]);
+    let outside = refuse(folder, &clips);
+    assert!(outside.contains("films.jsonl, row 1: piece 2"), "{outside}");
+    assert_eq!(fs::read_dir(folder.join("corpus")).unwrap().count(), 0);
+
+    write_lines(&folder.join("films.jsonl"), &[film(1.9)]);
+    let told = succeed(folder, &with(&["--num-frames", "3"]));
+    assert!(
+        told.contains("4 rows of 1 films read, 0 refused") && told.contains("6 pictures written"),
+        "{told}"
+    );
+    let rows = fs::read_to_string(folder.join("corpus/films/train.jsonl")).unwrap();
+    let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+    let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["films_t2v", "films_v2t", "films_t2v", "films_v2t"]);
+    assert!(rows.iter().all(|row| row["group"] == rows[0]["group"] && row["group"].is_string()), "{rows:?}");
+
+    assert!(refuse(folder, &clips).contains("--overwrite"));
+    let read = refuse(folder, &with(&["--overwrite", "--media", "corpus/films/media"]));
+    assert!(read.contains("which is read"), "{read}");
+    fs::write(folder.join("corpus/films/notes.txt"), "mine").unwrap();
+    let mine = refuse(folder, &with(&["--overwrite"]));
+    assert!(mine.contains("notes.txt"), "{mine}");
+    fs::remove_file(folder.join("corpus/films/notes.txt")).unwrap();
+    // One that fails leaves what was there.
+    write_lines(&folder.join("films.jsonl"), &[film(50.0)]);
+    refuse(folder, &with(&["--overwrite"]));
+    assert!(folder.join("corpus/films/train.jsonl").is_file());
+    write_lines(&folder.join("films.jsonl"), &[film(1.9)]);
+    assert!(succeed(folder, &with(&["--overwrite"])).contains("4 rows of 1 films"));
+}
