@@ -258,7 +258,7 @@ impl ModelOptions {
 
 /// Raised with every change of what an item's vector is, by more than rounding: how media are decoded, sized or cut, texts are
 /// made, a layer is computed. Vectors that were kept before are not used then.
-const VECTORS_REVISION: u32 = 1;
+const VECTORS_REVISION: u32 = 2;
 
 fn follow(config: &mut ProcessorConfig, protocol: &ProtocolSettings) {
     config.template = if protocol.plain { Template::Plain } else { Template::Chat };
