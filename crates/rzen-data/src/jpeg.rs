@@ -1,5 +1,7 @@
 //! JPEG files, to the very numbers of libjpeg-turbo, and so of Pillow.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
 use image::metadata::Orientation;
@@ -11,6 +13,8 @@ use crate::convert::to_picture;
 use crate::{LoadError, LoadOptions};
 
 const FORMAT: &str = "JPEG";
+/// Programs write ten or so into a progressive file; each costs a pass over the picture.
+const MOST_SCANS: usize = 256;
 
 /// Decodes a JPEG file of one channel, three or four.
 pub(crate) fn decode_jpeg(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<Picture, LoadError> {
@@ -19,11 +23,17 @@ pub(crate) fn decode_jpeg(path: &Path, bytes: &[u8], options: &LoadOptions) -> R
         return Err(LoadError::Truncated { path: path.to_owned(), format: FORMAT, found });
     }
     let failed = |error| jpeg_error(path, error);
+    let bytes = with_colors_told(bytes);
     // Sides are checked below, against the limits of the loader.
     let side = usize::from(u16::MAX);
-    let limits =
-        DecodeLimits { max_width: side, max_height: side, max_pixels: u64::MAX, ..Default::default() };
-    let mut decoder = Decoder::new_with_limits(bytes, limits).map_err(failed)?;
+    let limits = DecodeLimits {
+        max_width: side,
+        max_height: side,
+        max_pixels: u64::MAX,
+        max_scans: MOST_SCANS,
+        max_memory: None,
+    };
+    let mut decoder = Decoder::new_with_limits(&bytes, limits).map_err(failed)?;
     let (width, height) = (u32::from(decoder.header().width), u32::from(decoder.header().height));
     options.check_size(path, width, height)?;
     let format = match decoder.header().components.len() {
@@ -71,20 +81,65 @@ fn rgb_of_ink(inks: &[u8]) -> Vec<u8> {
 /// The decoder fills the rest of a cut picture with grey and says nothing; Pillow refuses it.
 /// Walks segment by segment, so that the end marker of an embedded thumbnail does not count.
 fn has_end_marker(bytes: &[u8]) -> bool {
-    const START: u8 = 0xD8;
-    const END: u8 = 0xD9;
-    let mut at = 0;
-    while let Some((marker, next)) = next_marker(bytes, at) {
-        at = match marker {
-            END => return true,
-            START | 0x01 | 0xD0..=0xD7 => next,
-            _ => match segment_length(bytes, next) {
-                Some(length) => next + length,
-                None => return false,
-            },
-        };
+    segments(bytes).any(|(marker, _)| marker == END)
+}
+
+/// What libjpeg takes three channels for, where the decoder would take them for something else: bytes in which an Adobe marker
+/// says it.
+///
+/// JFIF means YCbCr whatever an Adobe marker says; without both, channels named R, G and B are those.
+fn with_colors_told(bytes: &[u8]) -> Cow<'_, [u8]> {
+    const JFIF: u8 = 0xE0;
+    const ADOBE: u8 = 0xEE;
+    /// Bytes of an Adobe segment before the transform.
+    const BEFORE_TRANSFORM: usize = 11;
+    let (mut has_jfif, mut adobe, mut named_rgb) = (false, None, false);
+    for (marker, body) in segments(bytes).take_while(|(marker, _)| *marker != SCAN) {
+        let segment = &bytes[body.clone()];
+        match marker {
+            JFIF if segment.starts_with(b"JFIF\0") => has_jfif = true,
+            ADOBE if segment.starts_with(b"Adobe") && segment.len() > BEFORE_TRANSFORM => {
+                adobe = Some(body.start + BEFORE_TRANSFORM);
+            }
+            // Precision, sides, the number of channels, and three bytes for each, its name first.
+            0xC0..=0xCF if segment.len() == 15 && segment[5] == 3 => {
+                named_rgb = [segment[6], segment[9], segment[12]] == *b"RGB";
+            }
+            _ => {}
+        }
     }
-    false
+    match adobe {
+        Some(transform) if has_jfif && bytes[transform] == 0 => {
+            let mut bytes = bytes.to_vec();
+            bytes[transform] = 1;
+            bytes.into()
+        }
+        None if !has_jfif && named_rgb => {
+            let marker = b"\xFF\xEE\x00\x0EAdobe\x00\x64\x00\x00\x00\x00\x00";
+            [&bytes[..2], marker, &bytes[2..]].concat().into()
+        }
+        _ => bytes.into(),
+    }
+}
+
+const START: u8 = 0xD8;
+const END: u8 = 0xD9;
+const SCAN: u8 = 0xDA;
+
+/// The markers of a file, each with where its segment's content lies; of those without a segment it is empty. Ends where a segment
+/// is cut.
+fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, Range<usize>)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let (marker, next) = next_marker(bytes, at)?;
+        let body = match marker {
+            END | START | 0x01 | 0xD0..=0xD7 => next..next,
+            _ => next + 2..next + segment_length(bytes, next)?,
+        };
+        at = body.end;
+        // What the length promises may not be there.
+        Some((marker, body.start..body.end.min(bytes.len())))
+    })
 }
 
 /// The next marker at or after `at`, and where it ends. Inside entropy-coded data an escaped 0xFF
