@@ -4,7 +4,7 @@ use burn::tensor::{FloatDType, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rzen_core::{Encode, check_unit_vector};
-use rzen_model::{Encoded, EncoderInput, Patches, PositionMode, Qwen2Vl};
+use rzen_model::{Companions, Encoded, EncoderInput, Patches, PositionMode, Qwen2Vl, RandomCheckpoint};
 
 use crate::case::{Case, cases, collator, special_ids};
 use crate::golden::{Place, rows};
@@ -36,6 +36,28 @@ pub fn at_block_sizes(place: &Place) {
     // Texts apart: with pictures in a batch they go another way.
     check(place, &model, &texts.iter().collect::<Vec<_>>());
     check(place, &model, &texts.iter().step_by(3).chain(&pictures).collect::<Vec<_>>());
+}
+
+/// Weights that are stored as bf16 and computed with as f32, which is how released checkpoints are opened; texts long enough for
+/// attention that is split into bf16 as well.
+#[allow(dead_code, reason = "on the CPU alone; tests of devices have this module too")]
+pub fn with_weights_as_stored(place: &Place) {
+    let Some(reference) = place.model(FloatDType::F32) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = RandomCheckpoint {
+        config: reference.config(),
+        seed: 7,
+        dtype: FloatDType::BF16,
+        shard_size: u64::MAX,
+    };
+    checkpoint.write(folder.path(), &Companions::default()).unwrap();
+    let model = Qwen2Vl::load_to_embed(&place.device, folder.path(), FloatDType::F32, &place.device).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(20_251_102);
+    let texts: Vec<Encoded> =
+        LENGTHS.iter().step_by(2).chain(&[599, 600, 601, 640]).map(|n| text(&mut rng, *n)).collect();
+    let pictures = GRIDS.map(|grid| picture(&mut rng, grid));
+    check_way(Qwen2Vl::embed, place, &model, &texts.iter().collect::<Vec<_>>());
+    check_way(Qwen2Vl::embed, place, &model, &texts.iter().step_by(4).chain(&pictures).collect::<Vec<_>>());
 }
 
 /// The items of golden cases.

@@ -59,3 +59,8 @@ fn golden_company_changes_nothing() {
 fn golden_company_changes_nothing_at_block_sizes() {
     company::at_block_sizes(&Place::cpu());
 }
+
+#[test]
+fn golden_company_changes_nothing_with_weights_as_stored() {
+    company::with_weights_as_stored(&Place::cpu());
+}

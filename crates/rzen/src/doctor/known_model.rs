@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::{Device, FloatDType, Tensor};
 use rzen_core::Encode;
 use rzen_model::{
     Collator, Companions, Encoded, ModelConfig, Patches, PositionMode, Qwen2Vl, RandomCheckpoint, SpecialIds,
@@ -79,8 +79,8 @@ fn item_json(name: &str, item: &Encoded) -> Value {
     json!({"name": name, "input_ids": item.input_ids, "pictures": pictures.collect::<Vec<_>>()})
 }
 
-/// How far each vector is from the known one when the model in `folder` computes on `device`: the larger difference of
-/// alone and in a batch of all.
+/// How far each vector is from the known one when the model in `folder` computes on `device`: the largest difference of
+/// alone and in a batch of all, made as in training and as for use.
 ///
 /// # Errors
 /// If the folder can't be read.
@@ -88,21 +88,29 @@ fn item_json(name: &str, item: &Encoded) -> Value {
 /// # Panics
 /// Where the device or its driver does.
 pub fn differences(folder: &Path, dtype: FloatDType, device: &Device) -> Result<Vec<Difference>> {
-    let model = Qwen2Vl::load(folder, dtype, device)?;
-    let collator = Collator::new(model.config(), &SPECIAL, PositionMode::Sequential, device);
-    let embed = |items: &[&Encoded]| -> Vec<f32> {
-        let vectors = model.encode(collator.collate(items)).into_data().convert::<f32>();
-        vectors.try_to_vec().expect("the data was converted to f32")
+    let trained = Qwen2Vl::load(folder, dtype, device)?;
+    let used = Qwen2Vl::load_to_embed(device, folder, dtype, device)?;
+    let collator = Collator::new(used.config(), &SPECIAL, PositionMode::Sequential, device);
+    let encode = |items: &[&Encoded]| trained.encode(collator.collate(items));
+    let embed = |items: &[&Encoded]| used.embed(&collator.collate(items));
+    let ways: [&dyn Fn(&[&Encoded]) -> Tensor<2>; 2] = [&encode, &embed];
+    let numbers = |vectors: Tensor<2>| -> Vec<f32> {
+        vectors.into_data().convert::<f32>().try_to_vec().expect("the data was converted to f32")
     };
     let expected: Value = serde_json::from_str(EXPECTED).expect("the program's own file is JSON");
     let items = items();
-    let together = embed(&items.iter().map(|(_, item)| item).collect::<Vec<_>>());
-    let in_batch = together.chunks(model.config().text.hidden_size);
-    let differences = items.iter().zip(in_batch).map(|((name, item), in_batch)| {
+    let all: Vec<&Encoded> = items.iter().map(|(_, item)| item).collect();
+    let together = ways.map(|way| numbers(way(&all)));
+    let dim = used.config().text.hidden_size;
+    let differences = items.iter().enumerate().map(|(place, (name, item))| {
         let expected: Vec<f64> =
             serde_json::from_value(expected[*name].clone()).expect("each item has a known vector");
-        let [alone, in_batch] = [&embed(&[item]), in_batch].map(|vector| distance(vector, &expected));
-        Difference { item: name, largest: alone.0.max(in_batch.0), cosine_distance: alone.1.max(in_batch.1) }
+        let alone = ways.map(|way| numbers(way(&[item])));
+        let in_batch = together.each_ref().map(|together| together[place * dim..][..dim].to_vec());
+        let distances = alone.iter().chain(&in_batch).map(|vector| distance(vector, &expected));
+        let (largest, cosine_distance) =
+            distances.fold((0.0, 0.0), |most: (f64, f64), one| (most.0.max(one.0), most.1.max(one.1)));
+        Difference { item: name, largest, cosine_distance }
     });
     Ok(differences.collect())
 }

@@ -62,7 +62,8 @@ pub fn embed_missing(
     for (chunk, part) in missing.chunks(model.chunk).enumerate() {
         let mut rest = part;
         while !rest.is_empty() {
-            let (vectors, refused) = embed_until_refused(embedder, rest)?;
+            let items = rest.iter().map(|(_, item)| (*item).clone()).collect();
+            let (vectors, refused) = embed_until_refused(embedder, items)?;
             let count = vectors.len();
             store.add(&rest.iter().map(|(key, _)| *key).zip(vectors).collect::<Vec<_>>())?;
             let mut next = count;
@@ -81,11 +82,13 @@ pub fn embed_missing(
 
 /// The vectors of the items before the first that can't be embedded, and why that can't. An embedder names it without
 /// giving the vectors before it, which are therefore asked for once more.
-fn embed_until_refused(
+///
+/// # Errors
+/// If the embedder fails at all of them, or gives vectors that can't be used.
+pub fn embed_until_refused(
     embedder: &dyn Embed,
-    items: &[(Key, &Item)],
+    mut inputs: Vec<Item>,
 ) -> Result<(Vec<Vec<f32>>, Option<String>)> {
-    let mut inputs: Vec<Item> = items.iter().map(|(_, item)| (*item).clone()).collect();
     let mut refused = None;
     loop {
         if inputs.is_empty() {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use rzen_core::{Embed, EmbedError, Item};
+use rzen_core::{Embed, EmbedError};
 use rzen_data::{EmbedRow, embed_rows};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -12,6 +12,7 @@ use safetensors::tensor::TensorView;
 use crate::files::whole_file;
 use crate::output::check_file;
 use crate::progress::Progress;
+use crate::vectors::embed_until_refused;
 use crate::verbs::model_options::ModelOptions;
 
 /// Embed the rows of a JSONL file
@@ -35,6 +36,9 @@ pub struct Args {
     /// Folder that relative paths in rows count from
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    /// Rows that may be unreadable before the embedding stops; they are named, and left out of the output
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    bad_row_limit: usize,
 }
 
 /// Runs the verb.
@@ -53,13 +57,25 @@ pub fn run(args: &Args) -> Result<()> {
     let rows = embed_rows(&args.input, args.root.as_ref().unwrap_or(&here))?;
     ensure!(!rows.is_empty(), "{}: no rows", args.input.display());
     let embedder = args.model.embedder()?;
-    let vectors = embed(&embedder, &rows, args.model.batch_size)?;
+    let Embedded { rows: whole, vectors, bad } = embed(&embedder, &rows, args)?;
     whole_file(&args.output, |file| match format {
-        Format::Safetensors => write_safetensors(file, &rows, &vectors),
-        Format::JsonLines => write_json_lines(file, &rows, &vectors),
+        Format::Safetensors => write_safetensors(file, &whole, &vectors),
+        Format::JsonLines => write_json_lines(file, &whole, &vectors),
     })?;
-    println!("{} vectors of {} numbers: {}", vectors.len(), embedder.dim(), args.output.display());
+    bad.iter().for_each(|row| eprintln!("left out: {row}"));
+    let left_out = if bad.is_empty() { String::new() } else { format!(", {} rows left out", bad.len()) };
+    println!("{} vectors of {} numbers{left_out}: {}", vectors.len(), embedder.dim(), args.output.display());
     Ok(())
+}
+
+/// What came of rows.
+struct Embedded<'a> {
+    /// Those that have a vector.
+    rows: Vec<&'a EmbedRow>,
+    /// One of each.
+    vectors: Vec<Vec<f32>>,
+    /// What is wrong with the others.
+    bad: Vec<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -83,37 +99,68 @@ fn same_file(one: &Path, other: &Path) -> bool {
     real(one).is_some_and(|one| real(other) == Some(one))
 }
 
-fn embed(embedder: &dyn Embed, rows: &[EmbedRow], batch_size: usize) -> Result<Vec<Vec<f32>>> {
-    let ahead = batch_size * 16;
+fn embed<'a>(embedder: &dyn Embed, rows: &'a [EmbedRow], args: &Args) -> Result<Embedded<'a>> {
+    // Enough at a time for the embedder to sort by length.
+    let ahead = args.model.batch_size.saturating_mul(16);
     let progress = Progress::tasks("embed", rows.len().div_ceil(ahead));
     progress.message("rows");
-    let mut vectors = Vec::with_capacity(rows.len());
+    let mut embedded = Embedded { rows: Vec::new(), vectors: Vec::new(), bad: Vec::new() };
+    let mut done = 0;
     for part in rows.chunks(ahead) {
-        let items: Vec<Item> = part.iter().map(|row| row.item.clone()).collect();
-        vectors.extend(embedder.embed(&items).map_err(|error| named(error, part))?);
-        progress.part(vectors.len(), rows.len());
+        let mut rest = part;
+        while !rest.is_empty() {
+            let items = rest.iter().map(|row| row.item.clone()).collect();
+            let (vectors, refused) =
+                embed_until_refused(embedder, items).map_err(|error| named(error, rest))?;
+            let (whole, more) = rest.split_at(vectors.len());
+            embedded.rows.extend(whole);
+            embedded.vectors.extend(vectors);
+            rest = more;
+            if let (Some(message), Some((row, more))) = (refused, rest.split_first()) {
+                embedded.bad.push(format!("{}: {message}", place(row)));
+                ensure!(
+                    embedded.bad.len() <= args.bad_row_limit,
+                    too_many(&embedded.bad, args.bad_row_limit)
+                );
+                rest = more;
+            }
+        }
+        done += part.len();
+        progress.part(done, rows.len());
         progress.advance();
     }
     progress.finish();
-    Ok(vectors)
+    ensure!(!embedded.rows.is_empty(), "{}: no row could be embedded", args.input.display());
+    Ok(embedded)
 }
 
-/// Puts the row's id and place before what is wrong with it.
-fn named(error: EmbedError, rows: &[EmbedRow]) -> anyhow::Error {
-    let index = match &error {
-        EmbedError::Item { index, .. } | EmbedError::Vector { index, .. } => Some(*index),
-        _ => None,
-    };
-    match (index.and_then(|index| rows.get(index)), error) {
-        (Some(row), EmbedError::Item { source, .. }) => {
-            anyhow::anyhow!(source).context(format!("{}: row `{}`", row.origin, row.id))
-        }
-        (Some(row), error) => anyhow::anyhow!(error).context(format!("{}: row `{}`", row.origin, row.id)),
-        (None, error) => error.into(),
+fn place(row: &EmbedRow) -> String {
+    format!("{}: row `{}`", row.origin, row.id)
+}
+
+fn too_many(bad: &[String], limit: usize) -> String {
+    match (bad, limit) {
+        ([one], 0) => format!("{one}; mend the row, or leave such rows out with --bad-row-limit"),
+        _ => format!(
+            "{} rows can't be embedded, more than --bad-row-limit {limit}: {}",
+            bad.len(),
+            bad.join("; ")
+        ),
     }
 }
 
-fn write_safetensors(file: &mut std::fs::File, rows: &[EmbedRow], vectors: &[Vec<f32>]) -> Result<()> {
+/// Puts the row's id and place before what is wrong with its vector.
+fn named(error: anyhow::Error, rows: &[EmbedRow]) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(EmbedError::Vector { index, .. }) if *index < rows.len() => {
+            let place = place(&rows[*index]);
+            error.context(place)
+        }
+        _ => error,
+    }
+}
+
+fn write_safetensors(file: &mut std::fs::File, rows: &[&EmbedRow], vectors: &[Vec<f32>]) -> Result<()> {
     let ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     let metadata = [("ids".to_owned(), serde_json::to_string(&ids)?)].into();
     let bytes: Vec<u8> = vectors.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
@@ -122,7 +169,7 @@ fn write_safetensors(file: &mut std::fs::File, rows: &[EmbedRow], vectors: &[Vec
     file.write_all(&bytes).context("the vectors")
 }
 
-fn write_json_lines(file: &mut std::fs::File, rows: &[EmbedRow], vectors: &[Vec<f32>]) -> Result<()> {
+fn write_json_lines(file: &mut std::fs::File, rows: &[&EmbedRow], vectors: &[Vec<f32>]) -> Result<()> {
     let mut writer = std::io::BufWriter::new(file);
     for (row, vector) in rows.iter().zip(vectors) {
         serde_json::to_writer(&mut writer, &serde_json::json!({ "id": row.id, "embedding": vector }))?;

@@ -56,7 +56,13 @@ pub fn run(args: &Args) -> Result<()> {
     let config = args.config()?;
     let dtype = crate::device::dtype(&args.dtype)?;
     let shard_size = args.shard_bytes()?;
-    check_folder(&args.output, false)?;
+    // Nothing tells a folder of random weights from one that somebody needs.
+    ensure!(
+        std::fs::symlink_metadata(&args.output).is_err(),
+        "--output {} exists; choose another name, or remove it",
+        args.output.display()
+    );
+    check_folder(&args.output, true)?;
     let (processor, companions) = match &args.tokenizer {
         Some(folder) => taken(folder)?,
         None => made(config.text.vocab_size)?,

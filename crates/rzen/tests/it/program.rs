@@ -539,6 +539,39 @@ fn bad_rows_are_named_and_nothing_is_written() {
 }
 
 #[test]
+fn rows_that_can_not_be_read_are_left_out_where_that_is_allowed() {
+    let place = tempfile::tempdir().unwrap();
+    let rows: String = ["a", "bad", "b", "worse", "c"]
+        .map(|id| match id.len() {
+            1 => format!("{{\"id\": \"{id}\", \"content\": [{{\"text\": \"{id}\"}}]}}\n"),
+            _ => format!("{{\"id\": \"{id}\", \"content\": [{{\"image\": \"{id}.png\"}}]}}\n"),
+        })
+        .concat();
+    let run = |more: &[&str]| embed(place.path(), &rows, &[&["--output", "out.jsonl"], more].concat());
+    for (limit, named) in [("0", "--bad-row-limit"), ("1", "2 rows can't be embedded")] {
+        let output = run(&["--bad-row-limit", limit]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains("bad.png") && error.contains(named), "{error}");
+        assert!(!place.path().join("out.jsonl").exists());
+    }
+    let output = run(&["--bad-row-limit", "2", "--batch-size", "1152921504606846976"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    assert_eq!(told.matches("left out: ").count(), 2, "{told}");
+    assert!(told.contains("rows.jsonl:4: row `worse`") && told.contains("worse.png"), "{told}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("3 vectors of 32 numbers, 2 rows left out"), "{said}");
+    let lines = std::fs::read_to_string(place.path().join("out.jsonl")).unwrap();
+    let ids: Vec<String> = lines
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(ids, ["a", "b", "c"]);
+}
+
+#[test]
 fn wrong_options_are_named() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
