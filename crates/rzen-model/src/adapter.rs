@@ -97,12 +97,22 @@ impl Qwen2Vl {
 
     /// Adds the adapter's update to the weights, in f32, and takes the adapter off. What was kept as bf16 to be computed
     /// with as f32 becomes f32 where the adapter changes it.
-    pub fn merge_adapter(mut self) -> Self {
+    pub fn merge_adapter(self) -> Self {
         let widen = self.widen;
+        self.merge(|own| if widen { FloatDType::F32 } else { own })
+    }
+
+    /// As [`merge_adapter`](Self::merge_adapter), but every weight keeps its type: bf16 is rounded to.
+    pub fn merge_adapter_rounded(self) -> Self {
+        self.merge(|own| own)
+    }
+
+    /// `to` says what a weight of a type becomes.
+    fn merge(mut self, to: impl Fn(FloatDType) -> FloatDType) -> Self {
         self.each_linear(&mut |_, linear| {
             if let Some(lora) = linear.lora.take() {
                 linear.weight = linear.weight.clone().map(|weight| {
-                    let dtype = if widen { FloatDType::F32 } else { FloatDType::from(weight.dtype()) };
+                    let dtype = to(FloatDType::from(weight.dtype()));
                     (weight.cast(FloatDType::F32) + lora.delta()).cast(dtype)
                 });
             }

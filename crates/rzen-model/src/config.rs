@@ -133,7 +133,8 @@ impl ModelConfig {
         let nested = root.get("text_config").and_then(Value::as_object).unwrap_or(&empty);
         match root.get("model_type").and_then(Value::as_str) {
             Some("qwen2_vl") => {}
-            found => return Err(format!("`model_type` is {found:?}, expected \"qwen2_vl\"")),
+            Some(found) => return Err(format!("`model_type` is \"{found}\", expected \"qwen2_vl\"")),
+            None => return Err("`model_type` is missing, expected \"qwen2_vl\"".into()),
         }
         let text = Settings { name: "", tables: vec![nested, root] };
         let vision = root.get("vision_config").and_then(Value::as_object).unwrap_or(&empty);
@@ -254,9 +255,10 @@ impl<'a> Settings<'a> {
         if self.find(key).is_none() { Ok(default) } else { self.size(key) }
     }
 
-    fn number_or(&self, key: &str, default: f64) -> Result<f64, String> {
+    fn positive_or(&self, key: &str, default: f64) -> Result<f64, String> {
         let Some(value) = self.find(key) else { return Ok(default) };
-        value.as_f64().ok_or_else(|| format!("`{}{key}` is {value}, expected a number", self.name))
+        let number = value.as_f64().filter(|number| *number > 0.0);
+        number.ok_or_else(|| format!("`{}{key}` is {value}, expected a number above 0", self.name))
     }
 }
 
@@ -278,8 +280,8 @@ fn read_text(text: &Settings) -> Result<TextConfig, String> {
         .map_err(|_| format!("`mrope_section` is {section}, expected three whole numbers"))?;
     let theta = Settings { name: "rope_parameters.", tables: vec![rope] };
     let rope_theta = match theta.find("rope_theta") {
-        Some(_) => theta.number_or("rope_theta", 0.0)?,
-        None => text.number_or("rope_theta", 1_000_000.0)?,
+        Some(_) => theta.positive_or("rope_theta", 0.0)?,
+        None => text.positive_or("rope_theta", 1_000_000.0)?,
     };
     let num_attention_heads = text.size("num_attention_heads")?;
     Ok(TextConfig {
@@ -289,7 +291,7 @@ fn read_text(text: &Settings) -> Result<TextConfig, String> {
         num_attention_heads,
         num_key_value_heads: text.size_or("num_key_value_heads", num_attention_heads)?,
         vocab_size: text.size("vocab_size")?,
-        rms_norm_eps: text.number_or("rms_norm_eps", 1e-6)?,
+        rms_norm_eps: text.positive_or("rms_norm_eps", 1e-6)?,
         rope_theta,
         mrope_section,
     })
@@ -316,7 +318,7 @@ fn read_vision(vision: &Settings) -> Result<VisionConfig, String> {
         depth: vision.size_or("depth", 32)?,
         embed_dim: vision.size_or("embed_dim", 1280)?,
         num_heads: vision.size_or("num_heads", 16)?,
-        mlp_ratio: vision.number_or("mlp_ratio", 4.0)?,
+        mlp_ratio: vision.positive_or("mlp_ratio", 4.0)?,
         in_channels: vision.size_or("in_channels", channels)?,
         patch_size: vision.size_or("patch_size", 14)?,
         spatial_merge_size: vision.size_or("spatial_merge_size", 2)?,
@@ -358,7 +360,10 @@ mod tests {
             config[key] = value;
             ModelConfig::from_json(&config).unwrap_err()
         };
-        assert!(with("model_type", json!("llama")).contains("qwen2_vl"));
+        assert!(with("model_type", json!("llama")).contains("is \"llama\", expected \"qwen2_vl\""));
+        assert!(with("model_type", Value::Null).contains("missing"));
+        assert!(with("rope_theta", json!(0)).contains("`rope_theta` is 0, expected a number above 0"));
+        assert!(with("rms_norm_eps", json!(-1)).contains("`rms_norm_eps` is -1"));
         assert!(with("hidden_size", json!("64")).contains("`hidden_size` is \"64\""));
         assert!(with("num_key_value_heads", json!(3)).contains("num_key_value_heads"));
         assert!(with("rope_scaling", json!({"mrope_section": [2, 2, 2]})).contains("adds up to 6"));

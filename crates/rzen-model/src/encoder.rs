@@ -93,6 +93,17 @@ impl Qwen2Vl {
         Ok(Qwen2Vl { widen: model.dtype() == DType::BF16, ..model })
     }
 
+    /// As [`Qwen2Vl::load_with_table_on`], with weights as bf16 whatever they are stored as, for training an adapter by blocks
+    /// and for [`Qwen2Vl::embed`]: where fused kernels compute in f32 they are computed with as f32 numbers, elsewhere as
+    /// bf16. Adapters are f32 all the same.
+    ///
+    /// # Errors
+    /// As of [`Qwen2Vl::load`].
+    pub fn load_narrow(table_home: &Device, folder: &Path, device: &Device) -> Result<Self, ModelError> {
+        let model = Self::load_as(table_home, folder, FloatDType::BF16, device, false)?;
+        Ok(Qwen2Vl { widen: Way::of(FloatDType::F32, is_main_memory(device)) == Way::Fused, ..model })
+    }
+
     fn load_as(
         table_home: &Device,
         folder: &Path,

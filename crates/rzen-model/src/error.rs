@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum ModelError {
     /// A file could not be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), advice(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -25,7 +25,7 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// A JSON file does not hold what it should.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: not the JSON that it should be ({source}); fetch or write it again", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -187,5 +187,16 @@ impl ModelError {
 
     pub(crate) fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> ModelError + '_ {
         move |source| ModelError::Json { path: path.to_owned(), source }
+    }
+}
+
+/// What to do about a file of a checkpoint that can't be read.
+pub(crate) fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "; give the folder of a whole Hugging Face checkpoint",
+        std::io::ErrorKind::OutOfMemory => {
+            "; `rzen plan` says how much memory a model takes: free some, or lower --batch-tokens"
+        }
+        _ => "",
     }
 }

@@ -41,10 +41,13 @@ impl Rates {
         Rates { linear: linear(config, dtype, stored, device), attention: squares(config, dtype, device) }
     }
 
-    /// The rates of training in f32: the same with a graph, forwards and backwards, through two frozen layers and
+    /// The rates of training in `dtype`: the same with a graph, forwards and backwards, through two frozen layers and
     /// through attention by `attend_backward`.
-    pub fn measure_training(config: &ModelConfig, device: &Device) -> Self {
-        Rates { linear: linear_backward(config, device), attention: squares_backward(config, device) }
+    pub fn measure_training(config: &ModelConfig, dtype: FloatDType, device: &Device) -> Self {
+        Rates {
+            linear: linear_backward(config, dtype, device),
+            attention: squares_backward(config, dtype, device),
+        }
     }
 
     /// Seconds that these operations take.
@@ -81,14 +84,14 @@ fn linear(config: &ModelConfig, dtype: FloatDType, stored: FloatDType, device: &
 }
 
 /// A forward and a backward pass, which multiplies as often.
-fn linear_backward(config: &ModelConfig, device: &Device) -> f64 {
+fn linear_backward(config: &ModelConfig, dtype: FloatDType, device: &Device) -> f64 {
     let (wide, size) = (config.text.intermediate_size, config.text.hidden_size);
-    let mut weights = Weights::from_seed(1, FloatDType::F32, device);
+    let mut weights = Weights::from_seed(1, dtype, device);
     let layers = [[wide, size], [size, wide]].map(|shape| {
         let layer = Linear::load(&mut weights, "measured", shape, false).expect("a seed has every tensor");
         layer.no_grad().train()
     });
-    let x = states([ROWS, size], FloatDType::F32, device);
+    let x = states([ROWS, size], dtype, device);
     rate(2.0 * (4 * ROWS * wide * size) as f64, || {
         let x = x.clone().autodiff().require_grad();
         let [into, out] = &layers;
@@ -98,10 +101,10 @@ fn linear_backward(config: &ModelConfig, device: &Device) -> f64 {
 }
 
 /// Attention of a picture and its gradient, which takes five products where attention takes two.
-fn squares_backward(config: &ModelConfig, device: &Device) -> f64 {
+fn squares_backward(config: &ModelConfig, dtype: FloatDType, device: &Device) -> f64 {
     let (heads, size) = (config.vision.num_heads, config.vision.head_dim());
     let rows = 2 * ROWS;
-    let x = || states([rows, heads, size], FloatDType::F32, device);
+    let x = || states([rows, heads, size], dtype, device);
     let windows = [Windows { count: 1, queries: rows, keys: rows, causal: false, hidden: None }];
     let parts = [x(), x(), x()];
     rate(3.5 * (4 * rows * rows * heads * size) as f64, || {

@@ -1,12 +1,12 @@
 //! Folders that a run can be taken up from.
 //!
 //! A checkpoint is written under a temporary name, synced to the disk and renamed, so that a folder
-//! under its final name is whole; what is not (copied by halves, cut by a broken disk) is found by the
-//! sizes in `state.json`, the file written last.
+//! under its final name is whole; what is not (copied by halves, cut or spoilt by a broken disk) is found by the
+//! sizes and sums in `state.json`, the file written last.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -40,16 +40,20 @@ pub struct Latest {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint and checks that it is whole.
+    /// Opens a checkpoint whose files are all there and of the size that they had.
     ///
     /// # Errors
-    /// [`CheckpointError::Incomplete`] names the file that is missing or cut;
-    /// [`CheckpointError::Format`] a checkpoint of another version.
+    /// [`CheckpointError::Incomplete`] names the file that is missing or cut; [`CheckpointError::Io`] one that the system
+    /// doesn't let be read; [`CheckpointError::Format`] a checkpoint of another version.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
         let incomplete =
             |problem: String| CheckpointError::Incomplete { folder: folder.to_path_buf(), problem };
-        let text = fs::read_to_string(folder.join(STATE))
-            .map_err(|error| incomplete(format!("`{STATE}` can't be read ({error})")))?;
+        let text = fs::read_to_string(folder.join(STATE)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::InvalidData => {
+                incomplete(format!("`{STATE}` can't be read ({error})"))
+            }
+            _ => io("read", &folder.join(STATE))(error),
+        })?;
         let value: Value = serde_json::from_str(&text)
             .map_err(|error| incomplete(format!("`{STATE}` is not JSON ({error})")))?;
         let format = value.get("format").and_then(Value::as_u64).unwrap_or(0);
@@ -75,6 +79,24 @@ impl Checkpoint {
             }
         }
         Ok(Checkpoint { folder: folder.to_path_buf(), state })
+    }
+
+    /// Reads every file and compares its sum with the one that was written down.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Incomplete`] names the file that is other than it was.
+    pub fn verify(&self) -> Result<(), CheckpointError> {
+        for (name, expected) in &self.state.sums {
+            let path = self.folder.join(name);
+            let found = sum(&path).map_err(io("read", &path))?;
+            if found != *expected {
+                let problem = format!(
+                    "`{name}` is not as it was written (CRC-32C {found:08x}, expected {expected:08x})"
+                );
+                return Err(CheckpointError::Incomplete { folder: self.folder.clone(), problem });
+            }
+        }
+        Ok(())
     }
 
     /// The folder that the encoder saved its weights to.
@@ -104,21 +126,29 @@ impl Checkpoint {
     }
 }
 
-/// Looks for the newest complete checkpoint under `run` (a [`RunFolder::path`](crate::RunFolder::path)).
+/// Looks for the newest complete checkpoint under `run` (a [`RunFolder::path`](crate::RunFolder::path)), and reads it
+/// whole to be sure.
 ///
 /// Temporary folders are passed over in silence; a run that has none yet gives `None`.
 ///
 /// # Errors
-/// If the folder is there and can't be read.
+/// If the folder is there and can't be read, if a checkpoint is of another version, and [`CheckpointError::NoneWhole`] if there
+/// are some and none is complete: a run that began anew would overwrite them.
 pub fn latest(run: &Path) -> Result<Latest, CheckpointError> {
+    let checkpoints = run.join("checkpoints");
     let mut skipped = Vec::new();
-    for (_, folder) in list(&run.join("checkpoints"))?.into_iter().rev() {
-        match Checkpoint::open(&folder) {
+    for (_, folder) in list(&checkpoints)?.into_iter().rev() {
+        let whole = Checkpoint::open(&folder).and_then(|found| found.verify().map(|()| found));
+        match whole {
             Ok(checkpoint) => return Ok(Latest { checkpoint: Some(checkpoint), skipped }),
-            Err(error) => skipped.push(error),
+            Err(error @ CheckpointError::Incomplete { .. }) => skipped.push(error),
+            Err(error) => return Err(error),
         }
     }
-    Ok(Latest { checkpoint: None, skipped })
+    match skipped.first() {
+        Some(newest) => Err(CheckpointError::NoneWhole { checkpoints, newest: newest.to_string() }),
+        None => Ok(Latest { checkpoint: None, skipped }),
+    }
 }
 
 /// Where the checkpoint of a step lies.
@@ -155,6 +185,10 @@ where
         source,
     })?;
     state.files = sync_files(&temporary.path)?;
+    for name in state.files.keys() {
+        let path = temporary.path.join(name);
+        state.sums.insert(name.clone(), sum(&path).map_err(io("read", &path))?);
+    }
     write_state(&temporary.path.join(STATE), &state)?;
     sync_folder(&temporary.path)?;
     temporary.rename(&folder)?;
@@ -232,6 +266,18 @@ fn sync_files(root: &Path) -> Result<BTreeMap<String, u64>, CheckpointError> {
         sync_folder(&folder)?;
     }
     Ok(sizes)
+}
+
+/// The CRC-32C of a file.
+fn sum(path: &Path) -> io::Result<u32> {
+    let mut file = File::open(path)?;
+    let (mut sum, mut piece) = (0, vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(sum),
+            count => sum = crc32c::crc32c_append(sum, &piece[..count]),
+        }
+    }
 }
 
 fn sync_file(path: &Path) -> io::Result<u64> {

@@ -132,7 +132,11 @@ pub enum TrainError {
 
 fn describe_kept(kept: &Option<PathBuf>) -> String {
     match kept {
-        Some(folder) => format!("The weights before it are in `{}`", folder.display()),
+        Some(folder) => format!(
+            "The weights before it are in `{}`; if the loss had gone astray before, delete that folder, and the same command \
+             goes on from an earlier one",
+            folder.display()
+        ),
         None => "No step was taken before it".into(),
     }
 }
@@ -205,6 +209,17 @@ pub enum CheckpointError {
         folder: PathBuf,
         /// What is missing or wrong.
         problem: String,
+    },
+    /// There are checkpoints, and none is whole.
+    #[error(
+        "none of the checkpoints in `{}` is complete, the newest of them: {newest}. Bring one back from a copy, or remove \
+         that folder to begin the stage anew", checkpoints.display()
+    )]
+    NoneWhole {
+        /// The folder of checkpoints.
+        checkpoints: PathBuf,
+        /// What is wrong with the newest.
+        newest: String,
     },
     /// Another version of the program wrote it.
     #[error("`{}` has format {found}, expected {expected}; resume with the version that wrote it", folder.display())]

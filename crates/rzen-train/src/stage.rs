@@ -333,6 +333,7 @@ where
             parameters: parameter_keys(self.model.trained_parameters()),
             optimizer_tensors: 0,
             files: Default::default(),
+            sums: Default::default(),
         };
         let model = self.model.without_gradients();
         let folder = checkpoint::save(&self.run.checkpoints(), &model, &self.optimizer, state)?;

@@ -36,6 +36,9 @@ pub struct State {
     pub optimizer_tensors: usize,
     /// Every other file of the checkpoint with its size in bytes; `/` between folders.
     pub files: BTreeMap<String, u64>,
+    /// Their CRC-32C; none in checkpoints of before there were sums.
+    #[serde(default)]
+    pub sums: BTreeMap<String, u32>,
 }
 
 /// How the optimizer's state finds a parameter.

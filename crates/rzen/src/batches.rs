@@ -207,7 +207,7 @@ mod tests {
         let (folder, mut stage) = corpus();
         let numbers = |stage: &Stage| -> Vec<usize> {
             let manifest = folder.path().join("d/train.jsonl");
-            let rows = rows_by_name(&manifest, folder.path(), stage, None).unwrap();
+            let rows = rows_by_name(&manifest, folder.path(), stage, None).unwrap().by_name;
             rows[0].1.iter().map(|row| row.hard_negatives.len()).collect()
         };
         assert_eq!(numbers(&stage), [1; 6]);

@@ -46,6 +46,14 @@ pub fn open_to_embed(
     open_with(folder, adapter, load, device)
 }
 
+/// The same with weights of bf16 under adapters to train, see [`Qwen2Vl::load_narrow`].
+///
+/// # Errors
+/// As of [`open`].
+pub fn open_narrow(folder: &Path, device: &Device) -> Result<Opened> {
+    open_with(folder, None, |folder| Qwen2Vl::load_narrow(&table_home(device), folder, device), device)
+}
+
 fn open_with(
     folder: &Path,
     adapter: Option<&Path>,

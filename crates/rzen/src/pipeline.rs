@@ -2,7 +2,7 @@
 
 mod soup;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::{DType, Device, FloatDType};
 use rzen_core::{Ranks, Sample, SaveWeights};
 use rzen_data::train_manifest;
 use rzen_loss::{InfoNce, TEMPERATURES_FILE};
@@ -23,6 +23,7 @@ use serde_json::json;
 
 use crate::batches::{BatchSource, SourceSettings};
 use crate::card::Card;
+use crate::device::is_cpu;
 use crate::embedder::EmbedSettings;
 use crate::evaluate::{Benchmark, Scores};
 use crate::files::{hex, sha256, whole_file, whole_folder};
@@ -31,7 +32,7 @@ use crate::models::{self, Opened};
 use crate::progress::StageProgress;
 use crate::ranks::{agreed, as_first, count, first, same_everywhere};
 use crate::reader::Reader;
-use crate::recipe::{Recipe, Stage, Start, Train};
+use crate::recipe::{BaseType, Recipe, Stage, Start, Train};
 use crate::run_cards::{RunCards, data_uses};
 use crate::run_folder::Run;
 use crate::scratch::Scratch;
@@ -79,24 +80,42 @@ pub struct Column {
 /// Names the row, file or step that is wrong, or where the run was stopped.
 pub fn train(job: &Job, name: &str) -> Result<()> {
     let started = Instant::now();
+    let narrow = job.recipe.model.base_type() == BaseType::Bf16;
+    ensure!(
+        !narrow || is_cpu(job.device) || job.device.supports_dtype(DType::BF16),
+        "`model.dtype` is bf16, which {} does not compute with; leave it out, or name another --device",
+        job.device_name
+    );
     let corpus = corpus(job)?;
+    agreed(job.ranks, check_datasets(job.recipe, &corpus))?;
     // Rank 0 measures.
     let tasks = || {
         Benchmark::load(&corpus, job.recipe.evaluation.tasks.as_deref())
             .context("tasks to measure; without any, set `tasks = []` under [evaluation] of the recipe")
     };
     let benchmark = first(job.ranks, tasks)?;
-    // All of them before the first trains: a mistake in the last stage's rows shows now.
-    let rows = job.recipe.stages.iter().map(|stage| Rows::load(stage, &corpus, job.recipe.seed));
-    let rows: Vec<Rows> = agreed(job.ranks, rows.collect())?;
-    let manifests: Vec<_> = rows.iter().map(|rows| &rows.manifests).collect();
+    // All of them before the first trains: a mistake in the last stage's rows shows now. One stage's are held at a time.
+    let (mut held, mut manifests, mut data) = (None, Vec::new(), Vec::new());
+    for stage in &job.recipe.stages {
+        let rows = agreed(job.ranks, Rows::load(stage, &corpus, job.recipe.seed))?;
+        manifests.push(rows.manifests.clone());
+        data.push((stage.name.clone(), data_uses(&rows.data, &corpus, job.recipe)));
+        held = held.or(Some(rows));
+    }
     same_everywhere(job.ranks, "manifest of training rows", &json!(manifests).to_string())?;
-    let start = start_model(job, &corpus, &rows)?;
-    let uses =
-        |(stage, rows): (&Stage, &Rows)| (stage.name.clone(), data_uses(&rows.data, &corpus, job.recipe));
-    let data = job.recipe.stages.iter().zip(&rows).map(uses).collect();
-    let cards = RunCards { recipe: job.recipe, run: job.run, name, data };
-    for (stage, rows) in job.recipe.stages.iter().zip(rows) {
+    let start = start_model(job, &corpus, held.as_ref())?;
+    let cards = RunCards { recipe: job.recipe, run: job.run, name, data: data.into_iter().collect() };
+    for (stage, manifests) in job.recipe.stages.iter().zip(manifests) {
+        let first = held.take();
+        // Where folders are shared over a network, ranks may see new ones at different times: rank 0 looks.
+        if as_first(job.ranks, || Ok(result_folder(job.run, stage).is_dir()))? {
+            job.say(&format!("{}: done before", stage.name));
+            continue;
+        }
+        let rows = match first {
+            Some(first) => first,
+            None => agreed(job.ranks, Rows::load_again(stage, &corpus, job.recipe.seed, &manifests))?,
+        };
         train_one(job, stage, &start, rows, &cards)?;
     }
     let finish = || benchmark.map_or(Ok(()), |benchmark| finish(job, &benchmark, &start, &cards, started));
@@ -124,6 +143,28 @@ fn finish(job: &Job, benchmark: &Benchmark, start: &Base, cards: &RunCards, star
     Ok(())
 }
 
+/// Refuses a corpus that lacks data sets of the recipe, and names all of them.
+fn check_datasets(recipe: &Recipe, corpus: &Path) -> Result<()> {
+    let named: BTreeSet<&str> =
+        recipe.stages.iter().flat_map(|stage| &stage.datasets).map(|row| row.dataset.as_str()).collect();
+    let mut missing = Vec::new();
+    for dataset in &named {
+        if !train_manifest(&corpus.join(dataset))?.is_file() {
+            missing.push(*dataset);
+        }
+    }
+    ensure!(
+        missing.is_empty(),
+        "{} of the {} data sets of the recipe are not in {}: {}; each is a folder with a train.jsonl or train.parquet, as \
+         `rzen data import` makes them",
+        missing.len(),
+        named.len(),
+        corpus.display(),
+        missing.join(", ")
+    );
+    Ok(())
+}
+
 /// The rows of a stage, and the hashes of the manifests that they stand in.
 struct Rows {
     data: Arc<StageData>,
@@ -142,6 +183,25 @@ impl Rows {
         }
         let data = StageData::load(stage, corpus, seed).with_context(|| format!("stage `{}`", stage.name))?;
         Ok(Rows { data: Arc::new(data), manifests })
+    }
+
+    /// As [`load`](Self::load), of the manifests that were looked at before.
+    fn load_again(
+        stage: &Stage,
+        corpus: &Path,
+        seed: u64,
+        manifests: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let rows = Self::load(stage, corpus, seed)?;
+        let changed = rows.manifests.iter().find(|(dataset, hash)| manifests.get(*dataset) != Some(hash));
+        if let Some((dataset, _)) = changed {
+            bail!(
+                "stage `{}`: the manifest of dataset `{dataset}` changed while the run trained; put it back, and the same \
+                 command goes on, or give --output for another run",
+                stage.name
+            );
+        }
+        Ok(rows)
     }
 }
 
@@ -177,10 +237,10 @@ fn corpus(job: &Job) -> Result<PathBuf> {
 }
 
 /// The model that training starts from, made where it is to be random.
-fn start_model(job: &Job, corpus: &Path, rows: &[Rows]) -> Result<Base> {
+fn start_model(job: &Job, corpus: &Path, rows: Option<&Rows>) -> Result<Base> {
     let own = job.recipe.processor.clone();
     match &job.recipe.model {
-        Start::Checkpoint { folder } => {
+        Start::Checkpoint { folder, .. } => {
             let there =
                 || ProcessorConfig::load(folder).with_context(|| format!("model {}", folder.display()));
             let processor = agreed(job.ranks, own.map_or_else(there, Ok))?;
@@ -199,11 +259,11 @@ fn start_model(job: &Job, corpus: &Path, rows: &[Rows]) -> Result<Base> {
 }
 
 /// Writes a model that starts from scratch.
-fn draw_start(job: &Job, corpus: &Path, base: &Base, scratch: &Scratch, rows: &[Rows]) -> Result<()> {
+fn draw_start(job: &Job, corpus: &Path, base: &Base, scratch: &Scratch, first: Option<&Rows>) -> Result<()> {
     let texts = training_texts(job.recipe, &base.processor.system_prompt, corpus)?;
     let limit = job.recipe.data.bad_row_limit;
     // The first stage is the one that starts from these weights.
-    let datasets: Vec<&[Sample]> = rows.first().map_or_else(Vec::new, |first| first.data.drawn().collect());
+    let datasets: Vec<&[Sample]> = first.map_or_else(Vec::new, |first| first.data.drawn().collect());
     let examples = |processor: Processor| {
         let mut lost = 0;
         let reader = Reader::new(processor, job.recipe.data.load.options());
@@ -270,7 +330,7 @@ fn result_folder(run: &Run, stage: &Stage) -> PathBuf {
     }
 }
 
-/// How a model's folder is opened: [`models::open`] or [`models::open_to_embed`].
+/// How a model's folder is opened where weights are f32: [`models::open`] or [`models::open_to_embed`].
 type Open = fn(&Path, Option<&Path>, FloatDType, &Device) -> Result<Opened>;
 
 /// Opens the weights that `stage` (or the start, for `None`) left, adapters attached.
@@ -288,34 +348,31 @@ fn open_result(job: &Job, stage: Option<&Stage>, start: &Base, open: Open) -> Re
 
 /// Opens a whole model with the processor of the training.
 fn open_folder(job: &Job, folder: &Path, start: &Base, open: Open) -> Result<Opened> {
-    open(folder, None, FloatDType::F32, job.device)?.with_processor(folder, start.processor.clone())
+    let opened = match job.recipe.model.base_type() {
+        BaseType::F32 => open(folder, None, FloatDType::F32, job.device),
+        BaseType::Bf16 => models::open_narrow(folder, job.device),
+    };
+    opened?.with_processor(folder, start.processor.clone())
 }
 
 /// Opens what `stage` starts from, adapters merged.
 fn open_base(job: &Job, stage: &Stage, start: &Base, open: Open) -> Result<Opened> {
     let base = open_result(job, job.recipe.base_of(stage)?, start, open)?;
-    Ok(Opened { model: base.model.merge_adapter(), ..base })
+    Ok(Opened { model: merged(job, base.model), ..base })
+}
+
+/// The model with its adapter in its weights, of the type that the recipe says.
+fn merged(job: &Job, model: Qwen2Vl) -> Qwen2Vl {
+    match job.recipe.model.base_type() {
+        BaseType::F32 => model.merge_adapter(),
+        BaseType::Bf16 => model.merge_adapter_rounded(),
+    }
 }
 
 fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows, cards: &RunCards) -> Result<()> {
     let result = result_folder(job.run, stage);
-    // Where folders are shared over a network, ranks may see new ones at different times: rank 0 looks.
-    if as_first(job.ranks, || Ok(result.is_dir()))? {
-        job.say(&format!("{}: done before", stage.name));
-        return Ok(());
-    }
-    let run = RunFolder {
-        path: job.run.join(&stage.name),
-        stage: stage.name.clone(),
-        seed: job.recipe.seed,
-        settings: json!({
-            "model": job.recipe.model,
-            "stage": stage_settings(stage),
-            "processor": start.processor,
-            "manifests": rows.manifests,
-        }),
-    };
-    let resume = newest_checkpoint(job, &run.path)?;
+    let path = job.run.join(&stage.name);
+    let resume = newest_checkpoint(job, &path)?;
     let data = rows.data;
     let config = StageConfig { steps: data.steps(), ..stage.training.clone() };
     // By blocks, no frozen weight is needed wider than it is stored but for its block's turn.
@@ -324,14 +381,29 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows, cards: &RunCard
         _ => models::open,
     };
     let opened = open_base(job, stage, start, open).and_then(|base| {
+        let hash = weights_hash(&base.model);
         let base = match stage.train {
             Train::Full {} => base,
-            Train::Lora(_) => with_base_record(base),
+            Train::Lora(_) => with_base_record(base, &hash),
         };
         let model = trainable(job, stage, base.model.clone(), &data, resume.as_ref())?;
-        Ok((base, model))
+        Ok((base, hash, model))
     });
-    let (base, model) = agreed(job.ranks, opened)?;
+    let (base, hash, model) = agreed(job.ranks, opened)?;
+    same_everywhere(job.ranks, "base model", &hash)?;
+    let run = RunFolder {
+        path,
+        stage: stage.name.clone(),
+        seed: job.recipe.seed,
+        settings: json!({
+            "model": job.recipe.model,
+            // Another model may have come under the same name.
+            "weights_sha256": hash,
+            "stage": stage_settings(stage),
+            "processor": start.processor,
+            "manifests": rows.manifests,
+        }),
+    };
     let first_step = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
     job.say(&format!(
         "{}: {} rows, {} steps of {}, from {first_step}",
@@ -345,6 +417,14 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows, cards: &RunCard
             "{}: {} hard negatives left out, too near their positives by the teacher's scores",
             stage.name,
             data.false_negatives()
+        ));
+    }
+    if data.unused_negatives() > 0 {
+        job.say(&format!(
+            "{}: {} hard negatives of the rows are not used; `hard_negatives` is {}",
+            stage.name,
+            data.unused_negatives(),
+            stage.hard_negatives
         ));
     }
     let settings = SourceSettings {
@@ -433,11 +513,15 @@ fn trainable(
     Ok(Contrastive { encoder, objective: objective.load_weights(&checkpoint.objective())? })
 }
 
-/// The same model, whose adapters say what they were trained on.
-fn with_base_record(base: Opened) -> Opened {
+fn weights_hash(model: &Qwen2Vl) -> String {
     let mut hasher = WeightsHasher::default();
-    base.model.visit_weights(|name, shape, dtype, bytes| hasher.add(name, shape, dtype, bytes));
-    let record = BaseRecord::new(hasher.finish()).to_json().into_bytes();
+    model.visit_weights(|name, shape, dtype, bytes| hasher.add(name, shape, dtype, bytes));
+    hasher.finish()
+}
+
+/// The same model, whose adapters say what they were trained on.
+fn with_base_record(base: Opened, hash: &str) -> Opened {
+    let record = BaseRecord::new(hash.to_owned()).to_json().into_bytes();
     let companions = base.model.companions().clone().with(BaseRecord::FILE, record);
     Opened { model: base.model.with_companions(companions), ..base }
 }

@@ -176,8 +176,8 @@ fn temperatures(record: &StepRecord) -> String {
     }
 }
 
-/// More temperatures than these don't fit beside the rest.
-const TASKS_IN_A_LINE: usize = 3;
+/// Temperatures that stand there each by itself: those of the paper's seven tasks do.
+const TASKS_IN_A_LINE: usize = 7;
 
 /// `stage_1 40/200 loss 2.079 … eta 1:05`.
 fn step_line(record: &StepRecord, left: Duration) -> String {
@@ -239,9 +239,12 @@ mod tests {
 
     #[test]
     fn many_temperatures_are_told_as_a_range() {
-        let stats = (1..=5_u8).map(|i| (format!("tau.task_{i}"), f32::from(i) / 100.0));
-        let many = StepRecord { stats: stats.collect(), ..record(1) };
-        assert_eq!(temperatures(&many), " tau 0.010 to 0.050 (5 tasks)");
+        let of = |tasks: u8| {
+            let stats = (1..=tasks).map(|i| (format!("tau.task_{i}"), f32::from(i) / 100.0));
+            temperatures(&StepRecord { stats: stats.collect(), ..record(1) })
+        };
+        assert_eq!(of(8), " tau 0.010 to 0.080 (8 tasks)");
+        assert!(of(7).starts_with(" tau task_1 0.010 task_2 0.020") && of(7).ends_with(" task_7 0.070"));
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl RunCards<'_> {
 
     fn common(&self, scores: Option<&ModelScores>) -> Result<Card> {
         let origin = match &self.recipe.model {
-            Start::Checkpoint { folder } => Origin::of(folder),
+            Start::Checkpoint { folder, .. } => Origin::of(folder),
             Start::Scratch(_) => Origin::default(),
         };
         let recipe = toml::to_string(self.recipe).context("the recipe")?;
@@ -80,7 +80,7 @@ impl RunCards<'_> {
 
     fn start(&self) -> String {
         match &self.recipe.model {
-            Start::Checkpoint { folder } => match Origin::of(folder).id {
+            Start::Checkpoint { folder, .. } => match Origin::of(folder).id {
                 Some(id) => format!("[{id}](https://huggingface.co/{id})"),
                 None => {
                     format!("the checkpoint `{}`", folder.file_name().unwrap_or_default().to_string_lossy())

@@ -1,8 +1,9 @@
 //! The folder of a training run: what lies where.
 
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -27,6 +28,8 @@ use crate::report::Measurements;
 pub struct Run {
     /// The folder.
     pub folder: PathBuf,
+    /// Holds the folder's lock, so that no other program trains into it.
+    _lock: Option<Arc<fs::File>>,
 }
 
 const RECIPE: &str = "recipe.toml";
@@ -47,8 +50,11 @@ impl Run {
     /// If another recipe's run is there and `overwrite` is not set, or files that no run wrote.
     pub fn open(folder: &Path, recipe: &Recipe, overwrite: bool) -> Result<Self> {
         let place = || folder.display().to_string();
-        fs::create_dir_all(folder).with_context(place)?;
-        let run = Run { folder: folder.to_owned() };
+        ensure!(!folder.is_file(), "--output {}: a file stands there; name a folder", folder.display());
+        fs::create_dir_all(folder).with_context(|| {
+            format!("--output {}: can't be made; choose another folder", folder.display())
+        })?;
+        let run = Run { folder: folder.to_owned(), _lock: lock(folder)?.map(Arc::new) };
         run.finish_removal().with_context(place)?;
         match run.resolved()? {
             Some(_) if overwrite => run.remove().with_context(place)?,
@@ -67,12 +73,17 @@ impl Run {
     /// # Errors
     /// If no run is there, or one whose recipe this version can't read.
     pub fn look_at(folder: &Path) -> Result<(Self, Recipe)> {
-        let run = Run { folder: folder.to_owned() };
+        let run = Run::unlocked(folder);
         let text = run.resolved()?.with_context(|| {
             format!("{} is no run of rzen; give the --output of a `rzen train`", folder.display())
         })?;
         let recipe = Recipe::parse(&text).with_context(|| run.join(RECIPE).display().to_string())?;
         Ok((run, recipe))
+    }
+
+    /// The run in `folder` for those who write nothing, or whose lock another rank holds.
+    pub fn unlocked(folder: &Path) -> Self {
+        Run { folder: folder.to_owned(), _lock: None }
     }
 
     /// A path below the run.
@@ -109,6 +120,13 @@ impl Run {
             format!("{}: its recipe can't be read by this version; {advice}", self.join(RECIPE).display())
         })?;
         let differences = differences(&there.identity(), &recipe.identity())?;
+        if !differences.is_empty() && !self.has_trained(&there)? {
+            eprintln!(
+                "{}: the run there had trained nothing yet, and takes this recipe",
+                self.folder.display()
+            );
+            return self.remove().with_context(|| self.folder.display().to_string());
+        }
         if !differences.is_empty() {
             bail!(
                 "{}: a run of another recipe is there: {}; {advice}",
@@ -123,6 +141,23 @@ impl Run {
             self.empty_removed()?;
         }
         Ok(())
+    }
+
+    /// Whether a stage of `recipe` has left a checkpoint or a result.
+    fn has_trained(&self, recipe: &Recipe) -> Result<bool> {
+        for stage in &recipe.stages {
+            let folder = self.join(&stage.name);
+            let checkpoints = folder.join("checkpoints");
+            let has_checkpoint = || match fs::read_dir(&checkpoints) {
+                Ok(mut entries) => Ok(entries.next().is_some()),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error).with_context(|| checkpoints.display().to_string()),
+            };
+            if folder.join("model").exists() || folder.join("adapter").exists() || has_checkpoint()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Removes everything that a run writes, and nothing else. Where this is cut short, the next
@@ -160,6 +195,26 @@ impl Run {
             fs::remove_dir_all(&removed).with_context(|| format!("removing {}", removed.display()))?;
         }
         Ok(())
+    }
+}
+
+/// Locks a folder for as long as the file is held; `None` where the system can't, which is told.
+///
+/// # Errors
+/// If another program holds the lock.
+fn lock(folder: &Path) -> Result<Option<fs::File>> {
+    // Not everywhere is a folder something that can be opened.
+    let Ok(file) = fs::File::open(folder) else { return Ok(None) };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => bail!(
+            "{}: another rzen trains into this folder; wait for it or stop it, or give --output another folder",
+            folder.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            eprintln!("can't lock {}: {error}; see that no other rzen trains into it", folder.display());
+            Ok(None)
+        }
     }
 }
 
@@ -300,6 +355,38 @@ mod tests {
             let message = refused(place.path(), &recipe(from, to), false);
             assert!(message.contains(named) && message.contains("--overwrite"), "{message}");
         }
+    }
+
+    #[test]
+    fn a_run_that_has_trained_nothing_takes_another_recipe() {
+        let place = tempfile::tempdir().unwrap();
+        Run::open(place.path(), &unchanged(), false).unwrap();
+        // As far as it came: the drawn world, and an empty folder of the first stage.
+        for folder in ["world", "one/checkpoints"] {
+            fs::create_dir_all(place.path().join(folder)).unwrap();
+        }
+        let other = recipe("seed = 1", "seed = 2");
+        Run::open(place.path(), &other, false).unwrap();
+        assert!(!place.path().join("world").exists(), "it was drawn by the other recipe");
+        assert!(fs::read_to_string(place.path().join("recipe.toml")).unwrap().contains("seed = 2"));
+        fs::create_dir_all(place.path().join("one/checkpoints/step_000001")).unwrap();
+        assert!(refused(place.path(), &unchanged(), false).contains("`seed` was 2 and is 1"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_is_trained_into_by_one_program_at_a_time() {
+        let place = tempfile::tempdir().unwrap();
+        let run = Run::open(place.path(), &unchanged(), false).unwrap();
+        let clone = run.clone();
+        drop(run);
+        for overwrite in [false, true] {
+            let message = refused(place.path(), &unchanged(), overwrite);
+            assert!(message.contains("another rzen") && message.contains("--output"), "{message}");
+        }
+        assert!(Run::look_at(place.path()).is_ok());
+        drop(clone);
+        Run::open(place.path(), &unchanged(), false).unwrap();
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub struct StageData {
     pub(crate) epochs: Vec<usize>,
     pub(crate) share_hard_negatives: bool,
     false_negatives: usize,
+    unused_negatives: usize,
 }
 
 impl StageData {
@@ -36,15 +37,17 @@ impl StageData {
     /// Names the manifest and the row, or the dataset that is too small.
     pub fn load(stage: &Stage, corpus: &Path, seed: u64) -> Result<Self> {
         let (mut samples, mut specs, mut augments) = (Vec::new(), Vec::new(), Vec::new());
+        let mut unused_negatives = 0;
         for row in &stage.datasets {
             let manifest = train_manifest(&corpus.join(&row.dataset))?;
-            let by_name = rows_by_name(&manifest, corpus, stage, row.teacher.as_ref())?;
+            let Named { mut by_name, unused } = rows_by_name(&manifest, corpus, stage, row.teacher.as_ref())?;
+            unused_negatives += unused;
             let wanted: Vec<String> = match &row.rows {
                 Some(names) => names.clone(),
                 None => by_name.iter().map(|(name, _)| name.clone()).collect(),
             };
-            for name in wanted {
-                let Some((_, rows)) = by_name.iter().find(|(other, _)| *other == name) else {
+            for (place, name) in wanted.iter().enumerate() {
+                let Some((_, rows)) = by_name.iter_mut().find(|(other, _)| other == name) else {
                     let names: Vec<&str> = by_name.iter().map(|(name, _)| name.as_str()).collect();
                     bail!(
                         "{}: no row has the name `{name}`; there are {}",
@@ -59,7 +62,9 @@ impl StageData {
                     weight: row.weight,
                     group: row.group.clone(),
                 });
-                samples.push(rows.clone());
+                // Millions of rows are not held twice.
+                let is_last = !wanted[place + 1..].contains(name);
+                samples.push(if is_last { std::mem::take(rows) } else { rows.clone() });
                 augments.push(row.augment);
             }
         }
@@ -79,6 +84,7 @@ impl StageData {
             epochs,
             share_hard_negatives: stage.share_hard_negatives,
             false_negatives,
+            unused_negatives,
         })
     }
 
@@ -157,6 +163,11 @@ impl StageData {
         self.false_negatives
     }
 
+    /// Hard negatives of rows that the stage takes none, or no more, of.
+    pub fn unused_negatives(&self) -> usize {
+        self.unused_negatives
+    }
+
     /// Each manifest with its rows, and the different ones of them that some step draws.
     pub fn manifests(&self) -> Vec<(&Path, usize, usize)> {
         let different: HashSet<PlannedRow> =
@@ -180,14 +191,22 @@ impl StageData {
     }
 }
 
-/// The rows of a manifest, by their `name`, in the order of the file.
+/// The rows of a manifest.
+pub(crate) struct Named {
+    /// By their `name`, in the order of the file.
+    pub by_name: Vec<(String, Vec<Sample>)>,
+    /// Hard negatives beyond those that the stage takes.
+    pub unused: usize,
+}
+
 pub(crate) fn rows_by_name(
     manifest: &Path,
     corpus: &Path,
     stage: &Stage,
     teacher: Option<&TeacherFilter>,
-) -> Result<Vec<(String, Vec<Sample>)>> {
+) -> Result<Named> {
     let mut by_name: Vec<(String, Vec<Sample>)> = Vec::new();
+    let mut unused = 0;
     for mut sample in train_rows(manifest, corpus)? {
         if !stage.instructions {
             sample.query.instruction = None;
@@ -195,13 +214,15 @@ pub(crate) fn rows_by_name(
         if let Some(teacher) = teacher {
             teacher.apply(&mut sample)?;
         }
+        unused += sample.hard_negatives.len().saturating_sub(stage.hard_negatives);
         sample.hard_negatives.truncate(stage.hard_negatives);
+        sample.hard_negatives.shrink_to_fit();
         match by_name.iter_mut().find(|(other, _)| *other == sample.name) {
             Some((_, rows)) => rows.push(sample),
             None => by_name.push((sample.name.clone(), vec![sample])),
         }
     }
-    Ok(by_name)
+    Ok(Named { by_name, unused })
 }
 
 /// Epoch after epoch until `epochs` are full, and the first step of each.

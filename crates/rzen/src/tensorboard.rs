@@ -1,12 +1,15 @@
 //! Scalars of training as TensorBoard reads them: TFRecord frames around protobuf messages `Event`
 //! (tensorflow `core/lib/io/record_writer.h`, `core/util/event.proto`, `core/framework/summary.proto`).
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rzen_train::StepRecord;
+
+/// How the names of event files begin.
+const NAME: &str = "events.out.tfevents.";
 
 /// An event file of a stage, `events.out.tfevents.SECONDS.rzen`; a stage that goes on begins another.
 pub struct EventFile {
@@ -16,19 +19,22 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Begins a file in `folder`. Where `first_step` steps are done, TensorBoard is told to forget all later ones: they
-    /// are computed again.
+    /// Begins a file in `folder`. Where there are others, or `first_step` steps are done, TensorBoard is told to forget all later
+    /// ones: they are computed again.
     ///
     /// # Errors
     /// If the file can't be written.
     pub fn create(folder: &Path, first_step: usize) -> io::Result<Self> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         // Sorted by name, the files are in order of time.
-        let path = folder.join(format!("events.out.tfevents.{seconds:010}.rzen"));
+        let path = folder.join(format!("{NAME}{seconds:010}.rzen"));
+        let mut others = fs::read_dir(folder)?.flatten();
+        let has_others =
+            others.any(|other| other.file_name().as_encoded_bytes().starts_with(NAME.as_bytes()));
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let mut events = EventFile { path, file: Some(file) };
         events.append(&event(0, &string(3, b"brain.Event:2")))?;
-        if first_step > 0 {
+        if first_step > 0 || has_others {
             // SessionLog with `status` = START: events from this step on are purged.
             events.append(&event(first_step as u64 + 1, &string(7, &integer(1, 1))))?;
         }
@@ -239,5 +245,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let events = EventFile::create(folder.path(), 0).unwrap();
         assert_eq!(records(&std::fs::read(&events.path).unwrap()).len(), 1);
+    }
+
+    #[test]
+    fn a_run_that_begins_anew_purges_what_a_killed_one_had_written() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("events.out.tfevents.0000000001.rzen"), "").unwrap();
+        let events = EventFile::create(folder.path(), 0).unwrap();
+        let found = records(&std::fs::read(&events.path).unwrap());
+        assert_eq!((found.len(), step_of(&found[1]), found[1][2].0), (2, 1, 7));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::error::advice;
+
 /// Whatever the `tokenizers` crate reports.
 pub(super) type TokenizerError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -10,7 +12,7 @@ pub(super) type TokenizerError = Box<dyn std::error::Error + Send + Sync>;
 #[non_exhaustive]
 pub enum ProcessError {
     /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), advice(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -19,7 +21,7 @@ pub enum ProcessError {
         source: std::io::Error,
     },
     /// A settings file does not hold what it should.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: not the JSON that it should be ({source}); fetch or write it again", path.display())]
     Json {
         /// The file.
         path: PathBuf,

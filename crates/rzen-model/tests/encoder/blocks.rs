@@ -209,3 +209,50 @@ fn kept_bf16_weights() {
     let wide = adapted(wide.merge_adapter(), all_linear());
     check_against(&adapted(kept.merge_adapter(), all_linear()), &wide, 4e-6);
 }
+
+/// A base of bf16 under adapters of f32, both as a CPU computes with it (as f32) and as other devices do (in bf16).
+#[cfg(feature = "cpu")]
+#[test]
+fn a_narrow_base_under_adapters() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::flex();
+    // Stored as f32, so that loading rounds.
+    Qwen2Vl::random(&config(), 3, FloatDType::F32, &device).save_weights(folder.path()).unwrap();
+    let rounded = Qwen2Vl::load(folder.path(), FloatDType::BF16, &device).unwrap();
+    let stored = tempfile::tempdir().unwrap();
+    rounded.save_weights(stored.path()).unwrap();
+    let wide = Qwen2Vl::load(stored.path(), FloatDType::F32, &device).unwrap();
+    let narrow = Qwen2Vl::load_narrow(&device, folder.path(), &device).unwrap();
+    assert_eq!(narrow.dtype(), burn::tensor::DType::BF16);
+    check_against(&adapted(narrow.clone(), all_linear()), &adapted(wide.clone(), all_linear()), 4e-6);
+    let in_bf16 = adapted(rounded, all_linear());
+    check_near(&in_bf16, &adapted(wide, all_linear()));
+    // What is merged stays bf16 in both, and is the same.
+    let merged = [adapted(narrow, all_linear()), in_bf16].map(Qwen2Vl::merge_adapter_rounded);
+    let [one, other] = merged.each_ref().map(|model| {
+        assert_eq!(model.dtype(), burn::tensor::DType::BF16);
+        model.model.layers[1].mlp.up_proj.weight.val().into_data()
+    });
+    assert_eq!(one, other);
+}
+
+/// Gradients of f32 adapters, by graph and by blocks, point where those of `whole` do.
+fn check_near(model: &Qwen2Vl, whole: &Qwen2Vl) {
+    for input in inputs(model.config(), PositionMode::Sequential) {
+        let (expected, back) = encode_with_graph(whole, input.clone());
+        let gradient = wave(expected.dims()) + 0.1;
+        let flat = |gradients: &GradientsParams, model: &Qwen2Vl| -> Vec<f32> {
+            values(model, gradients).into_iter().flat_map(|(_, numbers)| numbers).collect()
+        };
+        let expected = flat(&back(gradient.clone()), whole);
+        let graph = encode_with_graph(model, input.clone());
+        let blocks = model.encode_by_blocks(input);
+        for (way, (embeddings, back)) in [("graph", graph), ("blocks", blocks)] {
+            assert_eq!(embeddings.dtype(), burn::tensor::DType::F32, "{way}");
+            let found = flat(&back(gradient.clone()), model);
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let cosine = dot(&found, &expected) / (dot(&found, &found) * dot(&expected, &expected)).sqrt();
+            assert!(cosine > 0.995, "{way}: the cosine of the gradients is {cosine}");
+        }
+    }
+}

@@ -104,7 +104,36 @@ fn another_format_is_named() {
     let state = trained(folder.path()).join("state.json");
     let text = fs::read_to_string(&state).unwrap().replace("\"format\": 1", "\"format\": 99");
     fs::write(&state, text).unwrap();
-    check_passed_over(folder.path(), "has format 99, expected 1");
+    // Not passed over: the version that wrote it could go on, and this one would overwrite it.
+    let error = latest(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("step_000012") && error.contains("has format 99, expected 1"), "{error}");
+}
+
+#[test]
+fn a_spoilt_byte_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let last = trained(folder.path());
+    for file in ["encoder/weights.bin", "optimizer.bpk"] {
+        let path = last.join(file);
+        let whole = fs::read(&path).unwrap();
+        let mut spoilt = whole.clone();
+        spoilt[whole.len() / 2] ^= 1;
+        fs::write(&path, spoilt).unwrap();
+        check_passed_over(folder.path(), &format!("`{file}` is not as it was written"));
+        fs::write(&path, whole).unwrap();
+    }
+    assert_eq!(latest(folder.path()).unwrap().checkpoint.unwrap().state.step, 12);
+}
+
+#[test]
+fn a_stage_never_begins_anew_over_checkpoints_that_are_not_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    trained(folder.path());
+    for name in names(folder.path()) {
+        fs::remove_file(folder.path().join("checkpoints").join(name).join("state.json")).unwrap();
+    }
+    let error = latest(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("none of the checkpoints") && error.contains("step_000012"), "{error}");
 }
 
 #[test]

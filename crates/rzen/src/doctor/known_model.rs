@@ -93,7 +93,7 @@ pub fn differences(folder: &Path, dtype: FloatDType, device: &Device) -> Result<
     let collator = Collator::new(used.config(), &SPECIAL, PositionMode::Sequential, device);
     let encode = |items: &[&Encoded]| trained.encode(collator.collate(items));
     let embed = |items: &[&Encoded]| used.embed(&collator.collate(items));
-    let ways: [&dyn Fn(&[&Encoded]) -> Tensor<2>; 2] = [&encode, &embed];
+    let ways: [Way; 2] = [&encode, &embed];
     let numbers = |vectors: Tensor<2>| -> Vec<f32> {
         vectors.into_data().convert::<f32>().try_to_vec().expect("the data was converted to f32")
     };
@@ -114,6 +114,9 @@ pub fn differences(folder: &Path, dtype: FloatDType, device: &Device) -> Result<
     });
     Ok(differences.collect())
 }
+
+/// Makes vectors of a batch.
+type Way<'a> = &'a dyn Fn(&[&Encoded]) -> Tensor<2>;
 
 /// The largest difference and one less the cosine; infinite where a number is not finite.
 fn distance(found: &[f32], expected: &[f64]) -> (f64, f64) {

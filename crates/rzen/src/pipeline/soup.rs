@@ -6,7 +6,7 @@ use anyhow::Result;
 use rzen_core::SaveWeights;
 use rzen_merge::{Existing, Ingredient, IngredientScore, Kind, ScoresRecord, SoupRecord, StagedFolder};
 
-use super::{Base, Column, Job, open_base, result_folder};
+use super::{Base, Column, Job, merged, open_base, result_folder};
 use crate::files::whole_folder;
 use crate::models;
 use crate::recipe::Soup;
@@ -36,7 +36,7 @@ pub(super) fn soup_adapters(job: &Job, soup: &Soup, start: &Base, cards: &RunCar
         record.relative_error.map_or("none, the sum is zero".to_owned(), |error| format!("{error:.2e}"));
     eprintln!("soup: relative error {error}, kept energy {:.6}", record.kept_energy);
     let base = open_base(job, stages[0], start, models::open)?;
-    let merged = base.model.with_adapter(&folder)?.merge_adapter();
+    let merged = merged(job, base.model.with_adapter(&folder)?);
     let card = cards.soup(soup, false, None)?;
     whole_folder(&model, Existing::Refuse, |part| {
         merged.save_weights(part).map_err(anyhow::Error::from_boxed)?;

@@ -30,6 +30,12 @@ pub struct DatasetRow {
 
 impl DatasetRow {
     pub(super) fn check(&self) -> Result<(), String> {
+        if !(0.0..=1000.0).contains(&self.weight) {
+            return Err(format!("`weight` is {}, expected 0 or more, at most 1000", self.weight));
+        }
+        if self.cap == Some(0) {
+            return Err("`cap` is 0, expected 1 or more; leave the dataset out, or set `weight = 0`".into());
+        }
         self.augment.check()?;
         self.teacher.as_ref().map_or(Ok(()), TeacherFilter::check)
     }

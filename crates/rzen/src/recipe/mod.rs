@@ -22,7 +22,7 @@ pub use evaluation::Evaluation;
 pub use objective::Objective;
 pub use soup::Soup;
 pub use stage::Stage;
-pub use start::Start;
+pub use start::{BaseType, Start};
 pub use train::Train;
 
 /// A whole training: one TOML file. Unknown keys are refused.
@@ -87,6 +87,9 @@ impl Recipe {
             ensure!(!self.stages[..i].iter().any(|other| other.name == *name), "stage `{name}` occurs twice");
             self.base_of(stage)?;
             stage.check().with_context(|| format!("stage `{name}`"))?;
+            if self.model.base_type() == BaseType::Bf16 {
+                stage.check_narrow().with_context(|| format!("stage `{name}`"))?;
+            }
         }
         if let Some(soup) = &self.soup {
             soup.check().and_then(|()| self.check_ingredients(soup)).context("[soup]")?;

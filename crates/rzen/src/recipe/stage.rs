@@ -1,7 +1,7 @@
 //! The tables `[[stage]]`.
 
 use anyhow::{Context, Result, ensure};
-use rzen_train::StageConfig;
+use rzen_train::{Checkpointing, StageConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::{DatasetRow, Objective, Train};
@@ -80,6 +80,21 @@ impl Stage {
         self.train.check()?;
         self.objective.config(vec!["task".to_owned()]).validate().context("`objective`")?;
         self.training.validate().context("`training`")
+    }
+}
+
+impl Stage {
+    /// Whether the stage can train on a base of bf16.
+    pub(super) fn check_narrow(&self) -> Result<()> {
+        ensure!(
+            matches!(self.train, Train::Lora(_)),
+            "it trains every weight, and steps smaller than bf16 can hold would be lost; leave `model.dtype` out"
+        );
+        ensure!(
+            self.training.checkpointing == Checkpointing::Blocks,
+            "`model.dtype = \"bf16\"` needs `checkpointing = \"blocks\"` under [stage.training]"
+        );
+        Ok(())
     }
 }
 

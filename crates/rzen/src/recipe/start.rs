@@ -16,5 +16,30 @@ pub enum Start {
     Checkpoint {
         /// The folder.
         folder: PathBuf,
+        /// What its weights are under adapters.
+        #[serde(default)]
+        dtype: BaseType,
     },
+}
+
+/// The type of weights that adapters stand beside; adapters, gradients and the optimizer are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BaseType {
+    /// As exact as can be. On a CPU, weights that are stored as bf16 and not merged with an adapter stay so in memory.
+    #[default]
+    F32,
+    /// Half the memory, and products of bf16 on devices that have them; a CPU computes with them as f32. An adapter that a later
+    /// stage starts from is merged into weights that are rounded to bf16.
+    Bf16,
+}
+
+impl Start {
+    /// What weights are under adapters.
+    pub fn base_type(&self) -> BaseType {
+        match self {
+            Start::Scratch(_) => BaseType::F32,
+            Start::Checkpoint { dtype, .. } => *dtype,
+        }
+    }
 }

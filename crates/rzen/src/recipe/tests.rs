@@ -57,6 +57,9 @@ fn shipped_recipes_are_right() {
             continue;
         }
         assert!(!recipe.stages[0].instructions && recipe.soup.unwrap().ingredients.len() == 3);
+        assert_eq!(recipe.model.base_type(), BaseType::Bf16);
+        // Data sets that are imported bring no tasks.
+        assert_eq!(recipe.evaluation.tasks.as_deref(), Some(&[][..]));
         for stage in &recipe.stages {
             let Train::Lora(adapter) = &stage.train else { panic!("{} trains an adapter", stage.name) };
             assert_eq!((adapter.rank, &adapter.targets), (64, &rzen_model::all_linear()));
@@ -122,6 +125,9 @@ fn mistakes_are_named() {
         ("alpha = 8", "alpha = nan", "`train.alpha` is NaN"),
         ("alpha = 8", "alpha = 8, targets = [\"q_prog\"]", "`q_prog`"),
         ("alpha = 8", "alpha = 8, targets = []", "`train.targets` is empty"),
+        ("weight = 2", "weight = -1", "`weight` is -1"),
+        ("weight = 2", "weight = nan", "`weight` is NaN"),
+        ("cap = 10", "cap = 0", "`cap` is 0"),
         ("weight = 2", "teacher = {}", "`teacher` is empty"),
         ("weight = 2", "teacher = { percent = 0 }", "`teacher.percent` is 0"),
         (stage, &with("objective = { alpha = nan }"), "`alpha`"),
@@ -156,6 +162,8 @@ fn unknown_keys_are_refused_everywhere() {
         (root, &at_root("evaluation = { wrong = 1 }"), "wrong"),
         (root, &at_root("soup = { ingredients = [], wrong = 1 }"), "wrong"),
         (checkpoint, "kind = \"checkpoint\"\nfolder = \"base\"\nwrong = 1", "wrong"),
+        (checkpoint, "kind = \"checkpoint\"\nfolder = \"base\"\ndtype = \"int8\"", "int8"),
+        (checkpoint, "kind = \"checkpoint\"\nfolder = \"base\"\ndtype = \"bf16\"", "leave `model.dtype` out"),
         (checkpoint, &(scratch("") + "weights = \"strutured\"\n"), "structured"),
         (checkpoint, &scratch(", wrong = 1"), "wrong"),
         (checkpoint, &(scratch("") + "wrong = 1\n"), "wrong"),

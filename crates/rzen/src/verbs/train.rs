@@ -71,7 +71,7 @@ fn train(args: &Args, ranks: &dyn Ranks) -> Result<()> {
     let device = agreed(ranks, crate::device::open_for(&args.device, ranks.local_rank()))?;
     let folder = args.output.clone().unwrap_or_else(|| Path::new("runs").join(&name));
     let opened = first(ranks, || Run::open(&folder, &recipe, args.overwrite))?;
-    let run = opened.unwrap_or(Run { folder });
+    let run = opened.unwrap_or_else(|| Run::unlocked(&folder));
     agreed(ranks, on_interrupt())?;
     let machines = count(ranks, ranks.local_rank() == 0);
     if ranks.size() > 1 && ranks.rank() == 0 {

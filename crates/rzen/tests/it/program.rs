@@ -1,5 +1,6 @@
 //! The program as a user runs it: what it writes, what it refuses, what it survives.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -350,13 +351,103 @@ fn the_recipe_s_processor_counts_for_a_checkpoint_too() {
 }
 
 #[test]
+fn adapters_are_trained_on_a_base_of_bf16() {
+    let place = tempfile::tempdir().unwrap();
+    let tiny = run().join("runs/tiny");
+    copy_folder(&tiny.join("first/model"), &place.path().join("base"));
+    let stage = |name: &str, from: &str| {
+        format!(
+            r#"
+            [[stage]]
+            name = "{name}"
+            {from}
+            train = {{ kind = "lora", rank = 2, alpha = 4 }}
+            batch_size = 6
+            micro_batch_size = 6
+            epochs = 1
+            datasets = [{{ dataset = "stage1_texts" }}]
+            objective = {{ alpha = 0.0, delta = 2.0 }}
+            training = {{ checkpointing = "blocks", learning_rate = 1e-2 }}
+            "#
+        )
+    };
+    let from = "from = \"one\"";
+    let stages = [stage("one", ""), stage("two", from), stage("three", from)].concat();
+    let recipe = format!(
+        "seed = 3\n[model]\nkind = \"checkpoint\"\nfolder = \"base\"\ndtype = \"bf16\"\n{stages}\n\
+         [soup]\ningredients = [\"two\", \"three\"]\n[evaluation]\ntasks = [\"pictures\"]\nstart = false\n"
+    );
+    std::fs::write(place.path().join("recipe.toml"), recipe).unwrap();
+    let world = tiny.join("world").to_str().unwrap().to_owned();
+    succeed(place.path(), &["train", "--config", "recipe.toml", "--data", &world, "--output", "run"]);
+    let types = |folder: &str, file: &str| -> BTreeSet<String> {
+        let bytes = bytes(&place.path().join("run").join(folder).join(file));
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        tensors.tensors().iter().map(|(_, tensor)| format!("{:?}", tensor.dtype())).collect()
+    };
+    for adapter in ["one/adapter", "two/adapter", "soup/adapter"] {
+        assert_eq!(
+            types(adapter, "adapter_model.safetensors"),
+            BTreeSet::from(["F32".to_owned()]),
+            "{adapter}"
+        );
+    }
+    assert_eq!(types("soup/model", "model.safetensors"), BTreeSet::from(["BF16".to_owned()]));
+    // The base of the second stage is the first's, rounded, and its adapter says so.
+    let base = |adapter: &str| {
+        let record = bytes(&place.path().join("run").join(adapter).join("base.json"));
+        serde_json::from_slice::<Value>(&record).unwrap()["weights_sha256"].clone()
+    };
+    assert_eq!(base("two/adapter"), base("three/adapter"));
+    assert_ne!(base("one/adapter"), base("two/adapter"));
+}
+
+#[test]
+fn a_base_that_changed_under_its_name_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let tiny = run().join("runs/tiny");
+    copy_folder(&tiny.join("first/model"), &place.path().join("base"));
+    let recipe = r#"
+        seed = 3
+        [model]
+        kind = "checkpoint"
+        folder = "base"
+        [[stage]]
+        name = "lora"
+        train = { kind = "lora", rank = 2, alpha = 4 }
+        batch_size = 6
+        micro_batch_size = 6
+        epochs = 1
+        datasets = [{ dataset = "stage1_texts" }]
+        [evaluation]
+        tasks = []
+    "#;
+    std::fs::write(place.path().join("recipe.toml"), recipe).unwrap();
+    let world = tiny.join("world").to_str().unwrap().to_owned();
+    let args = ["train", "--config", "recipe.toml", "--data", &world, "--output", "run"];
+    succeed(place.path(), &args);
+    // As if it had been stopped before its result was written.
+    remove(&place.path().join("run/lora/adapter"));
+    let weights = place.path().join("base/model.safetensors");
+    let mut bytes = bytes(&weights);
+    let last = bytes.len() - 2;
+    bytes[last] ^= 1;
+    std::fs::write(&weights, &bytes).unwrap();
+    let error = refuse(place.path(), &args);
+    assert!(error.contains("belongs to another run") && error.contains("weights_sha256"), "{error}");
+    bytes[last] ^= 1;
+    std::fs::write(&weights, &bytes).unwrap();
+    succeed(place.path(), &args);
+}
+
+#[test]
 fn mistakes_in_the_last_stage_show_before_the_first_trains() {
     let place = tempfile::tempdir().unwrap();
     let world = run().join("runs/tiny/world").to_str().unwrap().to_owned();
     for (from, to, named) in [
         ("{ dataset = \"clips\" }", "{ dataset = \"clops\" }", "clops"),
         ("{ dataset = \"clips\" }", "{ dataset = \"clips\", rows = [\"none\"] }", "`none`"),
-        ("{ dataset = \"clips\" }", "{ dataset = \"clips\", weight = -1 }", "weight -1"),
+        ("{ dataset = \"clips\" }", "{ dataset = \"clips\", weight = -1 }", "`weight` is -1"),
         ("{ dataset = \"clips\" }", "{ dataset = \"clips\", cap = 1 }", "gives 1 rows"),
         ("ingredients", "method = \"magic\"\ningredients", "magic"),
     ] {

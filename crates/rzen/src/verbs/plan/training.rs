@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::{Device, FloatDType};
+use burn::tensor::FloatDType;
 use rzen_core::Sample;
 use rzen_model::{
     Encoded, ItemShape, ModelConfig, Processor, ProcessorConfig, Rates, TrainingMemory, TrainingOperations,
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{Args, Kind, giga};
 use crate::pipeline::training_texts;
 use crate::reader::{EncodedSample, Reader, read_samples};
-use crate::recipe::{Recipe, Stage, Start, Train};
+use crate::recipe::{BaseType, Recipe, Stage, Start, Train};
 use crate::stage_data::StageData;
 
 /// What training by the recipe costs.
@@ -36,8 +36,9 @@ pub fn plan(args: &Args, path: &Path) -> Result<TrainingPlan> {
             let as_stored =
                 matches!(recipe.model, Start::Checkpoint { .. }) && recipe.base_of(stage)?.is_none();
             let blocks = stage.training.checkpointing == Checkpointing::Blocks;
-            let narrow =
+            let kept =
                 as_stored && blocks && crate::device::is_cpu(&device) && stored_as_bf16(args, &recipe)?;
+            let narrow = kept || recipe.model.base_type() == BaseType::Bf16;
             let drawn = match &rows {
                 Rows::Corpus(folder) => {
                     let processor = processor.as_ref().expect("a corpus is read with the model's processor");
@@ -51,7 +52,18 @@ pub fn plan(args: &Args, path: &Path) -> Result<TrainingPlan> {
         .collect::<Result<_>>()?;
     let rates = match args.gflops {
         Some(gflops) => [Rates::even(gflops * 1e9); 2],
-        None => measure(&config, stages.iter().any(|stage| stage.weight_size == 2), &device),
+        None => {
+            let stored = match stages.iter().any(|stage| stage.weight_size == 2) {
+                true => FloatDType::BF16,
+                false => FloatDType::F32,
+            };
+            // A CPU computes with bf16 as f32.
+            let dtype = if crate::device::is_cpu(&device) { FloatDType::F32 } else { stored };
+            [
+                Rates::measure(&config, dtype, stored, &device),
+                Rates::measure_training(&config, dtype, &device),
+            ]
+        }
     };
     Ok(TrainingPlan {
         recipe: path.display().to_string(),
@@ -63,16 +75,12 @@ pub fn plan(args: &Args, path: &Path) -> Result<TrainingPlan> {
     })
 }
 
-/// Forward passes, and passes with a graph.
-fn measure(config: &ModelConfig, narrow: bool, device: &Device) -> [Rates; 2] {
-    let stored = if narrow { FloatDType::BF16 } else { FloatDType::F32 };
-    [Rates::measure(config, FloatDType::F32, stored, device), Rates::measure_training(config, device)]
-}
-
 /// Whether the files of the recipe's model hold bf16; released shapes do.
 fn stored_as_bf16(args: &Args, recipe: &Recipe) -> Result<bool> {
     match (&args.shape, &args.model, &recipe.model) {
-        (None, Some(folder), _) | (None, None, Start::Checkpoint { folder }) => super::stored_as_bf16(folder),
+        (None, Some(folder), _) | (None, None, Start::Checkpoint { folder, .. }) => {
+            super::stored_as_bf16(folder)
+        }
         _ => Ok(args.shape.is_some()),
     }
 }
@@ -101,7 +109,7 @@ impl Rows {
 fn model(args: &Args, recipe: &Recipe, rows: &Rows) -> Result<(ModelConfig, Option<Processor>)> {
     let own = recipe.processor.clone();
     let folder = match (&args.model, &recipe.model) {
-        (Some(folder), _) | (None, Start::Checkpoint { folder }) => folder,
+        (Some(folder), _) | (None, Start::Checkpoint { folder, .. }) => folder,
         (None, Start::Scratch(scratch)) => {
             ensure!(
                 args.shape.is_none(),
