@@ -20,11 +20,25 @@ const POINTS_PER_INCH: f32 = 72.0;
 
 /// Draws a page, counted from 1, on white.
 pub(crate) fn load_page(path: &Path, page: u32, options: &LoadOptions) -> Result<Picture, LoadError> {
+    let owned = options.clone();
+    isolated(path, options, move |path, bytes| draw_page(path, bytes, page, &owned))
+}
+
+/// The pages of a file.
+pub(crate) fn count_pages(path: &Path, options: &LoadOptions) -> Result<usize, LoadError> {
+    isolated(path, options, |path, bytes| Ok(open_pdf(path, bytes)?.pages().len()))
+}
+
+/// Reads a file and lets `work` have its bytes, for a limited time.
+fn isolated<T: Send + 'static>(
+    path: &Path,
+    options: &LoadOptions,
+    work: impl FnOnce(&Path, Vec<u8>) -> Result<T, LoadError> + Send + 'static,
+) -> Result<T, LoadError> {
     let bytes = read_file(path, options)?;
     let timeout_ms = options.pdf_timeout_ms;
-    let (owned_path, owned_options) = (path.to_owned(), options.clone());
-    let work = move || draw_page(&owned_path, bytes, page, &owned_options);
-    isolate(Duration::from_millis(timeout_ms), work).unwrap_or_else(|lost| {
+    let owned = path.to_owned();
+    isolate(Duration::from_millis(timeout_ms), move || work(&owned, bytes)).unwrap_or_else(|lost| {
         let path = path.to_owned();
         Err(match lost {
             Lost::Panic(found) => LoadError::Decoder { path, decoder: "PDF", found },
@@ -33,14 +47,18 @@ pub(crate) fn load_page(path: &Path, page: u32, options: &LoadOptions) -> Result
     })
 }
 
-fn draw_page(path: &Path, bytes: Vec<u8>, page: u32, options: &LoadOptions) -> Result<Picture, LoadError> {
+fn open_pdf(path: &Path, bytes: Vec<u8>) -> Result<Pdf, LoadError> {
     let head = first_bytes(&bytes);
     // Without its end the parser guesses at the rest and draws pages without their content.
     if is_pdf(&bytes) && !has_end_mark(&bytes) {
         let found = format!("its last bytes (of {}) hold no `%%EOF`", bytes.len());
         return Err(LoadError::Truncated { path: path.to_owned(), format: "PDF", found });
     }
-    let pdf = Pdf::new(bytes).map_err(|error| open_error(path, &head, error))?;
+    Pdf::new(bytes).map_err(|error| open_error(path, &head, error))
+}
+
+fn draw_page(path: &Path, bytes: Vec<u8>, page: u32, options: &LoadOptions) -> Result<Picture, LoadError> {
+    let pdf = open_pdf(path, bytes)?;
     let pages = pdf.pages();
     let index = (page as usize).checked_sub(1);
     let Some(found) = index.and_then(|index| pages.get(index)) else {

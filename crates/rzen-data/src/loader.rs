@@ -1,9 +1,11 @@
 //! Items to decoded items.
 
+use std::path::Path;
+
 use rzen_core::{Item, LoadedItem, Media, Part, VideoSource};
 
 use crate::animation::load_frame_files;
-use crate::document::load_page;
+use crate::document::{count_pages, load_page};
 use crate::picture::load_picture;
 use crate::video::load_clip;
 use crate::{LoadError, LoadOptions};
@@ -47,6 +49,14 @@ impl Loader {
     pub fn load(&self, item: &Item) -> Result<LoadedItem, LoadError> {
         let parts = item.content.iter().map(|part| self.load_part(part)).collect::<Result<_, _>>()?;
         Ok(LoadedItem { parts, instruction: item.instruction.clone() })
+    }
+
+    /// How many pages a PDF file has.
+    ///
+    /// # Errors
+    /// If the file can't be read, or is no whole PDF.
+    pub fn count_pages(&self, path: &Path) -> Result<usize, LoadError> {
+        count_pages(&self.options.root.join(path), &self.options)
     }
 
     /// Decodes one part.

@@ -17,6 +17,7 @@ pub mod evaluate;
 pub mod files;
 pub mod fit_examples;
 pub(crate) mod host_batch;
+pub mod index;
 pub mod load_limits;
 pub mod mine;
 pub mod models;

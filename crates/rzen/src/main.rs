@@ -4,7 +4,7 @@ use std::panic;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rzen::verbs::{data, doctor, embed, eval, init, inspect, plan, report, soup, train};
+use rzen::verbs::{data, doctor, embed, eval, index, init, inspect, plan, report, search, soup, train};
 
 /// Train, soup, evaluate and use a multimodal embedder (RzenEmbed on Qwen2-VL).
 #[derive(Parser)]
@@ -20,6 +20,8 @@ enum Verb {
     Soup(soup::Args),
     Eval(eval::Args),
     Embed(embed::Args),
+    Index(index::Args),
+    Search(search::Args),
     Data(data::Args),
     Inspect(inspect::Args),
     Init(init::Args),
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         Verb::Soup(args) => soup::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Embed(args) => embed::run(&args),
+        Verb::Index(args) => index::run(&args),
+        Verb::Search(args) => search::run(&args),
         Verb::Data(args) => data::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Init(args) => init::run(&args),

@@ -29,6 +29,9 @@ fn pages_are_counted_from_one_and_drawn_at_the_resolution() {
     check_message(&error, &["two.pdf", "has 2 pages", "page 3", "counted from 1"]);
     let error = load_page(&path, 0, &LoadOptions::default()).unwrap_err();
     check_message(&error, &["two.pdf", "has 2 pages", "page 0"]);
+    let count = |path: &Path| Loader::new(LoadOptions::default()).count_pages(path);
+    assert_eq!(count(&path).unwrap(), 2);
+    check_message(&count(&folder.write("no.pdf", "no pdf at all")).unwrap_err(), &["no.pdf"]);
 }
 
 #[test]

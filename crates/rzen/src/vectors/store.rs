@@ -37,7 +37,7 @@ impl VectorStore {
     /// # Errors
     /// If the file can't be read or written, is no such file, or another program has it open.
     pub fn open(folder: &Path, model: &Key) -> Result<Self> {
-        let path = folder.join(format!("{}.vectors", &hex(model)[..16]));
+        let path = file_of(folder, model);
         let advice = || format!("the vectors {}; may the folder be written?", path.display());
         fs::create_dir_all(folder).with_context(advice)?;
         let mut options = OpenOptions::new();
@@ -56,6 +56,18 @@ impl VectorStore {
             );
         }
         file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).with_context(advice)?;
+        Ok(VectorStore { path, file, model: *model, dim, places, spoilt })
+    }
+
+    /// Opens the vectors of `model` in `folder` to read them alone, as several programs may at once, beside one that adds some.
+    ///
+    /// # Errors
+    /// If there is no such file, or it can't be read.
+    pub fn open_to_read(folder: &Path, model: &Key) -> Result<Self> {
+        let path = file_of(folder, model);
+        let advice = || format!("the vectors {}", path.display());
+        let file = File::open(&path).with_context(advice)?;
+        let Found { dim, places, spoilt, .. } = read(&file, model).with_context(advice)?;
         Ok(VectorStore { path, file, model: *model, dim, places, spoilt })
     }
 
@@ -173,6 +185,10 @@ impl VectorStore {
         })?;
         Ok(rows)
     }
+}
+
+fn file_of(folder: &Path, model: &Key) -> PathBuf {
+    folder.join(format!("{}.vectors", &hex(model)[..16]))
 }
 
 /// What to say about a file that could not be locked.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use rzen_core::Embed;
 use rzen_data::ProtocolSettings;
 use rzen_model::{ModelConfig, PositionMode, Processor, ProcessorConfig, SpecialTokens, Template};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::embedder::{EmbedSettings, LocalEmbedder};
@@ -16,7 +17,8 @@ use crate::models::{self, Opened};
 use crate::vectors::Model;
 
 /// The model and how it is run; what is not given is as the checkpoint's `processor.json` says.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModelOptions {
     /// Folder of a checkpoint in the Hugging Face layout
     #[arg(long, value_name = "DIR")]
@@ -63,6 +65,7 @@ pub struct ModelOptions {
     pub batch_tokens: usize,
     /// What the protocol of a benchmark asks of the processor, over the checkpoint's own settings.
     #[arg(skip)]
+    #[serde(skip)]
     pub protocol: Option<ProtocolSettings>,
     /// Device: cpu, wgpu or cuda, with :N for another than the first
     #[arg(long, default_value = "cpu")]
@@ -70,7 +73,7 @@ pub struct ModelOptions {
 }
 
 /// Two numbers with `..` between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range(pub [usize; 2]);
 
 impl FromStr for Range {
@@ -88,7 +91,7 @@ impl FromStr for Range {
 }
 
 /// Red, green and blue as six hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Color(pub [u8; 3]);
 
 impl FromStr for Color {
@@ -226,6 +229,15 @@ impl ModelOptions {
         }
     }
 
+    /// The files of the model and those of the adapter that decide what they compute, by name.
+    ///
+    /// # Errors
+    /// If a folder can't be read.
+    pub fn files(&self) -> Result<[Vec<PathBuf>; 2]> {
+        let adapter = self.adapter.as_deref().map_or(Ok(Vec::new()), model_files)?;
+        Ok([model_files(&self.model)?, adapter])
+    }
+
     /// A SHA-256 of all that a vector depends on besides its item: the files of model and adapter, settings, limits of files,
     /// element type, device, the program's version, and a number that is raised with every change of what it computes. Sizes of
     /// batches change no more than the last bits, and don't count.
@@ -240,8 +252,7 @@ impl ModelOptions {
         };
         put(env!("CARGO_PKG_VERSION").as_bytes());
         put(&VECTORS_REVISION.to_le_bytes());
-        for folder in [Some(&self.model), self.adapter.as_ref()] {
-            let files = folder.map_or(Ok(Vec::new()), |folder| model_files(folder))?;
+        for files in self.files()? {
             put(&files.len().to_le_bytes());
             for path in files {
                 put(path.file_name().unwrap_or_default().as_encoded_bytes());

@@ -14,5 +14,6 @@ mod program;
 #[path = "../../../rzen-model/tests/encoder/reference.rs"]
 #[allow(dead_code)]
 mod reference;
+mod search;
 mod train_golden;
 mod verbs;

@@ -1,0 +1,142 @@
+//! Bringing an index to what folders hold now.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use rayon::prelude::*;
+use rzen_core::{Item, Part, VideoSource};
+use rzen_data::Loader;
+
+use super::catalog::{Catalog, Entry, Header};
+use super::find::{FoundFile, Kind};
+use crate::vectors::{Contents, Key, Model, VectorStore, embed_missing};
+
+/// What an update did.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Files that are as they were.
+    pub same: usize,
+    /// Files that are new, other than they were, or could not be embedded before.
+    pub looked_at: usize,
+    /// Files that were in the index and are not in the folders.
+    pub gone: usize,
+    /// Pictures, clips and pages that can be found now.
+    pub items: usize,
+    /// Vectors computed by this update.
+    pub embedded: usize,
+    /// Vectors that are kept and belong to no file.
+    pub unused: usize,
+    /// Files that can't be embedded, or not all of them.
+    pub wrong: Vec<Wrong>,
+}
+
+/// A file that can't be embedded, or not all of it.
+#[derive(Clone, Debug)]
+pub struct Wrong {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// A file with its items, not yet embedded.
+struct Looked<'a> {
+    file: &'a FoundFile,
+    items: Result<Vec<Item>, String>,
+}
+
+/// Embeds what the index has no vector of, and writes its catalog anew; `earlier` is the one before.
+///
+/// Vectors are kept as they come, the catalog follows at the end: an update that is stopped goes on where it was.
+///
+/// # Errors
+/// If the model can't be opened or gives vectors that can't be used, or the index can't be written. A file that can't be read is
+/// no error, but told in the outcome and in its entry, and tried again by the next update.
+pub fn update(
+    index: &Path,
+    header: Header,
+    earlier: Option<Catalog>,
+    files: &[FoundFile],
+    loader: &Loader,
+    model: &Model,
+) -> Result<Outcome> {
+    let earlier =
+        earlier.map_or(Vec::new(), |earlier| match earlier.header.instruction == header.instruction {
+            true => earlier.entries,
+            false => Vec::new(),
+        });
+    let known: HashMap<&Path, &Entry> = earlier.iter().map(|entry| (entry.path.as_path(), entry)).collect();
+    let mut store = VectorStore::open(index, &header.key)?;
+    let is_kept = |entry: &Entry| entry.vectors.iter().flatten().all(|key| store.contains(key));
+    let same = |file: &FoundFile| {
+        known.get(file.path.as_path()).filter(|entry| entry.is_of(file) && is_kept(entry)).copied()
+    };
+    let (old, new): (Vec<&FoundFile>, Vec<&FoundFile>) = files.iter().partition(|file| same(file).is_some());
+    let mut entries: Vec<Entry> = old.iter().filter_map(|file| same(file)).cloned().collect();
+
+    let looked: Vec<Looked> = new
+        .par_iter()
+        .map(|file| Looked { file, items: items(file, header.instruction.as_deref(), loader) })
+        .collect();
+    let all = || looked.iter().filter_map(|looked| looked.items.as_ref().ok()).flatten();
+    let mut contents = Contents::default();
+    contents.read(all());
+    let keyed: Vec<(Key, &Item)> =
+        all().filter_map(|item| Some((contents.vector_key(item).ok()?, item))).collect();
+    let before = store.len();
+    let bad = embed_missing(&mut store, model, &keyed, "index")?;
+
+    let mut outcome = Outcome { same: old.len(), looked_at: new.len(), ..Outcome::default() };
+    outcome.embedded = store.len() - before;
+    entries.extend(looked.iter().map(|looked| entry(looked, &contents, &bad)));
+    entries.sort_by(|one, other| one.path.cmp(&other.path));
+    let there: HashSet<&Path> = files.iter().map(|file| file.path.as_path()).collect();
+    outcome.gone = known.keys().filter(|path| !there.contains(*path)).count();
+    let used: HashSet<&Key> = entries.iter().flat_map(|entry| entry.vectors.iter().flatten()).collect();
+    outcome.unused = store.len() - used.len();
+    outcome.items = entries.iter().map(|entry| entry.vectors.iter().flatten().count()).sum();
+    let wrong = |entry: &Entry| Some(Wrong { path: entry.path.clone(), message: entry.wrong.clone()? });
+    outcome.wrong = entries.iter().filter_map(wrong).collect();
+    Catalog { header, entries }.write(index)?;
+    Ok(outcome)
+}
+
+/// What a file shows: itself, or its pages.
+fn items(file: &FoundFile, instruction: Option<&str>, loader: &Loader) -> Result<Vec<Item>, String> {
+    let path = || file.path.clone();
+    let parts = match file.kind {
+        Kind::Image => vec![Part::Image(path())],
+        Kind::Video => vec![Part::Video(VideoSource::File(path()))],
+        Kind::Document => {
+            let pages = loader.count_pages(&file.path).map_err(|error| error.to_string())?;
+            (1..=pages as u32).map(|page| Part::Document { path: path(), page }).collect()
+        }
+    };
+    let item = |part| Item { content: vec![part], instruction: instruction.map(str::to_owned) };
+    Ok(parts.into_iter().map(item).collect())
+}
+
+fn entry(looked: &Looked, contents: &Contents, bad: &HashMap<Key, String>) -> Entry {
+    let FoundFile { path, bytes, modified, kind } = looked.file.clone();
+    let mut entry = Entry { path, kind, bytes, modified, vectors: Vec::new(), wrong: None };
+    let mut wrong = Vec::new();
+    let key = |item: &Item| match contents.vector_key(item) {
+        Err(unreadable) => Err(format!("{}: {}", unreadable.file.display(), unreadable.message)),
+        Ok(key) => bad.get(&key).map_or(Ok(key), |message| Err(message.clone())),
+    };
+    match &looked.items {
+        Err(message) => wrong.push(message.clone()),
+        Ok(items) if items.is_empty() => wrong.push(format!("`{}` has no pages", entry.path.display())),
+        Ok(items) => {
+            entry.vectors =
+                items.iter().map(|item| key(item).map_err(|message| wrong.push(message)).ok()).collect();
+        }
+    }
+    entry.wrong = match &wrong[..] {
+        [] => None,
+        [one] => Some(one.clone()),
+        [first, rest @ ..] => Some(format!("{first} (and {} more pages)", rest.len())),
+    };
+    entry
+}

@@ -1,0 +1,136 @@
+//! `rzen index`: folders of pictures, clips and documents, to be searched.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::files::resolved;
+use crate::index::{CATALOG, Catalog, Found, Header, Outcome, Stamp, find, update};
+use crate::load_limits::LoadLimits;
+use crate::models;
+use crate::output::check_folder;
+use crate::verbs::model_options::ModelOptions;
+
+/// Embed what lies in folders, to be searched with `rzen search`
+///
+/// Taken are pictures (PNG, JPEG, WebP, BMP, TIFF), clips (GIF, moving WebP, MP4 and what ffmpeg reads) and PDF files, page by page, by the
+/// endings of their names; hidden files and folders are passed over. The same command again embeds what is new or has changed,
+/// forgets what is gone, and goes on where it was stopped. A file that can't be read is named and tried again the next time.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Example:\n  rzen index ~/Pictures ~/Documents --model Qwen2-VL-2B-RzenEmbed --dtype bf16 --output home.index"
+)]
+pub struct Args {
+    /// Folders, with all below them, and files
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Where the index lies: a folder of its own
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// What files are embedded with, such as "Represent the given image."
+    #[arg(long, value_name = "TEXT")]
+    instruction: Option<String>,
+    /// Make the index anew where it was made with another model; vectors of the other stay beside
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    model: ModelOptions,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Names the option that is wrong, or the file of the model or the index. Vectors that were computed stay for the next run.
+pub fn run(args: &Args) -> Result<()> {
+    check_folder(&args.output, true)?;
+    ensure!(
+        !args.output.exists() || args.output.join(CATALOG).is_file() || is_empty(&args.output)?,
+        "--output {} holds no {CATALOG} and is no index; name a folder of its own",
+        args.output.display()
+    );
+    let options = ModelOptions {
+        model: resolved(&args.model.model)?,
+        adapter: args.model.adapter.as_deref().map(resolved).transpose()?,
+        ..args.model.clone()
+    };
+    let folders: Vec<PathBuf> = args.paths.iter().map(|path| Ok(resolved(path)?)).collect::<Result<_>>()?;
+    let found = find(&folders, &resolved(&args.output)?)?;
+    let open = || options.boxed();
+    let model = options.stored(&open)?;
+    let earlier = Catalog::read(&args.output)?;
+    if let Some(earlier) = &earlier {
+        ensure!(
+            earlier.header.key == model.key || args.overwrite,
+            "{} was made with {} and other vectors than {} would give (another model, settings or version); give --overwrite to \
+             make it anew, or --output for another index",
+            args.output.display(),
+            earlier.header.model.model.display(),
+            options.model.display()
+        );
+    }
+    let earlier = earlier.filter(|earlier| earlier.header.key == model.key);
+    let stamp = options.files()?.into_iter().flatten().map(Stamp::of).collect::<Result<_>>()?;
+    let mut header = Header::new(model.key, options.clone(), stamp);
+    (header.instruction, header.folders) = (args.instruction.clone(), folders);
+    let limits = LoadLimits::parse(&options.load)?;
+    let loader = models::loader(&options.processor_config()?, PathBuf::new(), limits.options());
+    std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
+    let outcome = update(&args.output, header, earlier, &found.files, &loader, &model)?;
+    tell(args, &found, &outcome);
+    Ok(())
+}
+
+fn is_empty(folder: &std::path::Path) -> Result<bool> {
+    let mut entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    // What a stopped update left: its vectors and no catalog yet.
+    Ok(entries.all(|entry| {
+        entry.is_ok_and(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.ends_with(".vectors") || crate::files::is_temporary(&name)
+        })
+    }))
+}
+
+/// Files that can't be read and are named; all of them are in the catalog.
+const MOST_TOLD: usize = 20;
+
+fn tell(args: &Args, found: &Found, outcome: &Outcome) {
+    for trouble in &found.troubles {
+        eprintln!("passed over: {trouble}");
+    }
+    for wrong in outcome.wrong.iter().take(MOST_TOLD) {
+        eprintln!("not indexed: {}", wrong.message);
+    }
+    if let Some(more) = outcome.wrong.len().checked_sub(MOST_TOLD + 1) {
+        eprintln!("and {} more, see `wrong` in {}", more + 1, args.output.join(CATALOG).display());
+    }
+    let Outcome { same, looked_at, gone, items, embedded, unused, wrong } = outcome;
+    println!(
+        "{}: {items} pictures, clips and pages of {} files ({looked_at} new or changed, {same} as before, {gone} gone); {embedded} \
+         embedded now, {} files can't be read",
+        args.output.display(),
+        same + looked_at,
+        wrong.len()
+    );
+    if !found.others.is_empty() {
+        println!("of other kinds and not taken: {}", kinds(&found.others));
+    }
+    if *unused > 0 {
+        println!("{unused} vectors of files that are gone or were others are kept, should they come back");
+    }
+}
+
+/// The commonest endings, with how many there are.
+fn kinds(others: &BTreeMap<String, usize>) -> String {
+    const MOST: usize = 8;
+    let mut kinds: Vec<(&String, &usize)> = others.iter().collect();
+    kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let named = kinds.iter().take(MOST).map(|(ending, count)| match ending.is_empty() {
+        true => format!("{count} without an ending"),
+        false => format!("{count} .{ending}"),
+    });
+    let rest: usize = kinds.iter().skip(MOST).map(|(_, count)| **count).sum();
+    let rest = (rest > 0).then(|| format!("{rest} others"));
+    named.chain(rest).collect::<Vec<_>>().join(", ")
+}
