@@ -24,10 +24,12 @@ mod vidore;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use draft::Draft;
 use media::Media;
 use record::{Record, records};
+use rzen_core::Origin;
 
 pub use report::{ImportBadRow, ImportError, ImportReport};
 
@@ -139,6 +141,7 @@ pub fn import(
     let failed = |source| ImportError::Write { path: manifest.clone(), source };
     let mut output = BufWriter::new(File::create(&manifest).map_err(failed)?);
     'files: for file in &files {
+        let path: Arc<Path> = file.as_path().into();
         for (index, record) in records(file)?.enumerate() {
             if options.cap.is_some_and(|cap| report.rows >= cap) {
                 report.capped = true;
@@ -161,8 +164,8 @@ pub fn import(
                 }
                 Err(Refusal::Failed(error)) => return Err(error),
                 Err(Refusal::Row(message)) => {
-                    report.bad_rows.push(ImportBadRow { file: file.clone(), row: index + 1, message });
-                    report.check_limit(options.bad_row_limit)?;
+                    let row = Origin { file: Arc::clone(&path), line: index + 1 };
+                    report.refuse(&row, message, options.bad_row_limit)?;
                 }
             }
         }

@@ -287,10 +287,8 @@ fn films_are_cut_whole_or_not_at_all_and_nothing_of_others_goes() {
 
     write_lines(&folder.join("films.jsonl"), &[film(1.9)]);
     let told = succeed(folder, &with(&["--num-frames", "3"]));
-    assert!(
-        told.contains("4 rows of 1 films read, 0 refused") && told.contains("6 pictures written"),
-        "{told}"
-    );
+    assert!(told.contains("4 rows of 1 read, 0 refused") && told.contains("6 pictures written"), "{told}");
+    assert!(told.contains("1 films named by the rows"), "{told}");
     let rows = fs::read_to_string(folder.join("corpus/films/train.jsonl")).unwrap();
     let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
     let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
@@ -309,5 +307,5 @@ fn films_are_cut_whole_or_not_at_all_and_nothing_of_others_goes() {
     refuse(folder, &with(&["--overwrite"]));
     assert!(folder.join("corpus/films/train.jsonl").is_file());
     write_lines(&folder.join("films.jsonl"), &[film(1.9)]);
-    assert!(succeed(folder, &with(&["--overwrite"])).contains("4 rows of 1 films"));
+    assert!(succeed(folder, &with(&["--overwrite"])).contains("4 rows of 1 read"));
 }
