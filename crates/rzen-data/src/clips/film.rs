@@ -1,5 +1,6 @@
 //! Rows about films, in the layouts that there are.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -150,32 +151,33 @@ fn timestamps(cell: Cell, record: &mut Record) -> Result<Vec<Piece>, String> {
     spans.into_iter().zip(captions).map(piece).collect()
 }
 
-/// ShareGPT4Video: `timestamp` holds the times of key frames, `captions: [{idx, content}]` what begins at each, and under
-/// `idx` -1 what is said of the whole film.
+/// ShareGPT4Video: `timestamp` holds the times of key frames, `captions: [{idx, content}]` what begins at each, `idx` being
+/// its place in `timestamp`, counted from 0; under `idx` -1 stands what is said of the whole film.
 fn keyframes(cell: Cell, record: &mut Record) -> Result<(Vec<Piece>, Option<String>), String> {
     let times = list_of(cell, "timestamp")?.into_iter().map(seconds).collect::<Result<Vec<f64>, _>>()?;
-    let (mut captions, mut whole) = (Vec::new(), None);
+    let mut captions = BTreeMap::new();
     for cell in list_of(record.required("captions")?, "captions")? {
         let mut caption = record_of(cell, "captions", record)?;
-        let place = caption.required_text("idx")?;
-        let content = caption.required_text("content")?;
-        match place.parse::<i64>() {
-            Ok(-1) => whole = Some(content),
-            Ok(place) if place >= 0 => captions.push((place, content)),
-            _ => return Err(format!("a caption has `idx` {place}, expected a number from 0 on, or -1")),
+        let idx = caption.required_text("idx")?;
+        let place: i64 = idx.parse().ok().filter(|place| *place >= -1).ok_or_else(|| {
+            format!("a caption has `idx` {idx}, expected the place of its time counted from 0, or -1")
+        })?;
+        if place >= times.len() as i64 {
+            let found = times.len();
+            return Err(format!(
+                "the caption of `idx` {place} has no time; `timestamp` holds {found}, counted from 0"
+            ));
+        }
+        if captions.insert(place, caption.required_text("content")?).is_some() {
+            return Err(format!("two captions have `idx` {place}; expected one for each time"));
         }
     }
-    captions.sort_by_key(|(place, _)| *place);
-    if captions.len() > times.len() {
-        let (found, expected) = (times.len(), captions.len());
-        return Err(format!("has {expected} captions and {found} times in `timestamp`; expected as many"));
-    }
-    let piece = |(number, (_, caption)): (usize, (i64, String))| Piece {
-        start: times[number],
-        end: times.get(number + 1).copied(),
-        caption,
+    let whole = captions.remove(&-1);
+    let piece = |(place, caption)| {
+        let place = place as usize;
+        Piece { start: times[place], end: times.get(place + 1).copied(), caption }
     };
-    Ok((captions.into_iter().enumerate().map(piece).collect(), whole))
+    Ok((captions.into_iter().map(piece).collect(), whole))
 }
 
 /// A row that is one piece: `start` and `end` beside a `caption`, a `sentence`, or LLaVA's `conversations` (VideoChat-Flash),

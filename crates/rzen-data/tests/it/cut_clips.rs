@@ -220,6 +220,38 @@ fn a_film_that_can_not_be_read_is_named_once() {
 }
 
 #[test]
+fn captions_of_key_frames_have_the_times_of_their_idx() {
+    let Some(films) = Films::new() else { return };
+    let at = |frame: usize| frame as f64 * films.frame;
+    let film = |captions: &[(i64, &str)]| {
+        let captions: Vec<Value> = captions
+            .iter()
+            .map(|(idx, content)| json!({ "idx": idx.to_string(), "content": content }))
+            .collect();
+        json!({ "video_path": "film.mp4", "timestamp": [0.0, at(20), at(40)], "captions": captions })
+            .to_string()
+    };
+    let (_, rows) = films.cut("share.jsonl", &film(&[(2, "two"), (0, "zero")]), options()).unwrap();
+    for (row, (caption, first, last)) in rows.iter().zip([("zero", 0.0, 19.0), ("two", 40.0, 59.0)]) {
+        let shown: Vec<f64> = frames(&row.positive).iter().map(|path| films.frame(path)).collect();
+        let near = |found: f64, expected: f64| (found - expected).abs() < 1.1;
+        assert!(text(&row.query) == caption && near(shown[0], first) && near(shown[2], last), "{shown:?}");
+    }
+    for (captions, named) in [
+        (
+            &[(0, "a"), (3, "b")][..],
+            "the caption of `idx` 3 has no time; `timestamp` holds 3, counted from 0",
+        ),
+        (&[(1, "a"), (1, "b")], "two captions have `idx` 1"),
+        (&[(-1, "a"), (-1, "b")], "two captions have `idx` -1"),
+        (&[(-2, "a")], "`idx` -2"),
+    ] {
+        let refusal = films.cut("share.jsonl", &film(captions), options()).unwrap_err();
+        check_message(&refusal, &["share.jsonl, row 1", named]);
+    }
+}
+
+#[test]
 fn pieces_that_can_not_be_are_refused_and_overlapping_ones_left_out() {
     let Some(films) = Films::new() else { return };
     let segments: Vec<Value> = [
