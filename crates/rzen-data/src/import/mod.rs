@@ -218,7 +218,7 @@ impl ImportKind {
             ImportKind::MegaPairs => Layout { files, read: Box::new(megapairs::read) },
             ImportKind::SentenceTransformers { columns } => columns::layout(files, columns.as_deref()),
             ImportKind::Swift => Layout { files, read: Box::new(swift::read) },
-            ImportKind::Tevatron { corpus } => tevatron::layout(files, corpus, media)?,
+            ImportKind::Tevatron { corpus } => tevatron::layout(files, corpus, media, report)?,
             ImportKind::Beir { split, min_grade } => beir::layout(inputs, split, *min_grade, media, report)?,
             ImportKind::Vidore => Layout { files, read: Box::new(vidore::read) },
             ImportKind::Llava { reverse } => llava::layout(files, *reverse),
