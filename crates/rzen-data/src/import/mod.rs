@@ -149,9 +149,12 @@ pub fn import(
             }
             report.read += 1;
             let lines = record.and_then(|mut record| {
-                let lines = lines(kind, &mut read, &mut record, options, &mut media, &mut report);
-                report.unused.extend(record.names());
-                lines
+                let lines = lines(kind, &mut read, &mut record, options, &mut media, &mut report)?;
+                // A row that gives nothing was not read to its end.
+                if !lines.is_empty() {
+                    report.unused.extend(record.names());
+                }
+                Ok(lines)
             });
             match lines {
                 Ok(lines) => {

@@ -107,6 +107,8 @@ fn beir_with_grades() {
     assert_eq!(samples[0].positives().collect::<Vec<_>>(), [&Item::text("On a"), &Item::text("On b")]);
     assert_eq!(samples[0].hard_negatives, [Item::text("On c")]);
     assert_eq!(report.notes["queries without judgements in this split, left out"], 1);
+    // Of rows that were taken: those without judgements don't count.
+    assert_eq!(report.unused.iter().collect::<Vec<_>>(), ["metadata"]);
 
     // A grade of 1 is neither positive nor negative.
     let (samples, report) = shop.import(&kind("train", 2.0), std::slice::from_ref(&folder)).unwrap();

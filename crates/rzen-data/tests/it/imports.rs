@@ -132,6 +132,8 @@ fn bad_rows_are_named_and_counted() {
     let (samples, report) = shop.import(&COLUMNS, &[input]).unwrap();
     assert_eq!((samples.len(), report.read, report.bad_rows.len()), (2, 5, 3));
     assert_eq!(report.bad_rows[0].row, 2);
+    // The second column is used wherever a row was taken.
+    assert_eq!(report.unused.iter().collect::<Vec<_>>(), ["film", "idx"]);
 }
 
 #[test]
