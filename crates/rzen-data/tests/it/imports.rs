@@ -126,7 +126,13 @@ fn bad_rows_are_named_and_counted() {
     let refused = shop.import(&COLUMNS, std::slice::from_ref(&input)).unwrap_err();
     check_message(
         &refused,
-        &["3 rows", "row 2:", "row 3: begins with other columns", "row 5: not a JSON object"],
+        &[
+            "3 rows",
+            "row 2:",
+            "row 3: begins with other columns than the first row, which has anchor, positive",
+            "such as `--columns anchor,positive`",
+            "row 5: not a JSON object",
+        ],
     );
     shop.options.bad_row_limit = 3;
     let (samples, report) = shop.import(&COLUMNS, &[input]).unwrap();
