@@ -151,7 +151,10 @@ fn inputs_that_can_not_be_read_are_named() {
     check(shop.folder.path().join("gone.jsonl"), &["gone.jsonl", "check the path"]);
     check(shop.folder.write("rows.txt", "a"), &["rows.txt", ".parquet"]);
     check(shop.folder.write("rows.json", "[{\"a\": 1}, "), &["rows.json", "list of JSON objects"]);
-    check(shop.folder.write("rows.parquet", "PAR1"), &["rows.parquet", "as Parquet"]);
+    check(
+        shop.folder.write("rows.parquet", "PAR1"),
+        &["rows.parquet", "as Parquet", "not built in: write it again with snappy"],
+    );
     check(shop.folder.write("none.jsonl", ""), &["none of 0 rows", "right file"]);
     let (samples, _) =
         shop.import(&COLUMNS, &[shop.folder.write("list.json", json!(pairs(2)).to_string())]).unwrap();
