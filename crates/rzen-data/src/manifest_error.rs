@@ -159,7 +159,8 @@ pub enum ManifestError {
     },
     /// A Parquet file can't be read.
     #[error(
-        "can't read `{}` as Parquet: {source}; is the file whole? (zstd and brotli are not built in: write it          again with snappy)", path.display()
+        "can't read `{}` as Parquet: {source}; is the file whole? (zstd and brotli are not built in: write it again with snappy)",
+        path.display()
     )]
     Parquet {
         /// The file.

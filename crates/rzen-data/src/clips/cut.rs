@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use rzen_core::{Part, Picture, VideoSource};
+use rzen_core::{Origin, Part, Picture, VideoSource};
 
-use super::film::{Film, Piece};
+use super::film::Piece;
+use super::gather::{Film, PlacedPiece};
 use super::{ClipDirection, ClipOptions};
 use crate::LoadError;
 use crate::ffmpeg::Ffmpeg;
@@ -27,8 +28,8 @@ pub(super) struct Cut {
     pub lines: Vec<String>,
     /// Pictures written.
     pub files: usize,
-    /// Pieces that were refused, and why.
-    pub refused: Vec<String>,
+    /// What was refused, by the row that it stands in, and why.
+    pub refused: Vec<(Origin, String)>,
     /// What one should know of, each time.
     pub notes: Vec<&'static str>,
 }
@@ -47,65 +48,62 @@ impl Cutter<'_> {
         let mut cut = Cut::default();
         let group = film.path.to_string_lossy();
         let mut captions = Vec::new();
-        for (place, piece) in self.chosen(film, length, &mut cut) {
-            let (start, end) = (piece.start, piece.end.unwrap_or(length));
-            let clip = self.write(&film.path, (start, end), &format!("{number:06}/{place:03}"), &mut cut);
-            match clip {
-                Ok(clip) => self.rows(&mut cut, "", &piece.caption, &clip, Some(&group))?,
-                Err(message) => cut.refused.push(format!("piece {place}: {message}")),
+        for (place, told, (start, end)) in self.chosen(film, length, &mut cut) {
+            let caption = told.piece.caption.trim();
+            match self.write(&film.path, (start, end), &format!("{number:06}/{place:03}"), &mut cut) {
+                Ok(clip) => self.rows(&mut cut, "", caption, &clip, Some(&group))?,
+                Err(message) => cut.refused.push(told.refusal(&message)),
             }
-            captions.push(piece.caption.trim().to_owned());
+            captions.push((start, caption));
         }
-        let whole = film.caption.clone().unwrap_or_else(|| captions.join(" "));
+        // Rows come in any order.
+        captions.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let of_pieces = || captions.iter().map(|(_, caption)| *caption).collect::<Vec<_>>().join(" ");
+        let whole = if film.captions.is_empty() { of_pieces() } else { film.captions.join(" ") };
         if self.options.long_form && !whole.trim().is_empty() {
-            let clip = self.write(&film.path, (0.0, length), &format!("{number:06}/whole"), &mut cut)?;
-            self.rows(&mut cut, "_long", whole.trim(), &clip, None)?;
+            match self.write(&film.path, (0.0, length), &format!("{number:06}/whole"), &mut cut) {
+                Ok(clip) => self.rows(&mut cut, "_long", whole.trim(), &clip, None)?,
+                Err(message) => {
+                    cut.refused.push((film.rows[0].clone(), format!("the whole film: {message}")))
+                }
+            }
         }
         Ok(cut)
     }
 
-    /// The pieces that become clips, counted from 1, ends cut to the film.
-    fn chosen(&self, film: &Film, length: f64, cut: &mut Cut) -> Vec<(usize, Piece)> {
-        let mut chosen: Vec<(usize, Piece)> = Vec::new();
-        for (place, piece) in film.pieces.iter().enumerate() {
-            let (start, end) = (piece.start, piece.end.unwrap_or(length));
-            let refusal = if piece.caption.trim().is_empty() {
-                Some("has no caption".to_owned())
-            } else if !(start >= 0.0 && end > start) {
-                Some(format!("runs from {start} s to {end} s; expected a start, and an end after it"))
-            } else if start >= length {
-                Some(format!("begins at {start} s, and the film ends at {length:.2} s"))
-            } else if end > length + SLACK.max(0.05 * length) {
-                Some(format!(
-                    "ends at {end} s, and the film at {length:.2} s; is it the right film, and whole?"
-                ))
-            } else {
-                None
-            };
-            if let Some(refusal) = refusal {
-                cut.refused.push(format!("piece {}: {refusal}", place + 1));
+    /// The pieces that become clips, each with its place in the film, counted from 1, its start, and its end cut to the film.
+    fn chosen<'f>(
+        &self,
+        film: &'f Film,
+        length: f64,
+        cut: &mut Cut,
+    ) -> Vec<(usize, &'f PlacedPiece, (f64, f64))> {
+        let mut chosen: Vec<(usize, &PlacedPiece, (f64, f64))> = Vec::new();
+        for (told, place) in film.pieces.iter().zip(1..) {
+            let (start, end) = (told.piece.start, told.piece.end.unwrap_or(length));
+            if let Some(problem) = problem_of(&told.piece, length) {
+                cut.refused.push(told.refusal(&problem));
                 continue;
             }
             if end > length {
                 cut.notes.push("pieces cut at the end of their film");
             }
-            let end = end.min(length);
-            if end - start < self.options.min_seconds {
+            let span = (start, end.min(length));
+            if span.1 - start < self.options.min_seconds {
                 cut.notes.push("pieces left out that are too short");
-            } else if chosen.iter().any(|(_, other)| self.overlaps((start, end), other, length)) {
+            } else if chosen.iter().any(|(_, _, other)| self.overlap(span, *other)) {
                 cut.notes.push("pieces left out that overlap an earlier one");
             } else {
-                chosen.push((place + 1, Piece { end: Some(end), ..piece.clone() }));
+                chosen.push((place, told, span));
             }
         }
         chosen
     }
 
     /// Whether two pieces show so much of the same that one would be a false negative of the other.
-    fn overlaps(&self, (start, end): (f64, f64), other: &Piece, length: f64) -> bool {
-        let other = (other.start, other.end.unwrap_or(length));
-        let both = end.min(other.1) - start.max(other.0);
-        both > self.options.max_overlap * (end - start).min(other.1 - other.0)
+    fn overlap(&self, one: (f64, f64), other: (f64, f64)) -> bool {
+        let both = one.1.min(other.1) - one.0.max(other.0);
+        both > self.options.max_overlap * (one.1 - one.0).min(other.1 - other.0)
     }
 
     /// Writes the frames of a piece to `media`, in folders of a thousand films.
@@ -164,6 +162,28 @@ impl Cutter<'_> {
             row(clip, &words, &options.reverse_instruction, "_v2t")?;
         }
         Ok(())
+    }
+}
+
+/// Why a piece can't be cut out of a film of this length.
+fn problem_of(piece: &Piece, length: f64) -> Option<String> {
+    let (start, end) = (piece.start, piece.end.unwrap_or(length));
+    if piece.caption.trim().is_empty() {
+        Some("has no caption".to_owned())
+    } else if !(start >= 0.0 && end > start) {
+        Some(format!("runs from {start} s to {end} s; expected a start, and an end after it"))
+    } else if start >= length {
+        Some(format!("begins at {start} s, and the film ends at {length:.2} s"))
+    } else if end > length + SLACK.max(0.05 * length) {
+        Some(format!("ends at {end} s, and the film at {length:.2} s; is it the right film, and whole?"))
+    } else {
+        None
+    }
+}
+
+impl PlacedPiece {
+    fn refusal(&self, problem: &str) -> (Origin, String) {
+        (self.origin.clone(), format!("piece {}: {problem}", self.number))
     }
 }
 

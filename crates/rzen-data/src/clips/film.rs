@@ -1,5 +1,6 @@
-//! Films and their captions, in the layouts that there are.
+//! Rows about films, in the layouts that there are.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +13,8 @@ use crate::import::Refusal;
 use crate::import::placeholders::take_marks;
 use crate::import::record::{Record, Rows, list_of, record_of, records, text_of, texts_of};
 
-/// A film and what is said of it.
-#[derive(Debug, PartialEq)]
-pub(super) struct Film {
+/// What a row says of a film.
+pub(super) struct FilmRow {
     pub path: PathBuf,
     pub pieces: Vec<Piece>,
     /// What is said of all of it.
@@ -22,7 +22,6 @@ pub(super) struct Film {
 }
 
 /// A piece of a film.
-#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Piece {
     /// In seconds.
     pub start: f64,
@@ -31,12 +30,12 @@ pub(super) struct Piece {
     pub caption: String,
 }
 
-/// The films of a file, in order; what is wrong with one is said in words.
-type Films = Box<dyn Iterator<Item = Result<Result<Film, String>, ImportError>>>;
+/// The rows of a file, in order; what is wrong with one is said in words.
+type FilmRows = Box<dyn Iterator<Item = Result<Result<FilmRow, String>, ImportError>>>;
 
 /// Reads JSON, JSON Lines or Parquet of any known layout, told by its columns, an object of films by their ids, or
 /// lines `ID START END##CAPTION`.
-pub(super) fn films(input: &Path, media: Option<&Path>) -> Result<Films, ImportError> {
+pub(super) fn film_rows(input: &Path, media: Option<&Path>) -> Result<FilmRows, ImportError> {
     let folder = media.or(input.parent()).unwrap_or(Path::new("")).to_owned();
     let ending = input.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let rows: Rows<Record> = match ending {
@@ -48,8 +47,8 @@ pub(super) fn films(input: &Path, media: Option<&Path>) -> Result<Films, ImportE
         _ => records(input)?,
     };
     Ok(Box::new(rows.map(
-        move |record| match record.and_then(|mut record| Ok(film(&mut record, &folder)?)) {
-            Ok(film) => Ok(Ok(film)),
+        move |record| match record.and_then(|mut record| Ok(film_row(&mut record, &folder)?)) {
+            Ok(row) => Ok(Ok(row)),
             Err(Refusal::Row(message)) => Ok(Err(message)),
             Err(Refusal::Failed(error)) => Err(error),
         },
@@ -74,8 +73,8 @@ fn by_id(input: &Path) -> Result<Option<Rows<Record>>, ImportError> {
     Ok(Some(Box::new(films.into_iter().enumerate().map(record))))
 }
 
-/// Charades-STA's lines, a film of one piece each.
-fn lines(input: &Path, folder: PathBuf) -> Result<Films, ImportError> {
+/// Charades-STA's lines, a piece each.
+fn lines(input: &Path, folder: PathBuf) -> Result<FilmRows, ImportError> {
     let text =
         fs::read_to_string(input).map_err(|source| ManifestError::Read { path: input.to_owned(), source })?;
     let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
@@ -91,17 +90,17 @@ fn lines(input: &Path, folder: PathBuf) -> Result<Films, ImportError> {
             };
             Some((id, piece))
         };
-        let film = match read() {
+        let row = match read() {
             None => Err(format!("`{line}` is not `ID START END##CAPTION`")),
             Some((id, piece)) => {
-                find(id, &folder).map(|path| Film { path, pieces: vec![piece], caption: None })
+                find(id, &folder).map(|path| FilmRow { path, pieces: vec![piece], caption: None })
             }
         };
-        Ok(film)
+        Ok(row)
     })))
 }
 
-fn film(record: &mut Record, folder: &Path) -> Result<Film, String> {
+fn film_row(record: &mut Record, folder: &Path) -> Result<FilmRow, String> {
     let name = ["video", "video_path", "video_id", "id"].into_iter().find_map(|name| record.take(name));
     let name = name.map_or(Ok(None), |cell| text_of(cell, "video"))?;
     let name = name.ok_or("names no film; expected `video`, `video_path`, `video_id` or `id`")?;
@@ -120,7 +119,7 @@ fn film(record: &mut Record, folder: &Path) -> Result<Film, String> {
     } else {
         vec![one_piece(record)?]
     };
-    Ok(Film { path, pieces, caption })
+    Ok(FilmRow { path, pieces, caption })
 }
 
 /// `segments: [{start, end, caption}]`.
@@ -152,32 +151,33 @@ fn timestamps(cell: Cell, record: &mut Record) -> Result<Vec<Piece>, String> {
     spans.into_iter().zip(captions).map(piece).collect()
 }
 
-/// ShareGPT4Video: `timestamp` holds the times of key frames, `captions: [{idx, content}]` what begins at each, and under
-/// `idx` -1 what is said of the whole film.
+/// ShareGPT4Video: `timestamp` holds the times of key frames, `captions: [{idx, content}]` what begins at each, `idx` being
+/// its place in `timestamp`, counted from 0; under `idx` -1 stands what is said of the whole film.
 fn keyframes(cell: Cell, record: &mut Record) -> Result<(Vec<Piece>, Option<String>), String> {
     let times = list_of(cell, "timestamp")?.into_iter().map(seconds).collect::<Result<Vec<f64>, _>>()?;
-    let (mut captions, mut whole) = (Vec::new(), None);
+    let mut captions = BTreeMap::new();
     for cell in list_of(record.required("captions")?, "captions")? {
         let mut caption = record_of(cell, "captions", record)?;
-        let place = caption.required_text("idx")?;
-        let content = caption.required_text("content")?;
-        match place.parse::<i64>() {
-            Ok(-1) => whole = Some(content),
-            Ok(place) if place >= 0 => captions.push((place, content)),
-            _ => return Err(format!("a caption has `idx` {place}, expected a number from 0 on, or -1")),
+        let idx = caption.required_text("idx")?;
+        let place: i64 = idx.parse().ok().filter(|place| *place >= -1).ok_or_else(|| {
+            format!("a caption has `idx` {idx}, expected the place of its time counted from 0, or -1")
+        })?;
+        if place >= times.len() as i64 {
+            let found = times.len();
+            return Err(format!(
+                "the caption of `idx` {place} has no time; `timestamp` holds {found}, counted from 0"
+            ));
+        }
+        if captions.insert(place, caption.required_text("content")?).is_some() {
+            return Err(format!("two captions have `idx` {place}; expected one for each time"));
         }
     }
-    captions.sort_by_key(|(place, _)| *place);
-    if captions.len() > times.len() {
-        let (found, expected) = (times.len(), captions.len());
-        return Err(format!("has {expected} captions and {found} times in `timestamp`; expected as many"));
-    }
-    let piece = |(number, (_, caption)): (usize, (i64, String))| Piece {
-        start: times[number],
-        end: times.get(number + 1).copied(),
-        caption,
+    let whole = captions.remove(&-1);
+    let piece = |(place, caption)| {
+        let place = place as usize;
+        Piece { start: times[place], end: times.get(place + 1).copied(), caption }
     };
-    Ok((captions.into_iter().enumerate().map(piece).collect(), whole))
+    Ok((captions.into_iter().map(piece).collect(), whole))
 }
 
 /// A row that is one piece: `start` and `end` beside a `caption`, a `sentence`, or LLaVA's `conversations` (VideoChat-Flash),

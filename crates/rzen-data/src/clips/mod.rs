@@ -1,25 +1,29 @@
 //! Long videos with captioned pieces, cut into clips that are rows of a dataset.
 //!
 //! ```text
-//! file ─records─► Record ─film─► Film ─cut─► frames as JPEG below media/, lines of train.jsonl
+//! file ─film_rows─► FilmRow ─gather─► Film ─cut─► frames as JPEG below media/, lines of train.jsonl
 //! ```
+//!
+//! Layouts of a piece a row name a film in many rows. Its pieces have to be known together: they must not overlap, and the
+//! film is one row with what is said of all of it.
 //!
 //! A clip is written as the frames that a model will see of it, and not as a video: nothing is encoded again as video,
 //! training decodes a few small pictures instead of starting a decoder, and no encoder needs to be there.
 
 mod cut;
 mod film;
+mod gather;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::import::{ImportBadRow, ImportError, ImportReport};
+use crate::import::{ImportError, ImportReport};
 use crate::{LoadOptions, find_ffmpeg};
 use cut::Cutter;
-use film::films;
+use gather::gather;
 
 /// What becomes of films.
 #[derive(Clone, Debug)]
@@ -65,7 +69,7 @@ pub enum ClipDirection {
 const CHUNK: usize = 16;
 
 /// Cuts the films that `inputs` name and writes `train.jsonl` and `media` to `folder`, which exists and is empty. The
-/// caller gives it its final place, `dataset` in the corpus. `progress` hears how many films are done.
+/// caller gives it its final place, `dataset` in the corpus. `progress` hears how many films are done, and of how many.
 ///
 /// # Errors
 /// If there is no ffmpeg, a file can't be read or written, more pieces are refused than allowed, or none is left.
@@ -73,53 +77,43 @@ pub fn cut_clips(
     inputs: &[PathBuf],
     options: &ClipOptions,
     folder: &Path,
-    progress: &dyn Fn(usize),
+    progress: &dyn Fn(usize, usize),
 ) -> Result<ImportReport, ImportError> {
     let Some(program) = find_ffmpeg(&options.load) else {
         return Err(ImportError::NoFfmpeg);
     };
     let mut report = ImportReport::default();
+    let films = gather(inputs, options, &mut report)?;
+    report.note_many("films named by the rows", films.len());
     let manifest = folder.join("train.jsonl");
     let failed = |source| ImportError::Write { path: manifest.clone(), source };
     let mut output = BufWriter::new(File::create(&manifest).map_err(failed)?);
     let cutter = Cutter { program, options, folder };
-    for input in inputs {
-        let input = absolute(input).map_err(|source| ImportError::Write { path: input.clone(), source })?;
-        let mut films = films(&input, options.media.as_deref())?;
-        let before = report.read;
-        loop {
-            let chunk: Vec<_> = films.by_ref().take(CHUNK).collect::<Result<_, _>>()?;
-            if chunk.is_empty() {
-                break;
-            }
-            let first = report.read;
-            let cut: Vec<_> = chunk
-                .into_par_iter()
-                .enumerate()
-                .map(|(place, film)| film.and_then(|film| cutter.cut(&film, first + place)))
-                .collect();
-            for cut in cut {
-                report.read += 1;
-                let row = report.read - before;
-                let mut refuse = |message| {
-                    report.bad_rows.push(ImportBadRow { file: input.clone(), row, message });
-                    report.check_limit(options.bad_row_limit)
-                };
-                match cut {
-                    Err(message) => refuse(message)?,
-                    Ok(cut) => {
-                        cut.refused.into_iter().try_for_each(refuse)?;
-                        for line in &cut.lines {
-                            writeln!(output, "{line}").map_err(failed)?;
-                        }
-                        report.rows += cut.lines.len();
-                        report.media_files += cut.files;
-                        cut.notes.iter().for_each(|note| report.note(note));
+    for (chunk, first) in films.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
+        let cut: Vec<_> =
+            chunk.par_iter().enumerate().map(|(place, film)| cutter.cut(film, first + place)).collect();
+        for (film, cut) in chunk.iter().zip(cut) {
+            match cut {
+                Err(mut message) => {
+                    if let more @ 1.. = film.rows.len() - 1 {
+                        message += &format!("; {more} more rows name this film");
                     }
+                    report.refuse(&film.rows[0], message, options.bad_row_limit)?;
+                }
+                Ok(cut) => {
+                    for (origin, message) in cut.refused {
+                        report.refuse(&origin, message, options.bad_row_limit)?;
+                    }
+                    for line in &cut.lines {
+                        writeln!(output, "{line}").map_err(failed)?;
+                    }
+                    report.rows += cut.lines.len();
+                    report.media_files += cut.files;
+                    cut.notes.iter().for_each(|note| report.note(note));
                 }
             }
-            progress(report.read);
         }
+        progress(first + chunk.len(), films.len());
     }
     output.flush().map_err(failed)?;
     match report.rows {

@@ -3,6 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rzen_core::{Origin, Part};
 
 use super::draft::Draft;
 use super::media::Media;
@@ -33,43 +36,101 @@ pub(super) fn layout<'a>(
         all().filter(|(_, g)| !used(*g)).count(),
     );
     let wanted: HashSet<String> = all().filter(|(_, grade)| used(*grade)).map(|(id, _)| id.clone()).collect();
-    let passages = Passages::read(&files(folder, "corpus", None)?, &wanted, media)?;
+    let passages = Passages::read(&files(folder, "corpus", None)?, &wanted, media, report)?;
+    let lost = wanted.iter().filter(|id| !passages.has(id));
+    note_lost(report, "judged passages that are not in the corpus", lost);
+    let files = files(folder, "queries", None)?;
+    let places = places(&files, &judgements)?;
+    let lost = judgements.keys().filter(|id| !places.contains_key(*id));
+    note_lost(report, "judged queries that are not there", lost);
+    let mut queries = Queries { judgements, min_grade, passages, places, seen: HashMap::new() };
     let read = move |record: &mut Record, media: &mut Media, report: &mut ImportReport| {
-        read(record, media, report, (&judgements, min_grade), &passages)
+        queries.read(record, media, report)
     };
-    Ok(Layout { files: files(folder, "queries", None)?, read: Box::new(read) })
+    Ok(Layout { files, read: Box::new(read) })
 }
 
-fn read(
-    record: &mut Record,
-    media: &mut Media,
-    report: &mut ImportReport,
-    (judgements, min_grade): (&Judgements, f64),
-    passages: &Passages,
-) -> Result<Vec<Draft>, Refusal> {
-    let id = id_of(record)?;
-    let Some(judged) = judgements.get(&id) else {
-        report.note("queries without judgements in this split, left out");
-        return Ok(Vec::new());
-    };
-    let mut draft = Draft::default();
-    for (passage, grade) in judged {
-        if *grade >= min_grade {
-            draft.positives.push(passages.get(passage)?);
-        } else if *grade <= 0.0 {
-            draft.negatives.push(passages.get(passage)?);
+/// What makes rows of queries.
+struct Queries {
+    judgements: Judgements,
+    min_grade: f64,
+    passages: Passages,
+    /// Where each judged query stands first.
+    places: HashMap<String, Origin>,
+    /// What the judged queries ask that were read so far.
+    seen: HashMap<String, Vec<Part>>,
+}
+
+impl Queries {
+    fn read(
+        &mut self,
+        record: &mut Record,
+        media: &mut Media,
+        report: &mut ImportReport,
+    ) -> Result<Vec<Draft>, Refusal> {
+        let id = id_of(record)?;
+        let Some(judged) = self.judgements.get(&id) else {
+            report.note("queries without judgements in this split, left out");
+            return Ok(Vec::new());
+        };
+        // ViDoRe calls a query's text `query`.
+        let mut query = content(record, media)?;
+        if let Some(text) = record.text("query")? {
+            query.extend(super::draft::words(&text));
+        }
+        if let Some(earlier) = self.seen.get(&id) {
+            if *earlier == query {
+                report.note("queries that stand twice, with the same content, left out");
+                return Ok(Vec::new());
+            }
+            let first = &self.places[&id];
+            return Err(
+                format!("query `{id}` stands in {first} too, with other content; keep one of them").into()
+            );
+        }
+        self.seen.insert(id, query.clone());
+        let mut draft = Draft { query, ..Draft::default() };
+        for (passage, grade) in judged {
+            if *grade >= self.min_grade {
+                draft.positives.push(self.passages.get(passage)?);
+            } else if *grade <= 0.0 {
+                draft.negatives.push(self.passages.get(passage)?);
+            }
+        }
+        if draft.positives.is_empty() {
+            report.note("queries without a passage of the least grade, left out");
+            return Ok(Vec::new());
+        }
+        Ok(vec![draft])
+    }
+}
+
+/// Where each judged query stands first. Rows that can't be read are refused later.
+fn places(files: &[PathBuf], judgements: &Judgements) -> Result<HashMap<String, Origin>, ImportError> {
+    let mut places = HashMap::new();
+    for path in files {
+        let file: Arc<Path> = path.as_path().into();
+        for (index, record) in records(path)?.enumerate() {
+            let id = record.ok().and_then(|mut record| id_of(&mut record).ok());
+            if let Some(id) = id.filter(|id| judgements.contains_key(id)) {
+                places.entry(id).or_insert_with(|| Origin { file: Arc::clone(&file), line: index + 1 });
+            }
         }
     }
-    if draft.positives.is_empty() {
-        report.note("queries without a passage of the least grade, left out");
-        return Ok(Vec::new());
-    }
-    // ViDoRe calls a query's text `query`.
-    draft.query = content(record, media)?;
-    if let Some(text) = record.text("query")? {
-        draft.query.extend(super::draft::words(&text));
-    }
-    Ok(vec![draft])
+    Ok(places)
+}
+
+/// Counts ids that are judged and nowhere else, and names the first.
+fn note_lost<'a>(report: &mut ImportReport, what: &str, ids: impl Iterator<Item = &'a String>) {
+    const NAMED: usize = 3;
+    let mut ids: Vec<&String> = ids.collect();
+    ids.sort();
+    let names: Vec<String> = ids.iter().take(NAMED).map(|id| format!("`{id}`")).collect();
+    let more = match ids.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    report.note_many(&format!("{what}: {}{more}", names.join(", ")), ids.len());
 }
 
 /// The files of a part of the folder: `corpus.jsonl`, or all tables in `corpus/`; of `split` alone where there are splits.

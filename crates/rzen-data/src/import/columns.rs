@@ -21,10 +21,13 @@ pub(super) fn layout<'a>(files: Vec<PathBuf>, columns: Option<&'a [String]>) -> 
         // A row that lacks its query would take its positive for one.
         let first = first.get_or_insert_with(|| columns.iter().take(2).cloned().collect());
         if !columns.starts_with(first) {
-            let problem = "begins with other columns than the first row";
-            return Err(
-                format!("{problem}: that one has {}; say which with columns", first.join(", ")).into()
-            );
+            return Err(format!(
+                "begins with other columns than the first row, which has {}; say which are the query, the positive and the \
+                 negatives, such as `--columns {}`",
+                first.join(", "),
+                first.join(",")
+            )
+            .into());
         }
         read(record, media, report, &columns)
     };

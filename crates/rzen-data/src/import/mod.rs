@@ -24,10 +24,12 @@ mod vidore;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use draft::Draft;
 use media::Media;
 use record::{Record, records};
+use rzen_core::Origin;
 
 pub use report::{ImportBadRow, ImportError, ImportReport};
 
@@ -139,6 +141,7 @@ pub fn import(
     let failed = |source| ImportError::Write { path: manifest.clone(), source };
     let mut output = BufWriter::new(File::create(&manifest).map_err(failed)?);
     'files: for file in &files {
+        let path: Arc<Path> = file.as_path().into();
         for (index, record) in records(file)?.enumerate() {
             if options.cap.is_some_and(|cap| report.rows >= cap) {
                 report.capped = true;
@@ -146,9 +149,12 @@ pub fn import(
             }
             report.read += 1;
             let lines = record.and_then(|mut record| {
-                let lines = lines(kind, &mut read, &mut record, options, &mut media, &mut report);
-                report.unused.extend(record.names());
-                lines
+                let lines = lines(kind, &mut read, &mut record, options, &mut media, &mut report)?;
+                // A row that gives nothing was not read to its end.
+                if !lines.is_empty() {
+                    report.unused.extend(record.names());
+                }
+                Ok(lines)
             });
             match lines {
                 Ok(lines) => {
@@ -161,8 +167,8 @@ pub fn import(
                 }
                 Err(Refusal::Failed(error)) => return Err(error),
                 Err(Refusal::Row(message)) => {
-                    report.bad_rows.push(ImportBadRow { file: file.clone(), row: index + 1, message });
-                    report.check_limit(options.bad_row_limit)?;
+                    let row = Origin { file: Arc::clone(&path), line: index + 1 };
+                    report.refuse(&row, message, options.bad_row_limit)?;
                 }
             }
         }
@@ -215,7 +221,7 @@ impl ImportKind {
             ImportKind::MegaPairs => Layout { files, read: Box::new(megapairs::read) },
             ImportKind::SentenceTransformers { columns } => columns::layout(files, columns.as_deref()),
             ImportKind::Swift => Layout { files, read: Box::new(swift::read) },
-            ImportKind::Tevatron { corpus } => tevatron::layout(files, corpus, media)?,
+            ImportKind::Tevatron { corpus } => tevatron::layout(files, corpus, media, report)?,
             ImportKind::Beir { split, min_grade } => beir::layout(inputs, split, *min_grade, media, report)?,
             ImportKind::Vidore => Layout { files, read: Box::new(vidore::read) },
             ImportKind::Llava { reverse } => llava::layout(files, *reverse),

@@ -1,30 +1,44 @@
 //! A corpus of passages, of which only those that are named are kept.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rzen_core::Part;
+use rzen_core::{Origin, Part};
 
 use super::draft::words;
 use super::media::Media;
 use super::record::{Record, records, text_of};
-use super::{ImportError, Refusal};
+use super::{ImportError, ImportReport, Refusal};
 
-/// The contents of passages by their ids; of those that can't be used, why.
+/// Passages by their ids.
 #[derive(Default)]
-pub(super) struct Passages(HashMap<String, Result<Vec<Part>, String>>);
+pub(super) struct Passages(HashMap<String, Passage>);
+
+struct Passage {
+    /// Where it stands first.
+    origin: Origin,
+    /// Of one that can't be used, why.
+    content: Result<Vec<Part>, String>,
+}
 
 /// The names that an id goes by.
 const IDS: [&str; 7] = ["_id", "id", "docid", "corpus-id", "corpus_id", "query-id", "query_id"];
 
 impl Passages {
-    /// Reads the passages of `files` that are `wanted`.
-    pub fn read(files: &[PathBuf], wanted: &HashSet<String>, media: &mut Media) -> Result<Self, ImportError> {
+    /// Reads the passages of `files` that are `wanted`. One that stands twice with different contents can't be used.
+    pub fn read(
+        files: &[PathBuf],
+        wanted: &HashSet<String>,
+        media: &mut Media,
+        report: &mut ImportReport,
+    ) -> Result<Self, ImportError> {
         let mut passages = Passages::default();
-        for file in files {
-            for (index, record) in records(file)?.enumerate() {
+        for path in files {
+            let file: Arc<Path> = path.as_path().into();
+            for (index, record) in records(path)?.enumerate() {
                 let problem = |message: String| ImportError::Layout {
-                    path: file.clone(),
+                    path: path.clone(),
                     problem: format!("can't be read in row {}: {message}", index + 1),
                 };
                 let mut record = match record {
@@ -40,18 +54,40 @@ impl Passages {
                         Ok(content) if content.is_empty() => Err(format!("passage `{id}` is empty")),
                         Ok(content) => Ok(content),
                     };
-                    passages.0.insert(id, content);
+                    let origin = Origin { file: Arc::clone(&file), line: index + 1 };
+                    passages.add(id, Passage { origin, content }, report);
                 }
             }
         }
         Ok(passages)
     }
 
+    fn add(&mut self, id: String, passage: Passage, report: &mut ImportReport) {
+        match self.0.get_mut(&id) {
+            None => {
+                self.0.insert(id, passage);
+            }
+            Some(first) if first.content == passage.content => {
+                report.note("passages that stand twice in the corpus, with the same content");
+            }
+            Some(first) => {
+                first.content = Err(format!(
+                    "passage `{id}` stands in {} and in {} with different contents; keep one of them",
+                    first.origin, passage.origin
+                ));
+            }
+        }
+    }
+
     pub fn get(&self, id: &str) -> Result<Vec<Part>, String> {
         match self.0.get(id) {
-            Some(content) => content.clone(),
+            Some(passage) => passage.content.clone(),
             None => Err(format!("passage `{id}` is not in the corpus")),
         }
+    }
+
+    pub fn has(&self, id: &str) -> bool {
+        self.0.contains_key(id)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use rzen_core::Origin;
 use serde::Serialize;
 
 use crate::ManifestError;
@@ -56,7 +57,12 @@ impl ImportReport {
         }
     }
 
-    pub(crate) fn check_limit(&self, limit: usize) -> Result<(), ImportError> {
+    /// Names a row that is refused.
+    ///
+    /// # Errors
+    /// If that is one more than allowed.
+    pub(crate) fn refuse(&mut self, row: &Origin, message: String, limit: usize) -> Result<(), ImportError> {
+        self.bad_rows.push(ImportBadRow { file: row.file.to_path_buf(), row: row.line, message });
         match self.bad_rows.len() > limit {
             true => Err(ImportError::TooMany { limit, bad_rows: self.bad_rows.clone() }),
             false => Ok(()),

@@ -16,9 +16,10 @@ pub(super) fn layout<'a>(
     files: Vec<PathBuf>,
     corpus: &[PathBuf],
     media: &mut Media,
+    report: &mut ImportReport,
 ) -> Result<Layout<'a>, ImportError> {
     let wanted = if corpus.is_empty() { HashSet::new() } else { named(&files)? };
-    let passages = Passages::read(corpus, &wanted, media)?;
+    let passages = Passages::read(corpus, &wanted, media, report)?;
     let read =
         move |record: &mut Record, media: &mut Media, _: &mut ImportReport| read(record, media, &passages);
     Ok(Layout { files, read: Box::new(read) })

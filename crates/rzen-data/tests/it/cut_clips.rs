@@ -8,7 +8,7 @@ use rzen_data::{ClipDirection, ClipOptions, ImportError, ImportReport, LoadOptio
 use serde_json::{Value, json};
 
 use crate::ffmpeg::ffmpeg_is_there;
-use crate::made::{Folder, load_image};
+use crate::made::{Folder, check_message, load_image};
 use crate::mp4::flat_clip;
 
 /// A folder with a film of 60 frames, each lighter than the one before, and the seconds that a frame lasts.
@@ -36,11 +36,19 @@ impl Films {
         text: &str,
         options: ClipOptions,
     ) -> Result<(ImportReport, Vec<Sample>), ImportError> {
-        let input = self.folder.write(name, text);
+        self.cut_all(&[(name, text)], options)
+    }
+
+    fn cut_all(
+        &self,
+        inputs: &[(&str, &str)],
+        options: ClipOptions,
+    ) -> Result<(ImportReport, Vec<Sample>), ImportError> {
+        let inputs: Vec<PathBuf> = inputs.iter().map(|(name, text)| self.folder.write(name, text)).collect();
         let output = self.folder.path().join("corpus/films");
         let _ = fs::remove_dir_all(&output);
         fs::create_dir_all(&output).unwrap();
-        let report = cut_clips(&[input], &options, &output, &|_| {})?;
+        let report = cut_clips(&inputs, &options, &output, &|_, _| {})?;
         let rows = train_rows(&output.join("train.jsonl"), &self.folder.path().join("corpus")).unwrap();
         Ok((report, rows))
     }
@@ -147,6 +155,100 @@ fn layouts_of_known_datasets_are_told_apart() {
     let (_, rows) =
         films.cut("share.jsonl", &share.to_string(), ClipOptions { long_form: true, ..options() }).unwrap();
     assert_eq!((rows.len(), text(&rows[2].query)), (3, "all"));
+    // What rows say of a whole film is put together, equal texts once.
+    let more = json!({ "video": "film.mp4", "segments": [], "caption": "more" });
+    let input = format!("{share}\n{share}\n{more}\n");
+    let (_, rows) = films.cut("share.jsonl", &input, ClipOptions { long_form: true, ..options() }).unwrap();
+    assert_eq!((rows.len(), text(&rows[2].query)), (3, "all more"));
+}
+
+#[test]
+fn rows_of_one_film_are_gathered_wherever_they_stand() {
+    let Some(films) = Films::new() else { return };
+    films.folder.write("other.mp4", flat_clip(64, 48, &[90; 60]));
+    let at = |frame: usize| frame as f64 * films.frame;
+    // The second of the film's lines shows what the third one does, from one frame later on.
+    let charades = format!(
+        "film {} {}##light\nother 0.0 2.0##grey\nfilm {} {}##light again\n",
+        at(30),
+        at(50),
+        at(31),
+        at(50)
+    );
+    let row = |video: &str, start: f64, end: f64, caption: &str| json!({ "video": video, "start": start, "end": end, "caption": caption });
+    let rows = [
+        row("corpus/../film.mp4", at(10), at(20), "dark"),
+        row("film.mp4", 9.0, 10.0, "outside"),
+        row("gone.mp4", 0.0, 1.0, "gone"),
+    ];
+    let rows: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    let inputs = [("charades.txt", charades.as_str()), ("rows.jsonl", &rows)];
+    let wanted = ClipOptions { long_form: true, bad_row_limit: 2, ..options() };
+    let (report, rows) = films.cut_all(&inputs, wanted).unwrap();
+
+    // Films in the order they come, pieces likewise; what is said of a whole film in the order of its pieces' times.
+    let told: Vec<_> = rows.iter().map(|row| (row.name.as_str(), text(&row.query))).collect();
+    let expected = [
+        ("films", "light"),
+        ("films", "dark"),
+        ("films_long", "dark light"),
+        ("films", "grey"),
+        ("films_long", "grey"),
+    ];
+    assert_eq!(told, expected);
+    assert!(rows[0].group.is_some() && rows[0].group == rows[1].group && rows[0].group != rows[3].group);
+    // A film is decoded once, and no clip lies where another one does.
+    let written: std::collections::HashSet<_> = rows.iter().flat_map(|row| frames(&row.positive)).collect();
+    assert_eq!((written.len(), report.media_files), (15, 15));
+    assert_eq!(report.notes["pieces left out that overlap an earlier one"], 1);
+    assert_eq!((report.read, report.notes["films named by the rows"]), (6, 2));
+    let mut refused: Vec<_> = report.bad_rows.iter().map(ToString::to_string).collect();
+    refused.sort();
+    check_message(&refused[0], &["rows.jsonl, row 2: piece 1: begins at 9 s"]);
+    check_message(&refused[1], &["rows.jsonl, row 3: ", "gone.mp4"]);
+}
+
+#[test]
+fn a_film_that_can_not_be_read_is_named_once() {
+    let Some(films) = Films::new() else { return };
+    films.folder.write("broken.mp4", "no film");
+    let lines = "broken 0 1##a\nfilm 0 1##b\nbroken 1 2##c\nbroken 2 3##d\n";
+    let (report, rows) =
+        films.cut("lines.txt", lines, ClipOptions { bad_row_limit: 1, ..options() }).unwrap();
+    assert_eq!((rows.len(), report.bad_rows.len()), (1, 1));
+    check_message(&report.bad_rows[0], &["lines.txt, row 1", "broken.mp4", "2 more rows name this film"]);
+}
+
+#[test]
+fn captions_of_key_frames_have_the_times_of_their_idx() {
+    let Some(films) = Films::new() else { return };
+    let at = |frame: usize| frame as f64 * films.frame;
+    let film = |captions: &[(i64, &str)]| {
+        let captions: Vec<Value> = captions
+            .iter()
+            .map(|(idx, content)| json!({ "idx": idx.to_string(), "content": content }))
+            .collect();
+        json!({ "video_path": "film.mp4", "timestamp": [0.0, at(20), at(40)], "captions": captions })
+            .to_string()
+    };
+    let (_, rows) = films.cut("share.jsonl", &film(&[(2, "two"), (0, "zero")]), options()).unwrap();
+    for (row, (caption, first, last)) in rows.iter().zip([("zero", 0.0, 19.0), ("two", 40.0, 59.0)]) {
+        let shown: Vec<f64> = frames(&row.positive).iter().map(|path| films.frame(path)).collect();
+        let near = |found: f64, expected: f64| (found - expected).abs() < 1.1;
+        assert!(text(&row.query) == caption && near(shown[0], first) && near(shown[2], last), "{shown:?}");
+    }
+    for (captions, named) in [
+        (
+            &[(0, "a"), (3, "b")][..],
+            "the caption of `idx` 3 has no time; `timestamp` holds 3, counted from 0",
+        ),
+        (&[(1, "a"), (1, "b")], "two captions have `idx` 1"),
+        (&[(-1, "a"), (-1, "b")], "two captions have `idx` -1"),
+        (&[(-2, "a")], "`idx` -2"),
+    ] {
+        let refusal = films.cut("share.jsonl", &film(captions), options()).unwrap_err();
+        check_message(&refusal, &["share.jsonl, row 1", named]);
+    }
 }
 
 #[test]
@@ -174,10 +276,10 @@ fn pieces_that_can_not_be_are_refused_and_overlapping_ones_left_out() {
     assert_eq!(captions, ["0", "4"]);
     let told: Vec<_> = report.bad_rows.iter().map(|bad| (bad.row, bad.message.as_str())).collect();
     for (told, (row, words)) in told.iter().zip([
+        (2, "gone.mp4"),
         (1, "piece 2: runs from 0.5 s to 0.5 s"),
         (1, "piece 3: begins at 9 s, and the film ends at 2."),
         (1, "piece 4: ends at 9 s"),
-        (2, "gone.mp4"),
     ]) {
         assert!(told.0 == row && told.1.contains(words), "{told:?}");
     }
@@ -185,6 +287,7 @@ fn pieces_that_can_not_be_are_refused_and_overlapping_ones_left_out() {
     assert_eq!(
         notes,
         [
+            ("films named by the rows", 1),
             ("pieces cut at the end of their film", 1),
             ("pieces left out that are too short", 1),
             ("pieces left out that overlap an earlier one", 1),
@@ -202,6 +305,6 @@ fn without_ffmpeg_the_way_to_it_is_told() {
     let load = LoadOptions { ffmpeg: Some(folder.path().join("no-ffmpeg")), ..LoadOptions::default() };
     folder.write("film.mp4", flat_clip(64, 48, &[20, 30]));
     let refusal =
-        cut_clips(&[input], &ClipOptions { load, ..options() }, folder.path(), &|_| {}).unwrap_err();
+        cut_clips(&[input], &ClipOptions { load, ..options() }, folder.path(), &|_, _| {}).unwrap_err();
     assert!(refusal.to_string().contains("no-ffmpeg"), "{refusal}");
 }

@@ -64,6 +64,17 @@ fn tevatron_ids_of_a_corpus() {
         let input = shop.lines("train.jsonl", &[row(id)]);
         check_message(&shop.import(&kind, &[input]).unwrap_err(), &["train.jsonl, row 1", named]);
     }
+
+    let again = |text: &str| shop.lines("more.jsonl", &[json!({ "docid": "n", "text": text })]);
+    let import = |more: PathBuf| {
+        let first = shop.folder.path().join("corpus.jsonl");
+        let kind = ImportKind::Tevatron { corpus: vec![first, more] };
+        shop.import(&kind, &[shop.lines("train.jsonl", &[row("p")])])
+    };
+    let (_, report) = import(again("other words")).unwrap();
+    assert_eq!(report.notes["passages that stand twice in the corpus, with the same content"], 1);
+    let clash = ["train.jsonl, row 1", "passage `n`", "corpus.jsonl:2", "more.jsonl:1", "different content"];
+    check_message(&import(again("new words")).unwrap_err(), &clash);
 }
 
 /// BEIR's folder.
@@ -96,6 +107,8 @@ fn beir_with_grades() {
     assert_eq!(samples[0].positives().collect::<Vec<_>>(), [&Item::text("On a"), &Item::text("On b")]);
     assert_eq!(samples[0].hard_negatives, [Item::text("On c")]);
     assert_eq!(report.notes["queries without judgements in this split, left out"], 1);
+    // Of rows that were taken: those without judgements don't count.
+    assert_eq!(report.unused.iter().collect::<Vec<_>>(), ["metadata"]);
 
     // A grade of 1 is neither positive nor negative.
     let (samples, report) = shop.import(&kind("train", 2.0), std::slice::from_ref(&folder)).unwrap();
@@ -116,6 +129,56 @@ fn beir_with_grades() {
     // As TREC writes them, without names of columns.
     fs::write(folder.join("qrels/train.tsv"), "1 0 a 1\n".replace(' ', "\t")).unwrap();
     assert_eq!(shop.import(&kind("train", 1.0), &[folder]).unwrap().0.len(), 1);
+}
+
+#[test]
+fn beir_ids_that_stand_twice() {
+    let mut shop = Workshop::new(&[]);
+    let folder = beir(&shop, "1\ta\t1\n2\tb\t1\n3\tc\t1\n");
+    let row = |id: &str, text: &str| json!({ "_id": id, "title": "", "text": text });
+    let write = |name: &str, rows: &[Value]| fs::write(folder.join(name), lines(rows)).unwrap();
+    let kind = ImportKind::Beir { split: "train".into(), min_grade: 1.0 };
+
+    // `x` and `4` are judged nowhere, so that they may be odd.
+    let corpus = [("a", "A"), ("b", "B"), ("c", "C"), ("b", "B"), ("x", "X"), ("x", "Y")];
+    let queries = [("1", "one"), ("2", "two"), ("1", "one"), ("4", "four"), ("3", "three"), ("4", "five")];
+    write("corpus.jsonl", &corpus.map(|(id, text)| row(id, text)));
+    write("queries.jsonl", &queries.map(|(id, text)| row(id, text)));
+    let (samples, report) = shop.import(&kind, std::slice::from_ref(&folder)).unwrap();
+    let asked: Vec<_> = samples.iter().map(|sample| &sample.query).collect();
+    assert_eq!(asked, [&Item::text("one"), &Item::text("two"), &Item::text("three")]);
+    assert_eq!(samples[1].positive, Item::text("B"));
+    assert_eq!(report.notes["passages that stand twice in the corpus, with the same content"], 1);
+    assert_eq!(report.notes["queries that stand twice, with the same content, left out"], 1);
+
+    let corpus = [("a", "A"), ("b", "B"), ("c", "C"), ("b", "other")];
+    let queries = [("1", "one"), ("2", "two"), ("1", "other"), ("3", "three")];
+    write("corpus.jsonl", &corpus.map(|(id, text)| row(id, text)));
+    write("queries.jsonl", &queries.map(|(id, text)| row(id, text)));
+    shop.options.bad_row_limit = 1;
+    let error = shop.import(&kind, std::slice::from_ref(&folder)).unwrap_err();
+    let passage =
+        ["row 2: passage `b` stands in ", "corpus.jsonl:2 and in ", "corpus.jsonl:4 with different"];
+    let query = ["row 3: query `1` stands in ", "queries.jsonl:1 too, with other content"];
+    check_message(&error, &[passage, ["2 rows", query[0], query[1]]].concat());
+    shop.options.bad_row_limit = 2;
+    let (samples, _) = shop.import(&kind, &[folder]).unwrap();
+    assert_eq!(
+        samples.iter().map(|sample| &sample.query).collect::<Vec<_>>(),
+        [&Item::text("one"), &Item::text("three")]
+    );
+}
+
+#[test]
+fn beir_judgements_of_what_is_not_there() {
+    let shop = Workshop::new(&[]);
+    let judged = "1\ta\t1\n9\tgone\t1\n8\ta\t1\n7\ta\t1\n6\ta\t1\n5\tlost\t0\n";
+    let folder = beir(&shop, judged);
+    let kind = ImportKind::Beir { split: "train".into(), min_grade: 1.0 };
+    let (samples, report) = shop.import(&kind, &[folder]).unwrap();
+    assert_eq!(samples.len(), 1);
+    assert_eq!(report.notes["judged queries that are not there: `5`, `6`, `7` and 2 more"], 5);
+    assert_eq!(report.notes["judged passages that are not in the corpus: `gone`, `lost`"], 2);
 }
 
 #[test]

@@ -126,12 +126,20 @@ fn bad_rows_are_named_and_counted() {
     let refused = shop.import(&COLUMNS, std::slice::from_ref(&input)).unwrap_err();
     check_message(
         &refused,
-        &["3 rows", "row 2:", "row 3: begins with other columns", "row 5: not a JSON object"],
+        &[
+            "3 rows",
+            "row 2:",
+            "row 3: begins with other columns than the first row, which has anchor, positive",
+            "such as `--columns anchor,positive`",
+            "row 5: not a JSON object",
+        ],
     );
     shop.options.bad_row_limit = 3;
     let (samples, report) = shop.import(&COLUMNS, &[input]).unwrap();
     assert_eq!((samples.len(), report.read, report.bad_rows.len()), (2, 5, 3));
     assert_eq!(report.bad_rows[0].row, 2);
+    // The second column is used wherever a row was taken.
+    assert_eq!(report.unused.iter().collect::<Vec<_>>(), ["film", "idx"]);
 }
 
 #[test]
@@ -143,7 +151,10 @@ fn inputs_that_can_not_be_read_are_named() {
     check(shop.folder.path().join("gone.jsonl"), &["gone.jsonl", "check the path"]);
     check(shop.folder.write("rows.txt", "a"), &["rows.txt", ".parquet"]);
     check(shop.folder.write("rows.json", "[{\"a\": 1}, "), &["rows.json", "list of JSON objects"]);
-    check(shop.folder.write("rows.parquet", "PAR1"), &["rows.parquet", "as Parquet"]);
+    check(
+        shop.folder.write("rows.parquet", "PAR1"),
+        &["rows.parquet", "as Parquet", "not built in: write it again with snappy"],
+    );
     check(shop.folder.write("none.jsonl", ""), &["none of 0 rows", "right file"]);
     let (samples, _) =
         shop.import(&COLUMNS, &[shop.folder.write("list.json", json!(pairs(2)).to_string())]).unwrap();

@@ -287,10 +287,8 @@ fn films_are_cut_whole_or_not_at_all_and_nothing_of_others_goes() {
 
     write_lines(&folder.join("films.jsonl"), &[film(1.9)]);
     let told = succeed(folder, &with(&["--num-frames", "3"]));
-    assert!(
-        told.contains("4 rows of 1 films read, 0 refused") && told.contains("6 pictures written"),
-        "{told}"
-    );
+    assert!(told.contains("4 rows of 1 read, 0 refused") && told.contains("6 pictures written"), "{told}");
+    assert!(told.contains("1 films named by the rows"), "{told}");
     let rows = fs::read_to_string(folder.join("corpus/films/train.jsonl")).unwrap();
     let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
     let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
@@ -309,5 +307,47 @@ fn films_are_cut_whole_or_not_at_all_and_nothing_of_others_goes() {
     refuse(folder, &with(&["--overwrite"]));
     assert!(folder.join("corpus/films/train.jsonl").is_file());
     write_lines(&folder.join("films.jsonl"), &[film(1.9)]);
-    assert!(succeed(folder, &with(&["--overwrite"])).contains("4 rows of 1 films"));
+    assert!(succeed(folder, &with(&["--overwrite"])).contains("4 rows of 1 read"));
+}
+
+/// The rows that the paper's recipes take are those that the command of docs/data.md writes.
+#[test]
+fn recipes_take_the_rows_of_clips_and_of_whole_films() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    if !std::process::Command::new("ffmpeg").arg("-version").output().is_ok_and(|ran| ran.status.success()) {
+        return eprintln!("skipped: ffmpeg is not there");
+    }
+    write_film(&folder.join("film.gif"));
+    let row = |start: f64, words: &str| {
+        json!({ "video": "film.gif", "start": start, "end": start + 0.9, "conversations": [
+            { "from": "human", "value": "<video>\nWhat is seen?" }, { "from": "gpt", "value": words }] })
+    };
+    write_lines(&folder.join("films.jsonl"), &[row(0.0, "dark"), row(1.0, "light")]);
+    let clips =
+        ["data", "clips", "--input", "films.jsonl", "--output", "corpus", "--dataset", "videochat_flash"];
+    succeed(folder, &[&clips[..], &["--long-form"]].concat());
+    let rows = fs::read_to_string(folder.join("corpus/videochat_flash/train.jsonl")).unwrap();
+    // A row without a name has that of its dataset.
+    let name = |row: &str| serde_json::from_str::<Value>(row).unwrap()["name"].as_str().map(str::to_owned);
+    let mut written: Vec<String> =
+        rows.lines().map(|row| name(row).unwrap_or_else(|| "videochat_flash".into())).collect();
+    written.dedup();
+    for size in ["2b", "7b"] {
+        let recipe =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../recipes/rzenembed-{size}.toml"));
+        let recipe: toml::Table = fs::read_to_string(recipe).unwrap().parse().unwrap();
+        for stage in &recipe["stage"].as_array().unwrap()[1..] {
+            let datasets = stage["datasets"].as_array().unwrap().iter();
+            let of_films = datasets.filter(|row| row["dataset"].as_str().unwrap().starts_with("videochat"));
+            let taken: Vec<String> = of_films
+                .inspect(|row| {
+                    assert_eq!((&row["dataset"], &row["cap"]), (&"videochat_flash".into(), &100_000.into()))
+                })
+                .flat_map(|row| row["rows"].as_array().unwrap())
+                .map(|name| name.as_str().unwrap().to_owned())
+                .collect();
+            assert_eq!(taken, written, "{size}, {}", stage["name"]);
+        }
+    }
 }

@@ -60,7 +60,7 @@ pub struct ClipArgs {
     /// Seconds that a piece lasts at least; shorter ones are left out
     #[arg(long, default_value_t = 0.5, value_name = "SECONDS")]
     min_seconds: f64,
-    /// Share of the shorter of two pieces in which they overlap at most; the later one is left out
+    /// Share of the shorter of two pieces of a film in which they overlap at most; the later one is left out
     #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
     max_overlap: f64,
     /// Films and pieces that may be refused before the cutting stops
@@ -90,12 +90,12 @@ pub fn run(args: &ClipArgs) -> Result<()> {
     let progress = Progress::tasks("clips", 1);
     progress.message("films");
     let report = write_dataset(&folder, args.overwrite, WRITTEN[0], |part| {
-        let report = cut_clips(&args.input, &options, part, &|done| progress.part(done, done))?;
+        let report = cut_clips(&args.input, &options, part, &|done, all| progress.part(done, all))?;
         let record = json!({ "input": args.input, "report": report });
         Ok((report, record))
     })?;
     progress.finish();
-    tell(&report, &folder, " films");
+    tell(&report, &folder);
     Ok(())
 }
 

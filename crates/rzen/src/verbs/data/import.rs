@@ -166,7 +166,7 @@ pub fn run(kind: &Kind) -> Result<()> {
         let record = json!({ "kind": format!("{kind:?}"), "input": common.input, "report": report });
         Ok((report, record))
     })?;
-    tell(&report, &folder, "");
+    tell(&report, &folder);
     Ok(())
 }
 
@@ -232,14 +232,14 @@ pub fn check_replaceable(folder: &Path, written: &[&str]) -> Result<()> {
 /// What an import writes; the first shows that it did.
 const WRITTEN: [&str; 3] = ["import.json", "train.jsonl", "media"];
 
-/// Says what became of what was read; `things` are ` films`, or rows without a name.
-pub fn tell(report: &ImportReport, folder: &Path, things: &str) {
+/// Says what became of what was read.
+pub fn tell(report: &ImportReport, folder: &Path) {
     for row in &report.bad_rows {
         eprintln!("left out: {row}");
     }
     let ImportReport { read, rows, bad_rows, media_files, .. } = report;
     println!(
-        "{}: {rows} rows of {read}{things} read, {} refused",
+        "{}: {rows} rows of {read} read, {} refused",
         folder.join("train.jsonl").display(),
         bad_rows.len()
     );
