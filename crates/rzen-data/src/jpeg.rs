@@ -93,7 +93,7 @@ fn with_colors_told(bytes: &[u8]) -> Cow<'_, [u8]> {
     const ADOBE: u8 = 0xEE;
     /// Bytes of an Adobe segment before the transform.
     const BEFORE_TRANSFORM: usize = 11;
-    let (mut has_jfif, mut adobe, mut named_rgb) = (false, None, false);
+    let (mut has_jfif, mut adobe, mut names) = (false, None, None);
     for (marker, body) in segments(bytes).take_while(|(marker, _)| *marker != SCAN) {
         let segment = &bytes[body.clone()];
         match marker {
@@ -103,18 +103,20 @@ fn with_colors_told(bytes: &[u8]) -> Cow<'_, [u8]> {
             }
             // Precision, sides, the number of channels, and three bytes for each, its name first.
             0xC0..=0xCF if segment.len() == 15 && segment[5] == 3 => {
-                named_rgb = [segment[6], segment[9], segment[12]] == *b"RGB";
+                names = Some([segment[6], segment[9], segment[12]]);
             }
             _ => {}
         }
     }
+    // Of four channels JFIF says nothing.
+    let Some(names) = names else { return bytes.into() };
     match adobe {
         Some(transform) if has_jfif && bytes[transform] == 0 => {
             let mut bytes = bytes.to_vec();
             bytes[transform] = 1;
             bytes.into()
         }
-        None if !has_jfif && named_rgb => {
+        None if !has_jfif && names == *b"RGB" => {
             let marker = b"\xFF\xEE\x00\x0EAdobe\x00\x64\x00\x00\x00\x00\x00";
             [&bytes[..2], marker, &bytes[2..]].concat().into()
         }

@@ -1,10 +1,10 @@
 //! Folders and files that are whole or not there.
 
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io::Read;
 use std::path::{Component, Path, PathBuf, absolute};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rzen_merge::{Existing, MergeError, StagedFolder};
 use sha2::{Digest, Sha256};
 
@@ -69,6 +69,27 @@ pub fn resolved(path: &Path) -> std::io::Result<PathBuf> {
         whole = whole.canonicalize().unwrap_or(whole);
     }
     Ok(whole)
+}
+
+/// Locks a folder for as long as the file is held; `None` where the system can't, which is told. `does` is what holders of the lock
+/// do, as in `trains into`.
+///
+/// # Errors
+/// If another program holds the lock.
+pub fn lock_folder(folder: &Path, does: &str) -> Result<Option<fs::File>> {
+    // Not everywhere is a folder something that can be opened.
+    let Ok(file) = fs::File::open(folder) else { return Ok(None) };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => bail!(
+            "{}: another rzen {does} this folder; wait for it or stop it, or give --output another folder",
+            folder.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            eprintln!("can't lock {}: {error}; see that no other rzen {does} it", folder.display());
+            Ok(None)
+        }
+    }
 }
 
 /// The SHA-256 of a file.

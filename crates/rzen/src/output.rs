@@ -37,6 +37,27 @@ pub fn existing(overwrite: bool) -> Existing {
     if overwrite { Existing::Replace } else { Existing::Refuse }
 }
 
+/// Refuses to begin what the disk has no room for, where the system tells how much there is.
+///
+/// # Errors
+/// Names both sizes.
+pub fn check_space(output: &Path, bytes: u64) -> Result<()> {
+    #[cfg(unix)]
+    if let Ok(disk) = rustix::fs::statvfs(parent_of(output)) {
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        ensure!(
+            bytes <= free,
+            "--output {} takes {:.1} GB, and its disk has {:.1} GB left; free some, or choose another disk",
+            output.display(),
+            bytes as f64 / 1e9,
+            free as f64 / 1e9
+        );
+    }
+    #[cfg(not(unix))]
+    let _ = (output, bytes);
+    Ok(())
+}
+
 /// Refuses an output folder that holds something that is read, and would be lost when the output is replaced.
 ///
 /// # Errors
@@ -155,5 +176,11 @@ mod tests {
         let taken = check_folder(&place.path().join("a"), false).unwrap_err().to_string();
         assert!(taken.contains("--overwrite"), "{taken}");
         check_folder(&place.path().join("a"), true).unwrap();
+        check_space(&inside, 1).unwrap();
+        #[cfg(unix)]
+        {
+            let full = check_space(&inside, u64::MAX).unwrap_err().to_string();
+            assert!(full.contains("scores.json takes 18446744073.7 GB"), "{full}");
+        }
     }
 }

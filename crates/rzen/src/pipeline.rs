@@ -14,7 +14,7 @@ use burn::tensor::{DType, Device, FloatDType};
 use rzen_core::{Ranks, Sample, SaveWeights};
 use rzen_data::train_manifest;
 use rzen_loss::{InfoNce, TEMPERATURES_FILE};
-use rzen_merge::{BaseRecord, Existing, WeightsHasher};
+use rzen_merge::{BaseRecord, Existing, WeightsHasher, weights_sha256};
 use rzen_model::{Processor, ProcessorConfig, Qwen2Vl};
 use rzen_train::{
     Checkpoint, Checkpointing, Contrastive, Control, Observer, RunFolder, StageConfig, latest, train_stage_on,
@@ -94,14 +94,17 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
             .context("tasks to measure; without any, set `tasks = []` under [evaluation] of the recipe")
     };
     let benchmark = first(job.ranks, tasks)?;
-    // All of them before the first trains: a mistake in the last stage's rows shows now. One stage's are held at a time.
+    // All of them before the first trains: a mistake in the last stage's rows shows now. One stage's are held at a time, and the
+    // first's are the last to be read.
     let (mut held, mut manifests, mut data) = (None, Vec::new(), Vec::new());
-    for stage in &job.recipe.stages {
+    for stage in job.recipe.stages.iter().rev() {
+        drop(held.take());
         let rows = agreed(job.ranks, Rows::load(stage, &corpus, job.recipe.seed))?;
         manifests.push(rows.manifests.clone());
         data.push((stage.name.clone(), data_uses(&rows.data, &corpus, job.recipe)));
-        held = held.or(Some(rows));
+        held = Some(rows);
     }
+    manifests.reverse();
     same_everywhere(job.ranks, "manifest of training rows", &json!(manifests).to_string())?;
     let start = start_model(job, &corpus, held.as_ref())?;
     let cards = RunCards { recipe: job.recipe, run: job.run, name, data: data.into_iter().collect() };
@@ -381,29 +384,32 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows, cards: &RunCard
         _ => models::open,
     };
     let opened = open_base(job, stage, start, open).and_then(|base| {
-        let hash = weights_hash(&base.model);
-        let base = match stage.train {
-            Train::Full {} => base,
-            Train::Lora(_) => with_base_record(base, &hash),
+        let weights = weights_below(job, stage, start)?;
+        let base = match (&stage.train, &weights[..]) {
+            (Train::Full {}, _) => base,
+            // What lies on the disk, not what it was rounded to.
+            (Train::Lora(_), [whole]) => with_base_record(base, whole),
+            (Train::Lora(_), _) => {
+                let merged = weights_hash(&base.model);
+                with_base_record(base, &merged)
+            }
         };
         let model = trainable(job, stage, base.model.clone(), &data, resume.as_ref())?;
-        Ok((base, hash, model))
+        Ok((base, weights, model))
     });
-    let (base, hash, model) = agreed(job.ranks, opened)?;
-    same_everywhere(job.ranks, "base model", &hash)?;
-    let run = RunFolder {
-        path,
-        stage: stage.name.clone(),
-        seed: job.recipe.seed,
-        settings: json!({
-            "model": job.recipe.model,
-            // Another model may have come under the same name.
-            "weights_sha256": hash,
-            "stage": stage_settings(stage),
-            "processor": start.processor,
-            "manifests": rows.manifests,
-        }),
-    };
+    let (base, weights, model) = agreed(job.ranks, opened)?;
+    same_everywhere(job.ranks, "base model", &weights.join(" "))?;
+    let mut settings = json!({
+        "model": job.recipe.model,
+        "stage": stage_settings(stage),
+        "processor": start.processor,
+        "manifests": rows.manifests,
+    });
+    // Another model may have come under the same name. Checkpoints of before don't say.
+    if resume.as_ref().is_none_or(|there| there.state.settings.get(WEIGHTS).is_some()) {
+        settings[WEIGHTS] = json!(weights);
+    }
+    let run = RunFolder { path, stage: stage.name.clone(), seed: job.recipe.seed, settings };
     let first_step = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
     job.say(&format!(
         "{}: {} rows, {} steps of {}, from {first_step}",
@@ -511,6 +517,27 @@ fn trainable(
         Train::Lora(_) => base.with_adapter(&checkpoint.encoder())?.train_adapter_only(),
     };
     Ok(Contrastive { encoder, objective: objective.load_weights(&checkpoint.objective())? })
+}
+
+/// The key of a checkpoint's settings for [`weights_below`].
+const WEIGHTS: &str = "weights_sha256";
+
+/// The hashes of the files that `stage` starts from: a whole model, and the adapters of the stages that lie on it. Of files, since
+/// sums may differ in the last bits from device to device.
+fn weights_below(job: &Job, stage: &Stage, start: &Base) -> Result<Vec<String>> {
+    let Some(below) = job.recipe.base_of(stage)? else {
+        return Ok(vec![weights_sha256(&start.folder)?]);
+    };
+    let folder = result_folder(job.run, below);
+    match below.train {
+        Train::Full {} => Ok(vec![weights_sha256(&folder)?]),
+        Train::Lora(_) => {
+            let mut hashes = weights_below(job, below, start)?;
+            let adapter = folder.join("adapter_model.safetensors");
+            hashes.push(hex(&sha256(&adapter).with_context(|| adapter.display().to_string())?));
+            Ok(hashes)
+        }
+    }
 }
 
 fn weights_hash(model: &Qwen2Vl) -> String {

@@ -1,13 +1,13 @@
 //! The folder of a training run: what lies where.
 
-use std::fs::{self, TryLockError};
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::files::{is_temporary, whole_file};
+use crate::files::{is_temporary, lock_folder, whole_file};
 use crate::recipe::Recipe;
 use crate::report::Measurements;
 
@@ -54,7 +54,7 @@ impl Run {
         fs::create_dir_all(folder).with_context(|| {
             format!("--output {}: can't be made; choose another folder", folder.display())
         })?;
-        let run = Run { folder: folder.to_owned(), _lock: lock(folder)?.map(Arc::new) };
+        let run = Run { folder: folder.to_owned(), _lock: lock_folder(folder, "trains into")?.map(Arc::new) };
         run.finish_removal().with_context(place)?;
         match run.resolved()? {
             Some(_) if overwrite => run.remove().with_context(place)?,
@@ -143,18 +143,25 @@ impl Run {
         Ok(())
     }
 
-    /// Whether a stage of `recipe` has left a checkpoint or a result.
+    /// Whether there is more than a run of `recipe` makes before its first step: a world, first weights, logs without a line.
     fn has_trained(&self, recipe: &Recipe) -> Result<bool> {
+        for name in ["soup", "results", "report.html"] {
+            if self.join(name).exists() {
+                return Ok(true);
+            }
+        }
         for stage in &recipe.stages {
             let folder = self.join(&stage.name);
-            let checkpoints = folder.join("checkpoints");
-            let has_checkpoint = || match fs::read_dir(&checkpoints) {
-                Ok(mut entries) => Ok(entries.next().is_some()),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-                Err(error) => Err(error).with_context(|| checkpoints.display().to_string()),
+            let entries = match fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).with_context(|| folder.display().to_string()),
             };
-            if folder.join("model").exists() || folder.join("adapter").exists() || has_checkpoint()? {
-                return Ok(true);
+            for entry in entries {
+                let path = entry.with_context(|| folder.display().to_string())?.path();
+                if !is_of_the_beginning(&path)? {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
@@ -198,24 +205,15 @@ impl Run {
     }
 }
 
-/// Locks a folder for as long as the file is held; `None` where the system can't, which is told.
-///
-/// # Errors
-/// If another program holds the lock.
-fn lock(folder: &Path) -> Result<Option<fs::File>> {
-    // Not everywhere is a folder something that can be opened.
-    let Ok(file) = fs::File::open(folder) else { return Ok(None) };
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => bail!(
-            "{}: another rzen trains into this folder; wait for it or stop it, or give --output another folder",
-            folder.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            eprintln!("can't lock {}: {error}; see that no other rzen trains into it", folder.display());
-            Ok(None)
-        }
-    }
+/// Whether a stage leaves this before its first step is done.
+fn is_of_the_beginning(path: &Path) -> Result<bool> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let place = || path.display().to_string();
+    Ok(match &*name {
+        "checkpoints" => fs::read_dir(path).with_context(place)?.next().is_none(),
+        "metrics.jsonl" => fs::metadata(path).with_context(place)?.len() == 0,
+        name => name == "bad_rows.jsonl" || name.starts_with("events.out.tfevents."),
+    })
 }
 
 /// What a run writes besides its recipe and the folders of its stages.
@@ -364,6 +362,16 @@ mod tests {
         // As far as it came: the drawn world, and an empty folder of the first stage.
         for folder in ["world", "one/checkpoints"] {
             fs::create_dir_all(place.path().join(folder)).unwrap();
+        }
+        fs::write(place.path().join("one/metrics.jsonl"), "").unwrap();
+        // Whatever else is there may be missed.
+        for more in ["report.html", "results", "one/notes.txt"] {
+            fs::write(place.path().join(more), "x").unwrap();
+            assert!(
+                refused(place.path(), &recipe("seed = 1", "seed = 3"), false).contains("--overwrite"),
+                "{more}"
+            );
+            fs::remove_file(place.path().join(more)).unwrap();
         }
         let other = recipe("seed = 1", "seed = 2");
         Run::open(place.path(), &other, false).unwrap();

@@ -1,5 +1,6 @@
 //! What an index holds: a line that says how vectors come about, and one for each file.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::find::{FoundFile, Kind, modified};
-use crate::files::{hex, whole_file};
+use crate::files::{hex, sha256, whole_file};
 use crate::vectors::Key;
 use crate::verbs::model_options::ModelOptions;
 
@@ -29,30 +30,46 @@ pub struct Header {
     /// The model and its settings.
     pub model: ModelOptions,
     /// The model's files when the key was made.
-    pub stamp: Vec<Stamp>,
+    pub stamps: Vec<Stamp>,
     /// What files are embedded with.
     pub instruction: Option<String>,
     /// The folders and files that are indexed, by whole paths.
     pub folders: Vec<PathBuf>,
 }
 
-/// A file as it was looked at last.
+/// A file of a model as it was looked at last. Reading gigabytes of weights takes longer than a search.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stamp {
-    path: PathBuf,
+    name: String,
     bytes: u64,
     modified: Option<u64>,
+    #[serde(with = "as_hex")]
+    sha256: Key,
 }
 
 impl Stamp {
-    /// Of a file as it is now.
+    /// The SHA-256 of a file: that of the stamp of its name, length and time among `known`, else read; it is kept in `found`.
     ///
     /// # Errors
-    /// If it is not there.
-    pub fn of(path: PathBuf) -> Result<Self> {
-        let metadata = fs::metadata(&path).with_context(|| path.display().to_string())?;
-        Ok(Stamp { path, bytes: metadata.len(), modified: modified(&metadata) })
+    /// If the file can't be read.
+    pub fn hash(path: &Path, known: &[Stamp], found: &RefCell<Vec<Stamp>>) -> Result<Key> {
+        let metadata = fs::metadata(path).with_context(|| path.display().to_string())?;
+        let (bytes, modified) = (metadata.len(), modified(&metadata));
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let same = |stamp: &&Stamp| {
+            modified.is_some() && (&stamp.name, stamp.bytes, stamp.modified) == (&name, bytes, modified)
+        };
+        let stamp = match known.iter().find(same) {
+            Some(stamp) => stamp.clone(),
+            None => {
+                let sha256 = sha256(path).with_context(|| path.display().to_string())?;
+                Stamp { name, bytes, modified, sha256 }
+            }
+        };
+        let hash = stamp.sha256;
+        found.borrow_mut().push(stamp);
+        Ok(hash)
     }
 }
 
@@ -77,10 +94,9 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether `file` is the one that was embedded, whole, as far as its length and its time can tell.
+    /// Whether `file` is the one that was looked at, as far as its length and its time can tell.
     pub(super) fn is_of(&self, file: &FoundFile) -> bool {
-        self.wrong.is_none()
-            && self.modified.is_some()
+        self.modified.is_some()
             && (&self.path, self.kind, self.bytes, self.modified)
                 == (&file.path, file.kind, file.bytes, file.modified)
     }
@@ -97,8 +113,8 @@ pub struct Catalog {
 
 impl Header {
     /// Of an index that begins.
-    pub fn new(key: Key, model: ModelOptions, stamp: Vec<Stamp>) -> Self {
-        Header { rzen_index: FORM, key, model, stamp, instruction: None, folders: Vec::new() }
+    pub fn new(key: Key, model: ModelOptions, stamps: Vec<Stamp>) -> Self {
+        Header { rzen_index: FORM, key, model, stamps, instruction: None, folders: Vec::new() }
     }
 }
 

@@ -35,6 +35,26 @@ impl Kind {
     }
 }
 
+/// The kind of a file by its name, and by its head where a name may mean two.
+fn looked_at(path: &Path) -> Option<Kind> {
+    let kind = Kind::of(path)?;
+    match ending(path)?.as_str() {
+        "webp" if is_animation(path) => Some(Kind::Video),
+        // TypeScript is called so as well.
+        "ts" => is_transport_stream(path).then_some(kind),
+        _ => Some(kind),
+    }
+}
+
+/// Whether a file begins with two packets of an MPEG transport stream.
+fn is_transport_stream(path: &Path) -> bool {
+    const SYNC: u8 = 0x47;
+    const PACKET: usize = 188;
+    let mut head = [0; PACKET + 1];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head[0] == SYNC && head[PACKET] == SYNC
+}
+
 /// Whether a WebP file says in its head that it moves
 /// (<https://developers.google.com/speed/webp/docs/riff_container#extended_file_format>).
 fn is_animation(path: &Path) -> bool {
@@ -61,6 +81,14 @@ pub struct FoundFile {
     pub kind: Kind,
 }
 
+impl FoundFile {
+    /// Whether its length and its time are those that were found.
+    pub(super) fn is_as_found(&self) -> bool {
+        let now = fs::metadata(&self.path);
+        now.is_ok_and(|now| (now.len(), modified(&now)) == (self.bytes, self.modified))
+    }
+}
+
 /// What folders hold.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
@@ -69,7 +97,16 @@ pub struct Found {
     /// How many others there are of each ending, in small letters; of files without one under ``.
     pub others: BTreeMap<String, usize>,
     /// Folders and files that can't be looked at.
-    pub troubles: Vec<String>,
+    pub troubles: Vec<Trouble>,
+}
+
+/// A folder or a file that can't be looked at.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// What it is about, with all below it; `None` where that isn't known.
+    pub path: Option<PathBuf>,
+    /// What is wrong.
+    pub message: String,
 }
 
 /// When a file was last written, in nanoseconds since 1970.
@@ -96,19 +133,26 @@ pub fn find(places: &[PathBuf], leave_out: &Path) -> Result<Found> {
             let path = match &entry {
                 Ok(entry) => entry.path(),
                 Err(error) => {
-                    troubles.push(error.to_string());
+                    let path = error.path().map(Path::to_owned);
+                    troubles.push(Trouble { path, message: error.to_string() });
                     continue;
                 }
             };
             // Of a link what it leads to.
             match fs::metadata(path) {
-                Err(error) => troubles.push(format!("{}: {error}", path.display())),
-                Ok(metadata) if metadata.is_dir() => {}
-                Ok(metadata) => match Kind::of(path) {
+                Err(error) => {
+                    let message = format!("{}: {error}", path.display());
+                    troubles.push(Trouble { path: Some(path.to_owned()), message });
+                }
+                // Folders, and pipes and devices, reading which may never end.
+                Ok(metadata) if !metadata.is_file() => {}
+                Ok(metadata) => match looked_at(path) {
                     None => *others.entry(ending(path).unwrap_or_default()).or_default() += 1,
+                    Some(_) if path.to_str().is_none() => {
+                        let message = format!("{}: its name is not UTF-8; rename it", path.display());
+                        troubles.push(Trouble { path: Some(path.to_owned()), message });
+                    }
                     Some(kind) => {
-                        let is_webp = ending(path).as_deref() == Some("webp");
-                        let kind = if is_webp && is_animation(path) { Kind::Video } else { kind };
                         let (bytes, modified) = (metadata.len(), modified(&metadata));
                         files.insert(
                             path.to_owned(),
@@ -161,6 +205,20 @@ mod tests {
             .map(|name| find(&[root.join(name)], root.join("index").as_path()).unwrap().files[0].kind)
             .into();
         assert_eq!(kinds, [Kind::Image, Kind::Video]);
+        fs::write(root.join("code.ts"), "type A = 1;\n".repeat(99)).unwrap();
+        let mut packets = vec![0; 400];
+        (packets[0], packets[188]) = (0x47, 0x47);
+        fs::write(root.join("film.ts"), packets).unwrap();
+        let of = |name: &str| find(&[root.join(name)], &root.join("index")).unwrap();
+        assert_eq!((of("code.ts").files.len(), of("film.ts").files[0].kind), (0, Kind::Video));
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::unix::ffi::OsStrExt;
+            let odd = root.join(std::ffi::OsStr::from_bytes(b"caf\xe9.png"));
+            fs::write(&odd, "x").unwrap();
+            let found = find(&[odd], root).unwrap();
+            assert!(found.files.is_empty() && found.troubles[0].message.contains("not UTF-8"), "{found:?}");
+        }
         let missing = find(&[root.join("gone")], root).unwrap_err();
         assert!(format!("{missing:#}").contains("gone"), "{missing:#}");
     }

@@ -13,6 +13,6 @@ mod search;
 mod update;
 
 pub use catalog::{CATALOG, Catalog, Entry, Header, Stamp};
-pub use find::{Found, FoundFile, Kind, find};
+pub use find::{Found, FoundFile, Kind, Trouble, find};
 pub use search::{Hit, Place, search};
-pub use update::{Outcome, Wrong, update};
+pub use update::{How, Outcome, Wrong, update};

@@ -9,7 +9,7 @@ use rzen_core::{Item, Part, VideoSource};
 use rzen_data::Loader;
 
 use super::catalog::{Catalog, Entry, Header};
-use super::find::{FoundFile, Kind};
+use super::find::{Found, FoundFile, Kind};
 use crate::vectors::{Contents, Key, Model, VectorStore, embed_missing};
 
 /// What an update did.
@@ -29,6 +29,18 @@ pub struct Outcome {
     pub unused: usize,
     /// Files that can't be embedded, or not all of them.
     pub wrong: Vec<Wrong>,
+    /// Those of them that were not tried, since they could not be read before and have not changed.
+    pub left_alone: usize,
+}
+
+/// What an update works with.
+pub struct How<'a> {
+    /// Tells how many pages a document has.
+    pub loader: &'a Loader,
+    /// What embeds.
+    pub model: &'a Model<'a>,
+    /// Whether files are tried again that could not be read before and have not changed.
+    pub retry: bool,
 }
 
 /// A file that can't be embedded, or not all of it.
@@ -52,15 +64,15 @@ struct Looked<'a> {
 ///
 /// # Errors
 /// If the model can't be opened or gives vectors that can't be used, or the index can't be written. A file that can't be read is
-/// no error, but told in the outcome and in its entry, and tried again by the next update.
+/// no error, but told in the outcome and in its entry; neither is one that changes meanwhile.
 pub fn update(
     index: &Path,
     header: Header,
     earlier: Option<Catalog>,
-    files: &[FoundFile],
-    loader: &Loader,
-    model: &Model,
+    found: &Found,
+    how: &How,
 ) -> Result<Outcome> {
+    let files = &found.files;
     let earlier =
         earlier.map_or(Vec::new(), |earlier| match earlier.header.instruction == header.instruction {
             true => earlier.entries,
@@ -70,14 +82,17 @@ pub fn update(
     let mut store = VectorStore::open(index, &header.key)?;
     let is_kept = |entry: &Entry| entry.vectors.iter().flatten().all(|key| store.contains(key));
     let same = |file: &FoundFile| {
-        known.get(file.path.as_path()).filter(|entry| entry.is_of(file) && is_kept(entry)).copied()
+        let entry = known.get(file.path.as_path()).copied()?;
+        let is_wanted = entry.wrong.is_none() || !how.retry;
+        (entry.is_of(file) && is_kept(entry) && is_wanted).then_some(entry)
     };
     let (old, new): (Vec<&FoundFile>, Vec<&FoundFile>) = files.iter().partition(|file| same(file).is_some());
     let mut entries: Vec<Entry> = old.iter().filter_map(|file| same(file)).cloned().collect();
+    let left_alone = entries.iter().filter(|entry| entry.wrong.is_some()).count();
 
     let looked: Vec<Looked> = new
         .par_iter()
-        .map(|file| Looked { file, items: items(file, header.instruction.as_deref(), loader) })
+        .map(|file| Looked { file, items: items(file, header.instruction.as_deref(), how.loader) })
         .collect();
     let all = || looked.iter().filter_map(|looked| looked.items.as_ref().ok()).flatten();
     let mut contents = Contents::default();
@@ -85,14 +100,32 @@ pub fn update(
     let keyed: Vec<(Key, &Item)> =
         all().filter_map(|item| Some((contents.vector_key(item).ok()?, item))).collect();
     let before = store.len();
-    let bad = embed_missing(&mut store, model, &keyed, "index")?;
+    let stamps: HashMap<&Path, &FoundFile> = new.iter().map(|file| (file.path.as_path(), *file)).collect();
+    // The vector of other bytes than were hashed would be taken for theirs wherever they turn up.
+    let unchanged = |item: &Item| match item.content.iter().flat_map(|part| part.files(Path::new(""))).next()
+    {
+        Some(path) if stamps.get(path.as_path()).is_some_and(|file| !file.is_as_found()) => {
+            Err(format!("`{}` changed while it was read; index it again", path.display()))
+        }
+        _ => Ok(()),
+    };
+    let bad = embed_missing(&mut store, how.model, &keyed, "index", &unchanged)?;
 
-    let mut outcome = Outcome { same: old.len(), looked_at: new.len(), ..Outcome::default() };
+    let mut outcome = Outcome { same: old.len(), looked_at: new.len(), left_alone, ..Outcome::default() };
     outcome.embedded = store.len() - before;
     entries.extend(looked.iter().map(|looked| entry(looked, &contents, &bad)));
-    entries.sort_by(|one, other| one.path.cmp(&other.path));
     let there: HashSet<&Path> = files.iter().map(|file| file.path.as_path()).collect();
-    outcome.gone = known.keys().filter(|path| !there.contains(*path)).count();
+    let gone: Vec<&Entry> = earlier.iter().filter(|entry| !there.contains(entry.path.as_path())).collect();
+    // What can't be looked at now is not gone.
+    let is_hidden = |entry: &Entry| {
+        let mut paths = found.troubles.iter().filter_map(|trouble| trouble.path.as_deref());
+        paths.any(|path| entry.path.starts_with(path))
+    };
+    let (hidden, gone): (Vec<&Entry>, Vec<&Entry>) = gone.into_iter().partition(|entry| is_hidden(entry));
+    outcome.gone = gone.len();
+    outcome.same += hidden.len();
+    entries.extend(hidden.into_iter().cloned());
+    entries.sort_by(|one, other| one.path.cmp(&other.path));
     let used: HashSet<&Key> = entries.iter().flat_map(|entry| entry.vectors.iter().flatten()).collect();
     outcome.unused = store.len() - used.len();
     outcome.items = entries.iter().map(|entry| entry.vectors.iter().flatten().count()).sum();

@@ -17,7 +17,7 @@ pub enum Start {
         /// The folder.
         folder: PathBuf,
         /// What its weights are under adapters.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "BaseType::is_f32")]
         dtype: BaseType,
     },
 }
@@ -32,6 +32,12 @@ pub enum BaseType {
     /// Half the memory, and products of bf16 on devices that have them; a CPU computes with them as f32. An adapter that a later
     /// stage starts from is merged into weights that are rounded to bf16.
     Bf16,
+}
+
+impl BaseType {
+    fn is_f32(&self) -> bool {
+        *self == BaseType::F32
+    }
 }
 
 impl Start {

@@ -38,7 +38,8 @@ impl<'a> Model<'a> {
 
 /// Embeds the `items` that `store` has no vector of, each once. Returns what is wrong with those that can't be embedded.
 ///
-/// Items of like size come together, the largest first, so that memory runs out early or never.
+/// Items of like size come together, the largest first, so that memory runs out early or never. `keep` is asked for each item after it
+/// was embedded; what it refuses is not kept.
 ///
 /// # Errors
 /// If the model can't be opened, embeds nothing at all, or gives vectors that can't be used.
@@ -47,11 +48,12 @@ pub fn embed_missing(
     model: &Model,
     items: &[(Key, &Item)],
     label: &str,
+    keep: &dyn Fn(&Item) -> Result<(), String>,
 ) -> Result<HashMap<Key, String>> {
     let mut seen = HashSet::new();
     let mut missing: Vec<(Key, &Item)> =
         items.iter().copied().filter(|(key, _)| !store.contains(key) && seen.insert(*key)).collect();
-    let mut bad = HashMap::new();
+    let (mut bad, mut broken) = (HashMap::new(), 0);
     if missing.is_empty() {
         return Ok(bad);
     }
@@ -65,10 +67,23 @@ pub fn embed_missing(
             let items = rest.iter().map(|(_, item)| (*item).clone()).collect();
             let (vectors, refused) = embed_until_refused(embedder, items)?;
             let count = vectors.len();
-            store.add(&rest.iter().map(|(key, _)| *key).zip(vectors).collect::<Vec<_>>())?;
+            let mut kept = Vec::with_capacity(count);
+            for ((key, item), vector) in rest.iter().zip(vectors) {
+                match keep(item) {
+                    Ok(()) => kept.push((*key, vector)),
+                    Err(message) => drop(bad.insert(*key, message)),
+                }
+            }
+            store.add(&kept)?;
             let mut next = count;
-            if let Some(message) = refused {
-                bad.insert(rest[count].0, message);
+            if let Some(refused) = refused {
+                broken += usize::from(refused.by_vector);
+                anyhow::ensure!(
+                    broken <= MOST_BROKEN,
+                    "the model gives vectors that can't be used, of {broken} items so far: {}",
+                    refused.message
+                );
+                bad.insert(rest[count].0, refused.message);
                 next += 1;
             }
             rest = &rest[next..];
@@ -80,6 +95,17 @@ pub fn embed_missing(
     Ok(bad)
 }
 
+/// Items whose vectors can't be used before the model is at fault.
+const MOST_BROKEN: usize = 8;
+
+/// What is wrong with an item that can't be embedded.
+pub struct Refused {
+    /// In words.
+    pub message: String,
+    /// Whether it could be read, and a vector came out that must not leave.
+    pub by_vector: bool,
+}
+
 /// The vectors of the items before the first that can't be embedded, and why that can't. An embedder names it without
 /// giving the vectors before it, which are therefore asked for once more.
 ///
@@ -88,7 +114,7 @@ pub fn embed_missing(
 pub fn embed_until_refused(
     embedder: &dyn Embed,
     mut inputs: Vec<Item>,
-) -> Result<(Vec<Vec<f32>>, Option<String>)> {
+) -> Result<(Vec<Vec<f32>>, Option<Refused>)> {
     let mut refused = None;
     loop {
         if inputs.is_empty() {
@@ -110,10 +136,73 @@ pub fn embed_until_refused(
                 return Ok((vectors, refused));
             }
             Err(EmbedError::Item { index, source, .. }) => {
-                refused = Some(source.to_string());
+                refused = Some(Refused { message: source.to_string(), by_vector: false });
+                inputs.truncate(index);
+            }
+            Err(EmbedError::Vector { index, problem }) if index < inputs.len() => {
+                let message = format!("the vector of {:?} {problem}", inputs[index].content);
+                refused = Some(Refused { message, by_vector: true });
                 inputs.truncate(index);
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rzen_core::Part;
+
+    use super::*;
+
+    /// Gives every text a vector, but for those that begin with `nan`.
+    struct Stub;
+
+    impl Embed for Stub {
+        fn dim(&self) -> usize {
+            2
+        }
+
+        fn embed(&self, items: &[Item]) -> Result<Vec<Vec<f32>>, EmbedError> {
+            let is_broken =
+                |item: &Item| matches!(&item.content[..], [Part::Text(text)] if text.starts_with("nan"));
+            match items.iter().position(is_broken) {
+                Some(index) => Err(EmbedError::Vector { index, problem: "holds NaN".into() }),
+                None => Ok(vec![vec![1.0, 0.0]; items.len()]),
+            }
+        }
+    }
+
+    /// What becomes of texts that all have other keys.
+    fn embedded(texts: &[&str], keep: &dyn Fn(&Item) -> Result<(), String>) -> Result<(usize, Vec<String>)> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = VectorStore::open(folder.path(), &[1; 32]).unwrap();
+        let open = || Ok(Box::new(Stub) as Box<dyn Embed>);
+        let items: Vec<Item> = texts.iter().map(|text| Item::text(*text)).collect();
+        let keyed: Vec<(Key, &Item)> =
+            items.iter().enumerate().map(|(i, item)| ([i as u8; 32], item)).collect();
+        let bad = embed_missing(&mut store, &Model::new([1; 32], 4, &open), &keyed, "test", keep)?;
+        let mut bad: Vec<String> = bad.into_values().collect();
+        bad.sort();
+        Ok((store.len(), bad))
+    }
+
+    #[test]
+    fn what_is_not_to_be_kept_is_not_and_a_broken_vector_is_that_of_its_item() {
+        let refuse = |item: &Item| match &item.content[..] {
+            [Part::Text(text)] if text == "changed" => Err("it changed".to_owned()),
+            _ => Ok(()),
+        };
+        let (kept, bad) = embedded(&["a", "b", "nan", "changed", "c", "d"], &refuse).unwrap();
+        assert_eq!((kept, bad.len()), (4, 2));
+        assert!(bad[0] == "it changed" && bad[1].contains("nan") && bad[1].contains("holds NaN"), "{bad:?}");
+    }
+
+    #[test]
+    fn a_model_that_gives_nothing_that_can_be_used_is_told() {
+        let texts: Vec<String> = (0..20).map(|i| format!("nan {i}")).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let error = embedded(&texts, &|_| Ok(())).unwrap_err().to_string();
+        assert!(error.contains("of 9 items so far"), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use rzen_core::{Embed, EmbedError};
+use rzen_core::Embed;
 use rzen_data::{EmbedRow, embed_rows};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -110,14 +110,13 @@ fn embed<'a>(embedder: &dyn Embed, rows: &'a [EmbedRow], args: &Args) -> Result<
         let mut rest = part;
         while !rest.is_empty() {
             let items = rest.iter().map(|row| row.item.clone()).collect();
-            let (vectors, refused) =
-                embed_until_refused(embedder, items).map_err(|error| named(error, rest))?;
+            let (vectors, refused) = embed_until_refused(embedder, items)?;
             let (whole, more) = rest.split_at(vectors.len());
             embedded.rows.extend(whole);
             embedded.vectors.extend(vectors);
             rest = more;
-            if let (Some(message), Some((row, more))) = (refused, rest.split_first()) {
-                embedded.bad.push(format!("{}: {message}", place(row)));
+            if let (Some(refused), Some((row, more))) = (refused, rest.split_first()) {
+                embedded.bad.push(format!("{}: {}", place(row), refused.message));
                 ensure!(
                     embedded.bad.len() <= args.bad_row_limit,
                     too_many(&embedded.bad, args.bad_row_limit)
@@ -146,17 +145,6 @@ fn too_many(bad: &[String], limit: usize) -> String {
             bad.len(),
             bad.join("; ")
         ),
-    }
-}
-
-/// Puts the row's id and place before what is wrong with its vector.
-fn named(error: anyhow::Error, rows: &[EmbedRow]) -> anyhow::Error {
-    match error.downcast_ref() {
-        Some(EmbedError::Vector { index, .. }) if *index < rows.len() => {
-            let place = place(&rows[*index]);
-            error.context(place)
-        }
-        _ => error,
     }
 }
 

@@ -1,22 +1,24 @@
 //! `rzen index`: folders of pictures, clips and documents, to be searched.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::files::resolved;
-use crate::index::{CATALOG, Catalog, Found, Header, Outcome, Stamp, find, update};
+use crate::files::{lock_folder, resolved};
+use crate::index::{CATALOG, Catalog, Found, Header, How, Outcome, Stamp, find, update};
 use crate::load_limits::LoadLimits;
 use crate::models;
 use crate::output::check_folder;
+use crate::vectors::{Key, Model};
 use crate::verbs::model_options::ModelOptions;
 
 /// Embed what lies in folders, to be searched with `rzen search`
 ///
 /// Taken are pictures (PNG, JPEG, WebP, BMP, TIFF), clips (GIF, moving WebP, MP4 and what ffmpeg reads) and PDF files, page by page, by the
 /// endings of their names; hidden files and folders are passed over. The same command again embeds what is new or has changed,
-/// forgets what is gone, and goes on where it was stopped. A file that can't be read is named and tried again the next time.
+/// forgets what is gone, and goes on where it was stopped. A file that can't be read is named and left out.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Example:\n  rzen index ~/Pictures ~/Documents --model Qwen2-VL-2B-RzenEmbed --dtype bf16 --output home.index"
@@ -31,7 +33,10 @@ pub struct Args {
     /// What files are embedded with, such as "Represent the given image."
     #[arg(long, value_name = "TEXT")]
     instruction: Option<String>,
-    /// Make the index anew where it was made with another model; vectors of the other stay beside
+    /// Try files again that could not be read before and have not changed since
+    #[arg(long)]
+    retry: bool,
+    /// Go on with another model or instruction, or without folders that the index holds; vectors of another model stay beside
     #[arg(long)]
     overwrite: bool,
     #[command(flatten)]
@@ -56,29 +61,65 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let folders: Vec<PathBuf> = args.paths.iter().map(|path| Ok(resolved(path)?)).collect::<Result<_>>()?;
     let found = find(&folders, &resolved(&args.output)?)?;
-    let open = || options.boxed();
-    let model = options.stored(&open)?;
-    let earlier = Catalog::read(&args.output)?;
-    if let Some(earlier) = &earlier {
-        ensure!(
-            earlier.header.key == model.key || args.overwrite,
-            "{} was made with {} and other vectors than {} would give (another model, settings or version); give --overwrite to \
-             make it anew, or --output for another index",
-            args.output.display(),
-            earlier.header.model.model.display(),
-            options.model.display()
-        );
+    options.check()?;
+    let earlier = match Catalog::read(&args.output) {
+        Err(_) if args.overwrite => None,
+        read => read?,
+    };
+    let (known, stamps) =
+        (earlier.as_ref().map_or(&[][..], |earlier| &earlier.header.stamps), RefCell::default());
+    let key = options.key_by(&|path| Stamp::hash(path, known, &stamps))?;
+    if let Some(earlier) = earlier.as_ref().filter(|_| !args.overwrite) {
+        args.check_earlier(&earlier.header, &key, &options, &folders)?;
     }
-    let earlier = earlier.filter(|earlier| earlier.header.key == model.key);
-    let stamp = options.files()?.into_iter().flatten().map(Stamp::of).collect::<Result<_>>()?;
-    let mut header = Header::new(model.key, options.clone(), stamp);
+    let earlier = earlier.filter(|earlier| earlier.header.key == key);
+    let mut header = Header::new(key, options.clone(), stamps.into_inner());
     (header.instruction, header.folders) = (args.instruction.clone(), folders);
     let limits = LoadLimits::parse(&options.load)?;
     let loader = models::loader(&options.processor_config()?, PathBuf::new(), limits.options());
     std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
-    let outcome = update(&args.output, header, earlier, &found.files, &loader, &model)?;
+    let _lock = lock_folder(&args.output, "writes")?;
+    let open = || options.boxed();
+    // Enough at a time for the embedder to sort by length.
+    let model = Model::new(key, options.batch_size.saturating_mul(16), &open);
+    let how = How { loader: &loader, model: &model, retry: args.retry };
+    let outcome = update(&args.output, header, earlier, &found, &how)?;
     tell(args, &found, &outcome);
     Ok(())
+}
+
+impl Args {
+    /// Refuses to go on with an index in another way than it was begun, or without some of what it holds.
+    fn check_earlier(
+        &self,
+        earlier: &Header,
+        key: &Key,
+        options: &ModelOptions,
+        folders: &[PathBuf],
+    ) -> Result<()> {
+        let index = self.output.display();
+        ensure!(
+            earlier.key == *key,
+            "{index} was made with {} and other vectors than {} would give (another model, settings or version); give --overwrite to \
+             make it anew, or --output for another index",
+            earlier.model.model.display(),
+            options.model.display()
+        );
+        ensure!(
+            earlier.instruction == self.instruction,
+            "{index} was made with --instruction {:?}; give the same, or --overwrite to embed all anew",
+            earlier.instruction.as_deref().unwrap_or_default()
+        );
+        let lost =
+            earlier.folders.iter().find(|earlier| !folders.iter().any(|folder| earlier.starts_with(folder)));
+        if let Some(lost) = lost {
+            bail!(
+                "{index} also holds {}, which is not named; name it too, or give --overwrite to forget it",
+                lost.display()
+            );
+        }
+        Ok(())
+    }
 }
 
 fn is_empty(folder: &std::path::Path) -> Result<bool> {
@@ -97,7 +138,7 @@ const MOST_TOLD: usize = 20;
 
 fn tell(args: &Args, found: &Found, outcome: &Outcome) {
     for trouble in &found.troubles {
-        eprintln!("passed over: {trouble}");
+        eprintln!("passed over: {}", trouble.message);
     }
     for wrong in outcome.wrong.iter().take(MOST_TOLD) {
         eprintln!("not indexed: {}", wrong.message);
@@ -105,7 +146,7 @@ fn tell(args: &Args, found: &Found, outcome: &Outcome) {
     if let Some(more) = outcome.wrong.len().checked_sub(MOST_TOLD + 1) {
         eprintln!("and {} more, see `wrong` in {}", more + 1, args.output.join(CATALOG).display());
     }
-    let Outcome { same, looked_at, gone, items, embedded, unused, wrong } = outcome;
+    let Outcome { same, looked_at, gone, items, embedded, unused, wrong, left_alone } = outcome;
     println!(
         "{}: {items} pictures, clips and pages of {} files ({looked_at} new or changed, {same} as before, {gone} gone); {embedded} \
          embedded now, {} files can't be read",
@@ -115,6 +156,11 @@ fn tell(args: &Args, found: &Found, outcome: &Outcome) {
     );
     if !found.others.is_empty() {
         println!("of other kinds and not taken: {}", kinds(&found.others));
+    }
+    if *left_alone > 0 {
+        println!(
+            "{left_alone} files that could not be read before have not changed; --retry tries them again"
+        );
     }
     if *unused > 0 {
         println!("{unused} vectors of files that are gone or were others are kept, should they come back");

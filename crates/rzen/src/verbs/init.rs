@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use burn::tensor::DType;
 use rzen_merge::Existing;
 use rzen_model::{
     Companions, ModelConfig, Processor, ProcessorConfig, RandomCheckpoint, check_fit, train_tokenizer,
 };
 
 use crate::files::whole_folder;
-use crate::output::check_folder;
+use crate::output::{check_folder, check_space};
 use crate::scratch::token_ids;
 use crate::world::WorldConfig;
 
@@ -63,6 +64,7 @@ pub fn run(args: &Args) -> Result<()> {
         args.output.display()
     );
     check_folder(&args.output, true)?;
+    check_space(&args.output, (config.num_parameters() * DType::from(dtype).size()) as u64)?;
     let (processor, companions) = match &args.tokenizer {
         Some(folder) => taken(folder)?,
         None => made(config.text.vocab_size)?,

@@ -245,6 +245,14 @@ impl ModelOptions {
     /// # Errors
     /// Names the option, or the file of the model, that is wrong.
     pub fn key(&self) -> Result<[u8; 32]> {
+        self.key_by(&|path| sha256(path).with_context(|| path.display().to_string()))
+    }
+
+    /// The same with `hash` for the SHA-256 of a file of the model.
+    ///
+    /// # Errors
+    /// As of [`key`](Self::key), and those of `hash`.
+    pub fn key_by(&self, hash: &dyn Fn(&Path) -> Result<[u8; 32]>) -> Result<[u8; 32]> {
         let mut hasher = Sha256::new();
         let mut put = |bytes: &[u8]| {
             hasher.update((bytes.len() as u64).to_le_bytes());
@@ -256,7 +264,7 @@ impl ModelOptions {
             put(&files.len().to_le_bytes());
             for path in files {
                 put(path.file_name().unwrap_or_default().as_encoded_bytes());
-                put(&sha256(&path).with_context(|| path.display().to_string())?);
+                put(&hash(&path)?);
             }
         }
         put(self.processor_config()?.to_json().as_bytes());

@@ -1,5 +1,6 @@
 //! `rzen search`: the files of an index that are nearest to a query.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -87,6 +88,11 @@ struct Query {
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.top > 0, "--top is 0, expected 1 or more");
     if let Some(page) = &args.page {
+        ensure!(
+            page.extension().is_some_and(|ending| ending == "html") && !page.is_dir(),
+            "--page {}: name a file that ends in .html",
+            page.display()
+        );
         check_file(page)?;
     }
     let catalog = Catalog::read(&args.index)?.with_context(|| {
@@ -146,13 +152,11 @@ impl Args {
             options.adapter = self.adapter.clone();
         }
         options.check()?;
-        // Reading gigabytes of weights to hash them takes longer than a search: only where their files look other than they did.
-        let stamp: Vec<Stamp> =
-            options.files()?.into_iter().flatten().map(Stamp::of).collect::<Result<_>>()?;
+        let key = options.key_by(&|path| Stamp::hash(path, &header.stamps, &RefCell::default()))?;
         ensure!(
-            stamp == header.stamp || options.key()? == header.key,
+            key == header.key,
             "{} gives other vectors than those of the index (another model, settings or version of rzen); name the model that it was \
-             made with by --model, or make the index anew with `rzen index`",
+             made with by --model, or make the index anew with `rzen index --overwrite`",
             options.model.display()
         );
         if let Some(device) = &self.device {
@@ -164,14 +168,13 @@ impl Args {
 
 /// `FILE:PAGE`, or a file alone.
 fn page_of(text: &str) -> Result<Part> {
-    let whole = || Part::Document { path: text.into(), page: 1 };
-    match text.rsplit_once(':') {
+    let page_of = |(path, page): (&str, &str)| Some((path.to_owned(), page.parse::<u32>().ok()?));
+    match text.rsplit_once(':').and_then(page_of) {
         Some((path, page)) if !Path::new(text).exists() => {
-            let page = page.parse().ok().filter(|page| *page > 0);
-            let page = page.with_context(|| format!("--document {text}: pages are counted from 1"))?;
+            ensure!(page > 0, "--document {text}: pages are counted from 1");
             Ok(Part::Document { path: path.into(), page })
         }
-        _ => Ok(whole()),
+        _ => Ok(Part::Document { path: text.into(), page: 1 }),
     }
 }
 

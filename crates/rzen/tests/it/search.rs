@@ -120,13 +120,19 @@ fn what_lies_in_folders_is_found_by_pictures_words_and_pages() {
     assert!(lines[0].starts_with("   1  1.000  ") && lines[0].ends_with("a.png"), "{plain}");
     assert!(lines[1].ends_with("copy of a.png"), "{plain}");
 
-    // Once more: nothing is embedded, what could not be read is tried again.
-    let (told, wrong) = index(&[]);
-    assert!(
-        told.contains("(1 new or changed, 5 as before, 0 gone); 0 embedded now, 1 files can't be read"),
-        "{told}"
-    );
-    assert!(wrong.contains("broken.jpg"), "{wrong}");
+    // Once more: nothing is embedded, and what could not be read is tried again when that is asked for.
+    for (retry, looked_at) in [(&[][..], 0), (&["--retry"], 1)] {
+        let (told, wrong) = index(retry);
+        let counts = format!(
+            "({looked_at} new or changed, {} as before, 0 gone); 0 embedded now, 1 files can't be read",
+            6 - looked_at
+        );
+        assert!(
+            told.contains(&counts) && told.contains("--retry tries them again") == (looked_at == 0),
+            "{told}"
+        );
+        assert!(wrong.contains("broken.jpg"), "{wrong}");
+    }
     fs::copy(folder.join("home/b.png"), folder.join("home/broken.jpg")).unwrap();
     fs::remove_file(folder.join("home/clip.gif")).unwrap();
     let (told, _) = index(&[]);
@@ -189,12 +195,31 @@ fn an_index_belongs_to_one_model() {
     wrong(&["search", "index", "--document", "home/pages.pdf:0"], "counted from 1");
     wrong(&["search", "index", "--image", "home/gone.png"], "gone.png");
     wrong(&["index", "nowhere", "--model", "moved", "--output", "other"], "nowhere");
+    // Nothing is forgotten that was not meant to be.
+    let other = ["index", "home/b.png", "--model", "moved", "--output", "index"];
+    wrong(&other, "also holds");
+    wrong(&[&again[..], &["--instruction", "Look: "]].concat(), "--instruction");
+    let both = ["index", "home/b.png", "home/a.png", "--model", "moved", "--output", "index"];
+    assert!(
+        succeed(folder, &both)
+            .contains("2 pictures, clips and pages of 2 files (1 new or changed, 1 as before")
+    );
+    assert!(succeed(folder, &[&other[..], &["--overwrite"]].concat()).contains("1 gone"));
+    succeed(folder, &[&again[..], &["--overwrite"]].concat());
+    // The same weights read in another way.
+    let catalog = folder.join("index/index.jsonl");
+    let lines = fs::read_to_string(&catalog).unwrap();
+    fs::write(&catalog, lines.replacen("\"positions\":null", "\"positions\":\"mrope\"", 1)).unwrap();
+    wrong(&search, "gives other vectors");
+    fs::write(&catalog, lines).unwrap();
+    wrong(&with(&["--page", "index/index.jsonl"]), "ends in .html");
     // Somebody's folder is never taken for an index.
     wrong(&["index", "home", "--model", "moved", "--output", "home"], "is no index");
     // A line that is not one.
-    let catalog = folder.join("index/index.jsonl");
     let mut lines = fs::read_to_string(&catalog).unwrap();
     lines.push_str("{\"path\": 1}\n");
     fs::write(&catalog, lines).unwrap();
     wrong(&search, "index.jsonl, line 3");
+    succeed(folder, &[&again[..], &["--overwrite"]].concat());
+    succeed(folder, &search);
 }
