@@ -12,7 +12,7 @@ use rzen_model::{Collator, EncoderInput};
 use rzen_train::{BoxError, Share, TrainBatch};
 
 use crate::batch_reader::{BatchReader, ReadRows, read_share};
-use crate::cut::cut;
+use crate::cut::{Tokens, cut};
 use crate::host_batch::{BatchItem, HostBatch};
 use crate::reader::Reader;
 use crate::stage_data::StageData;
@@ -87,7 +87,8 @@ impl<'a> BatchSource<'a> {
         let micro_batches = |items: &[BatchItem]| -> Vec<EncoderInput> {
             let own: Vec<_> = items.iter().filter_map(|item| item.encoded.as_ref()).collect();
             let collate = |batch: Range<usize>| self.collator.collate(&own[batch]);
-            let batches = cut(own.iter().copied(), self.micro_batch_size, self.micro_batch_tokens);
+            let batches =
+                cut(own.iter().copied(), self.micro_batch_size, self.micro_batch_tokens, Tokens::Padded);
             batches.into_iter().map(collate).collect()
         };
         let tensor = |values: Vec<i64>| -> Tensor<1, Int> {

@@ -9,6 +9,7 @@ use rzen_core::{Embed, EmbedError, Item, check_unit_vector};
 use rzen_data::Loader;
 use rzen_model::{Collator, Encoded, Processor, Qwen2Vl};
 
+pub use crate::cut::Tokens;
 use crate::cut::cut;
 
 /// Loads, encodes and embeds items with a model on one device.
@@ -29,6 +30,8 @@ pub struct EmbedSettings {
     pub batch_size: usize,
     /// Tokens in a batch, at most, where it holds more than one item.
     pub batch_tokens: usize,
+    /// Which tokens count.
+    pub tokens: Tokens,
     /// Batches computed side by side.
     pub threads: usize,
 }
@@ -191,7 +194,7 @@ fn batches(items: &[Encoded], settings: EmbedSettings) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by_key(|&i| (items[i].pictures.len(), items[i].input_ids.len()));
     let sorted = order.iter().map(|&i| &items[i]);
-    let batches = cut(sorted, settings.batch_size, settings.batch_tokens);
+    let batches = cut(sorted, settings.batch_size, settings.batch_tokens, settings.tokens);
     batches.into_iter().map(|batch| order[batch].to_vec()).collect()
 }
 
@@ -233,7 +236,7 @@ mod tests {
     use super::*;
 
     fn settings(batch_size: usize, batch_tokens: usize, threads: usize) -> EmbedSettings {
-        EmbedSettings { batch_size, batch_tokens, threads }
+        EmbedSettings { batch_size, batch_tokens, tokens: Tokens::Padded, threads }
     }
 
     #[test]

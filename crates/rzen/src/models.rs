@@ -8,7 +8,7 @@ use rzen_data::{LoadOptions, Loader};
 use rzen_model::{Collator, ModelConfig, ModelError, Processor, ProcessorConfig, Qwen2Vl, Way, check_fit};
 
 use crate::device::{is_cpu, table_home};
-use crate::embedder::{EmbedSettings, LocalEmbedder};
+use crate::embedder::{EmbedSettings, LocalEmbedder, Tokens};
 use crate::reader::Reader;
 
 /// A model with its processor.
@@ -123,7 +123,8 @@ impl Opened {
     ) -> LocalEmbedder {
         let way = Way::of(FloatDType::from(self.model.dtype()), is_cpu(&self.device));
         let threads = threads(&self.device, way, self.model.config());
-        let settings = EmbedSettings { batch_size, batch_tokens, threads };
+        let tokens = if way == Way::Fused { Tokens::Packed } else { Tokens::Padded };
+        let settings = EmbedSettings { batch_size, batch_tokens, tokens, threads };
         let (loader, collator) = (loader(self.processor.config(), root, limits), self.collator());
         LocalEmbedder::new(self.model, loader, self.processor, collator, settings)
     }

@@ -60,7 +60,7 @@ pub struct ModelOptions {
     /// Items in a batch, at most
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub batch_size: usize,
-    /// Tokens in a batch, at most: its items times the longest of them; an item alone may have more
+    /// Tokens in a batch, at most; on other devices than a CPU its items times the longest of them. An item alone may have more
     #[arg(long, default_value_t = EmbedSettings::BATCH_TOKENS, value_name = "N")]
     pub batch_tokens: usize,
     /// What the protocol of a benchmark asks of the processor, over the checkpoint's own settings.

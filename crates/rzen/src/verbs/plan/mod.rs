@@ -10,7 +10,7 @@ use burn::tensor::{DType, FloatDType};
 use rzen_model::{ItemShape, Memory, ModelConfig, Operations, Rates, Way};
 use serde_json::{Value, json};
 
-use crate::embedder::EmbedSettings;
+use crate::embedder::{EmbedSettings, Tokens};
 
 /// Predict the operations, memory and time of embedding a mix of items, or of training by a recipe
 ///
@@ -199,6 +199,8 @@ impl Plan {
         let settings = EmbedSettings {
             batch_size: args.batch_size,
             batch_tokens: args.batch_tokens,
+            // The mix has items of one length each.
+            tokens: Tokens::Packed,
             threads: crate::models::threads(&device, way, &config),
         };
         Ok(Plan {
