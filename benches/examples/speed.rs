@@ -3,16 +3,20 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use burn::tensor::{DType, FloatDType};
+use anyhow::{Result, anyhow, bail, ensure};
 use cpu_time::ProcessTime;
-use rzen::device::{self, Found};
-use rzen::doctor::{known_model, machine};
+use devices::{check, open};
+use rzen::device;
+use rzen::doctor::machine;
 use rzen::models::{self, Opened};
 use rzen_core::{LoadedItem, Media, Part, Picture, check_unit_vector};
 use rzen_data::{LoadOptions, Loader};
 use rzen_model::{Encoded, EncoderInput, ItemShape, Operations, Processor, ProcessorConfig, picture_patches};
 use serde_json::{Value, json};
+use works::{shape, split, words};
+
+mod devices;
+mod works;
 
 const USAGE: &str =
     "speed REPEAT forward MODEL f32|bf16|f16 WORK [cpu|cuda[:N]|wgpu[:N]|vulkan[:N]|metal[:N]]
@@ -81,46 +85,9 @@ fn forward(repeat: usize, folder: &Path, dtype: &str, work: &str, name: &str) ->
     Ok(printed)
 }
 
-/// Opens a device by the name of its backend: `vulkan` and `metal` are ways to a WGPU device.
-fn open(name: &str) -> Result<Found> {
-    let (kind, number) = name.split_at(name.find(':').unwrap_or(name.len()));
-    let is_in = |kind: &str| machine::BACKENDS.contains(&(kind, true));
-    let device_kind = match kind {
-        "vulkan" | "metal" => {
-            ensure!(is_in(kind), "`{kind}` is not compiled in: build with `--features {kind}`");
-            "wgpu"
-        }
-        // With one of these in, shaders of WGPU go its way.
-        "wgpu" if is_in("vulkan") || is_in("metal") => {
-            bail!("this program was built with `vulkan` or `metal`: name that as the device")
-        }
-        other => other,
-    };
-    let name = format!("{device_kind}{number}");
-    Ok(Found { device: device::open(&name)?, name })
-}
-
-/// Refuses a type that a device doesn't have, and a device that computes wrong vectors.
-fn check(found: &Found, dtype: FloatDType) -> Result<()> {
-    ensure!(found.device.supports_dtype(DType::from(dtype)), "{} has no {dtype:?}", found.name);
-    let folder = tempfile::tempdir()?;
-    known_model::write(folder.path())?;
-    for difference in known_model::differences(folder.path(), dtype, &found.device)? {
-        let known_model::Difference { item, largest, cosine_distance } = difference;
-        ensure!(
-            difference.is_small(dtype),
-            "{} computes wrong vectors in {dtype:?}: `{item}` of the known model is off by {largest:.1e}, in cosine by \
-             {cosine_distance:.1e}; see `rzen doctor`",
-            found.name
-        );
-    }
-    Ok(())
-}
-
 /// The items of a work, none like another.
 fn items(work: &str, processor: &Processor) -> Result<Vec<Encoded>> {
-    let (kind, sizes) = work.split_once(':').context("a work is a kind, a colon and sizes")?;
-    let sizes: Vec<u32> = sizes.split('x').map(str::parse).collect::<Result<_, _>>()?;
+    let (kind, sizes) = split(work)?;
     match (kind, &sizes[..]) {
         ("text", &[count, length]) => Ok((0..count).map(|text| words(text, length)).collect()),
         ("picture", &[count, height, width]) => {
@@ -132,12 +99,6 @@ fn items(work: &str, processor: &Processor) -> Result<Vec<Encoded>> {
         }
         _ => bail!("`{work}` is no work\n{USAGE}"),
     }
-}
-
-/// Different tokens from the first on, so that the texts share no beginning.
-fn words(text: u32, length: u32) -> Encoded {
-    let input_ids = (0..length).map(|i| (i * 7 + text * 13) % 256).collect();
-    Encoded { input_ids, pictures: Vec::new() }
 }
 
 fn process(processor: &Processor, media: Media) -> Result<Encoded> {
@@ -157,12 +118,6 @@ fn collate(opened: &Opened, items: &[Encoded]) -> Result<EncoderInput> {
     let repeats = |at: usize| pictures[..at].contains(&pictures[at]);
     ensure!(!(0..pictures.len()).any(repeats), "two pictures are equal");
     Ok(opened.collator().collate(&items.iter().collect::<Vec<_>>()))
-}
-
-fn shape(item: &Encoded) -> ItemShape {
-    let pictures: Vec<usize> =
-        item.pictures.iter().map(|picture| picture.grid_thw.iter().product::<usize>() / 4).collect();
-    ItemShape { words: item.input_ids.len() - pictures.iter().sum::<usize>(), pictures }
 }
 
 /// The wall and CPU seconds of each run after some that warm up.

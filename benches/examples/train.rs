@@ -7,98 +7,159 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, FloatDType, GradientCheckpointingStrategy, Int, Tensor};
 use cpu_time::ProcessTime;
+use devices::{check, open};
+use rzen::device;
+use rzen::doctor::machine;
 use rzen_core::{Batch, Encode, Picture, Targets, encode_with_graph};
 use rzen_loss::{InfoNce, InfoNceConfig};
 use rzen_model::{
-    AdapterConfig, Collator, Encoded, EncoderInput, ItemShape, PositionMode, Processor, ProcessorConfig,
+    AdapterConfig, Collator, Encoded, EncoderInput, ModelConfig, PositionMode, Processor, ProcessorConfig,
     Qwen2Vl, TrainingShape, all_linear, picture_patches,
 };
 use rzen_train::{
     Checkpointing, Contrastive, Optimizer, StageConfig, StepOptions, cached_gradients, clip_gradients,
     gradient_norm,
 };
-use serde_json::json;
+use serde_json::{Value, json};
+use works::{shape, split, words};
 
-const USAGE: &str = "train pass|step none|burn|blocks MODEL RANK REPEAT WORK...
+mod devices;
+mod works;
+
+const USAGE: &str =
+    "train pass|step none|burn|blocks MODEL RANK REPEAT [--device NAME] [--dtype TYPE] WORK...
 pass: forwards and backwards through one micro-batch of all works
 step: a cached step of rows whose query is a text and whose positive is of a work, each work a micro-batch
 none: one graph; burn: the same with burn's own checkpointing (a pass only); blocks: block by block
-WORK: text:8x128 (items, tokens) or picture:2x224x224 (items, pixels); RANK of an adapter of every layer
-REPEAT: runs that are measured; several follow one that is not";
+RANK of an adapter of every layer, in f32
+REPEAT: runs that are measured; where there are several, and on a GPU, they follow one that is not
+NAME: cpu, cuda[:N], wgpu[:N], vulkan[:N] or metal[:N]; without it, cpu
+TYPE: f32, bf16 or f16, of the weights that don't train; without it, f32
+WORK: text:8x128 (items, tokens) or picture:2x224x224 (items, pixels)";
 
 fn main() -> Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let device = option(&mut args, "--device")?.unwrap_or("cpu".into());
+    let dtype = option(&mut args, "--dtype")?.unwrap_or("f32".into());
     let [what, way, folder, rank, repeat, works @ ..] = &args[..] else { bail!("{USAGE}") };
     ensure!(!works.is_empty(), "{USAGE}");
     let (folder, rank) = (Path::new(folder), rank.parse().context("RANK is a number")?);
     let repeat: usize = repeat.parse().context("REPEAT is a number")?;
-    let device = Device::flex();
-    let blocks = way == "blocks";
-    let model = match blocks {
-        true => Qwen2Vl::load_to_embed(&device, folder, FloatDType::F32, &device)?,
-        false => Qwen2Vl::load(folder, FloatDType::F32, &device)?,
-    };
+
+    let (found, dtype) = (open(&device)?, device::dtype(&dtype)?);
+    check(&found, dtype)?;
+    let (device, on_cpu) = (&found.device, device::is_cpu(&found.device));
     let adapter = AdapterConfig { rank, alpha: rank as f64, rank_stabilized: false, targets: all_linear() };
-    let model = model.with_new_adapter(&adapter, 1)?;
+    let model = load(folder, dtype, device, way == "blocks")?.with_new_adapter(&adapter, 1)?;
+    let (config, weights) = (model.config().clone(), model.dtype());
     let processor = Processor::load(folder)?;
     let parts: Vec<Vec<Encoded>> =
         works.iter().map(|work| prepare(work, &processor)).collect::<Result<_>>()?;
-    let items: Vec<&Encoded> = parts.iter().flatten().collect();
-    let config = model.config().clone();
-    let collator = Collator::new(&config, processor.special(), PositionMode::Sequential, &device);
-    let collate = |items: &[&Encoded]| collator.collate(items);
-    // The peak counts from here.
-    std::fs::write("/proc/self/clear_refs", "5").context("memory is measured on Linux alone")?;
-    let loaded = resident("VmRSS");
-    let mut run: Box<dyn FnMut() -> f32> = match (what.as_str(), way.as_str()) {
-        ("pass", "none" | "burn" | "blocks") => {
-            let (input, model) = (collate(&items), if way == "burn" { by_burn(model) } else { model });
-            Box::new(move || pass(&model, input.clone(), blocks))
-        }
-        ("step", "none" | "blocks") => {
-            let batch = batch(&parts, &collate, &device);
-            let checkpointing = if blocks { Checkpointing::Blocks } else { Checkpointing::None };
-            let mut trainer = Trainer::new(model, checkpointing)?;
-            Box::new(move || trainer.step(&batch))
-        }
-        _ => bail!("{USAGE}"),
-    };
-    let mut loss = if repeat > 1 { run() } else { f32::NAN };
-    let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+    let collator = Collator::new(&config, processor.special(), PositionMode::Sequential, device);
+    let resident = if on_cpu { Some(Resident::start()?) } else { None };
+
+    let mut run = runner(what, way, model, &parts, &collator)?;
+    if repeat > 1 || !on_cpu {
+        run();
+    }
+    let (mut wall, mut cpu, mut loss) = (Vec::new(), Vec::new(), f32::NAN);
     for _ in 0..repeat {
         let (started, used) = (Instant::now(), ProcessTime::now());
         loss = run();
+        // A GPU has the loss long before it has made the step.
+        device.sync()?;
         wall.push(started.elapsed().as_secs_f64());
         cpu.push(used.elapsed().as_secs_f64());
     }
-    let tokens: usize = items.iter().map(|item| item.input_ids.len()).sum();
-    let patches: usize = items.iter().flat_map(|item| &item.pictures).map(|x| x.rows.len() / 1176).sum();
-    let peak = resident("VmHWM");
-    // As `rzen plan` has it, where all items are alike.
+    ensure!(loss.is_finite(), "the loss is {loss}: {} computes wrong gradients in {dtype:?}", found.name);
+
     let training = TrainingShape {
         adapter: Some(adapter),
         embed_twice: what == "step",
-        by_blocks: blocks,
+        by_blocks: way == "blocks",
         side_by_side: 1,
     };
-    let (merged, item) = (config.vision.merge_unit(), items[0]);
-    let pictures: Vec<usize> =
-        item.pictures.iter().map(|picture| picture.grid_thw.iter().product::<usize>() / merged).collect();
-    let like = ItemShape { words: item.input_ids.len() - pictures.iter().sum::<usize>(), pictures };
-    let of_batch = if what == "step" { parts.len() + 1 } else { 1 };
-    let memory = config.training_memory(&training, 4, (&like, parts[0].len()), of_batch);
-    // An adapter is loaded already; a pass makes its gradients alone.
-    let of_adapter = memory.trained * if what == "step" { 0.75 } else { 0.25 };
-    let predicted = (memory.activations + of_adapter) / 1e6;
-    println!(
-        "{}",
-        json!({
-            "way": way, "samples": items.len(), "tokens": tokens, "patches": patches, "wall_s": wall, "cpu_s": cpu,
-            "loss": loss, "loaded_mb": loaded, "peak_mb": peak, "more_mb": peak - loaded,
-            "predicted_more_mb": predicted.round(),
-        })
-    );
+    let mut printed = costs(&config, &parts, &training, weights.size());
+    printed["way"] = json!(way);
+    printed["wall_s"] = json!(wall);
+    printed["cpu_s"] = json!(cpu);
+    printed["loss"] = json!(loss);
+    printed["device"] = json!(machine::describe(&found));
+    printed["dtype"] = json!(format!("{dtype:?}"));
+    printed["weights"] = json!(format!("{weights:?}"));
+    if let Some(resident) = resident {
+        resident.add_to(&mut printed);
+    }
+    println!("{printed}");
     Ok(())
+}
+
+/// Takes an option and what follows it out of the arguments.
+fn option(args: &mut Vec<String>, name: &str) -> Result<Option<String>> {
+    let Some(at) = args.iter().position(|arg| arg == name) else { return Ok(None) };
+    ensure!(at + 1 < args.len(), "{name} without a value\n{USAGE}");
+    Ok(args.drain(at..at + 2).nth(1))
+}
+
+/// A model as `rzen train` has it.
+fn load(folder: &Path, dtype: FloatDType, device: &Device, blocks: bool) -> Result<Qwen2Vl> {
+    let table_home = device::table_home(device);
+    Ok(match blocks {
+        true => Qwen2Vl::load_to_embed(&table_home, folder, dtype, device)?,
+        false => Qwen2Vl::load_with_table_on(&table_home, folder, dtype, device)?,
+    })
+}
+
+/// What is measured; gives the loss of a step, or the sum of what a pass has made.
+fn runner(
+    what: &str,
+    way: &str,
+    model: Qwen2Vl,
+    parts: &[Vec<Encoded>],
+    collator: &Collator,
+) -> Result<Box<dyn FnMut() -> f32>> {
+    let collate = |items: &[&Encoded]| collator.collate(items);
+    let blocks = way == "blocks";
+    match (what, way) {
+        ("pass", "none" | "burn" | "blocks") => {
+            let items: Vec<&Encoded> = parts.iter().flatten().collect();
+            let (input, model) = (collate(&items), if way == "burn" { by_burn(model) } else { model });
+            Ok(Box::new(move || pass(&model, input.clone(), blocks)))
+        }
+        ("step", "none" | "blocks") => {
+            let batch = batch(parts, &collate, &model.device());
+            let checkpointing = if blocks { Checkpointing::Blocks } else { Checkpointing::None };
+            let mut trainer = Trainer::new(model, checkpointing)?;
+            Ok(Box::new(move || trainer.step(&batch)))
+        }
+        _ => bail!("{USAGE}"),
+    }
+}
+
+/// What the works are, and what `rzen plan` predicts of them; its memory is right where all items are alike.
+fn costs(
+    config: &ModelConfig,
+    parts: &[Vec<Encoded>],
+    training: &TrainingShape,
+    weight_size: usize,
+) -> Value {
+    let items: Vec<&Encoded> = parts.iter().flatten().collect();
+    let is_step = training.embed_twice;
+    let queries = if is_step { queries(items.len()) } else { Vec::new() };
+    let operations = |item: &Encoded| config.training_operations(&shape(item), training).total();
+    let micro_batches = if is_step { parts.len() + 1 } else { 1 };
+    let memory =
+        config.training_memory(training, weight_size, (&shape(items[0]), parts[0].len()), micro_batches);
+    // An adapter is loaded already; a pass makes its gradients alone.
+    let of_adapter = memory.trained * if is_step { 0.75 } else { 0.25 };
+    let patches = |item: &Encoded| item.pictures.iter().map(|x| x.rows.len() / 1176).sum::<usize>();
+    json!({
+        "samples": items.len(),
+        "tokens": items.iter().map(|item| item.input_ids.len()).sum::<usize>(),
+        "patches": items.iter().map(|item| patches(item)).sum::<usize>(),
+        "operations": items.iter().copied().chain(&queries).map(operations).sum::<f64>(),
+        "predicted_more_mb": ((memory.activations + of_adapter) / 1e6).round(),
+    })
 }
 
 /// The sum of all numbers, pulled back.
@@ -144,14 +205,17 @@ fn batch(
     collate: &dyn Fn(&[&Encoded]) -> EncoderInput,
     device: &Device,
 ) -> Batch<EncoderInput> {
-    let rows = parts.iter().map(Vec::len).sum::<usize>() as u32;
-    let queries: Vec<Encoded> = (0..rows).map(|i| words(i + 1, 16)).collect();
-    let positive = Tensor::<1, Int>::arange(0..i64::from(rows), device);
+    let queries = queries(parts.iter().map(Vec::len).sum());
+    let positive = Tensor::<1, Int>::arange(0..queries.len() as i64, device);
     Batch {
         queries: vec![collate(&queries.iter().collect::<Vec<_>>())],
         candidates: parts.iter().map(|part| collate(&part.iter().collect::<Vec<_>>())).collect(),
         targets: Targets { task: positive.zeros_like(), positive, owner: None, exempt: None },
     }
+}
+
+fn queries(rows: usize) -> Vec<Encoded> {
+    (1..=rows as u32).map(|text| words(text, 16)).collect()
 }
 
 /// The same model where burn recomputes what it thinks is cheap.
@@ -172,9 +236,7 @@ fn by_burn(model: Qwen2Vl) -> Qwen2Vl {
 }
 
 fn prepare(work: &str, processor: &Processor) -> Result<Vec<Encoded>> {
-    let (kind, sizes) = work.split_once(':').context("a work is a kind, a colon and sizes")?;
-    let sizes: Vec<u32> = sizes.split('x').map(str::parse).collect::<Result<_, _>>()?;
-    ensure!(sizes.iter().all(|size| *size > 0), "`{work}` has a size of 0");
+    let (kind, sizes) = split(work)?;
     let one = |item: u32| match (kind, &sizes[1..]) {
         ("text", &[length]) => Ok(words(100 + item, length)),
         ("picture", &[height, width]) => {
@@ -194,10 +256,24 @@ fn prepare(work: &str, processor: &Processor) -> Result<Vec<Encoded>> {
     (0..sizes[0]).map(one).collect()
 }
 
-/// Other tokens for each seed.
-fn words(seed: u32, length: u32) -> Encoded {
-    let input_ids = (0..length).map(|i| (i * 7 + seed * 13) % 256).collect();
-    Encoded { input_ids, pictures: Vec::new() }
+/// The memory of this process.
+struct Resident {
+    loaded: u64,
+}
+
+impl Resident {
+    /// The peak counts from here.
+    fn start() -> Result<Self> {
+        std::fs::write("/proc/self/clear_refs", "5").context("memory is measured on Linux alone")?;
+        Ok(Resident { loaded: resident("VmRSS") })
+    }
+
+    fn add_to(&self, printed: &mut Value) {
+        let peak = resident("VmHWM");
+        printed["loaded_mb"] = json!(self.loaded);
+        printed["peak_mb"] = json!(peak);
+        printed["more_mb"] = json!(peak - self.loaded);
+    }
 }
 
 /// A line of the kernel's report on this process, in MB; 0 where there is none.

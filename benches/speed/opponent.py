@@ -13,7 +13,8 @@ import time
 import torch
 import transformers
 
-from compare import SECONDS, sizes_of
+from compare import SECONDS
+from side_by_side import sizes_of
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "parity"))
 from released import PICTURE, Released, image_processor, read_picture

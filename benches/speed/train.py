@@ -1,9 +1,9 @@
-"""Times steps of training against PyTorch + transformers + peft, on the CPU in f32, and prints a Markdown table.
+"""Times steps of training against PyTorch + transformers + peft, and prints a Markdown table.
 
-    pip install torch torchvision transformers peft pillow
+    pip install torch torchvision 'transformers==4.51.3' peft pillow
     cargo xtask init --shape qwen2-vl-2b --decoder-layers 4 --vision-blocks 4 --output target/shape-4
     cargo build --release --workspace --examples
-    python benches/speed/train.py --model target/shape-4
+    python benches/speed/train.py
 
 A step computes the same on both sides: rows whose query is a text of 16 tokens and whose positive is an item of a work; each work is a
 micro-batch, the queries another. All are embedded without a graph, InfoNCE over the batch gives the gradient of each vector, each
@@ -13,139 +13,143 @@ plain; on a few vectors that is nothing. `blocks` is activation checkpointing bl
 
 One run of each warms up; medians follow. Peak memory is the resident set's while it steps, the model included. PyTorch's weights
 are f32, as they must be where it computes so; rzen's are bf16 widened on the way with `blocks`, and f32 without.
+
+On a GPU (FEATURE is cuda, wgpu, vulkan or metal, and the device's name too; docs/backends.md says what each needs):
+
+    cargo xtask init --shape qwen2-vl-2b --dtype bf16 --output target/2b
+    cargo build --release -p benches --examples --features FEATURE
+    python benches/speed/train.py --device FEATURE
+
+takes pictures of 1280 tokens in micro-batches of 4, 32 rows a step, with `blocks`, in bf16 and f32; `--times 192` makes the step one of
+768 rows. With bf16 frozen weights are bf16 and adapters f32 on both sides, and PyTorch computes under autocast; `flash_attention_2` is
+measured too where `flash_attn` is installed. Inputs lie on the device, and the time ends when it has made the step.
 """
 
 import argparse
-import json
-import os
 import pathlib
-import statistics
-import subprocess
 import sys
-import time
 
-from compare import REPOSITORY, cpu_name, sizes_of
+from side_by_side import (
+    REPOSITORY,
+    add_options,
+    attentions,
+    cpu_name,
+    facts_of,
+    headline,
+    measure,
+    memory_cells,
+    parse,
+    rate_cells,
+    size_of,
+    sizes_of,
+    title,
+    work,
+)
 
-WORKS = ["text:8x128", "picture:2x448x448"]
-
-
-def opponent(folder, way, rank, repeat, works):
-    import peft
-    import torch
-    import transformers
-
-    sys.path.insert(0, str(REPOSITORY / "benches/parity"))
-    from released import Released
-
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    torch.manual_seed(1)
-    released = Released(folder, torch.float32)
-    names = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj qkv attn.proj fc1 fc2 merger.mlp.0 merger.mlp.2".split()
-    config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=names)
-    peft.inject_adapter_in_model(config, released.model)
-    if way == "blocks":
-        released.model.gradient_checkpointing_enable({"use_reentrant": False})
-        released.model.train()  # Only then it does; there is no dropout in Qwen2-VL.
-    trained = [p for p in released.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=2e-4, weight_decay=0.05)
-
-    def micro_batch(work):
-        kind, sizes = sizes_of(work)
-        if kind == "text":
-            return {"input_ids": torch.randint(0, 256, sizes)}
-        count, height, width = sizes
-        grid = torch.tensor([[1, height // 14, width // 14]] * count)
-        image = released.model.config.image_token_id
-        ids = [image - 3, *[image] * int(grid[0].prod() // 4), 151643]
-        pixels = torch.randn(int(grid.prod(1).sum()), 3 * 2 * 14 * 14)
-        return {"input_ids": torch.tensor([ids] * count), "image_grid_thw": grid, "pixel_values": pixels}
-
-    def embed(inputs):
-        pictures = released.picture_states(inputs) if "pixel_values" in inputs else None
-        states = released.token_states(inputs, pictures)
-        positions = torch.arange(states.shape[1]).expand(3, *states.shape[:2])
-        return released.decode(states, positions)
-
-    candidates = [micro_batch(work) for work in works]
-    rows = sum(len(one["input_ids"]) for one in candidates)
-    batches = [{"input_ids": torch.randint(0, 256, (rows, 16))}, *candidates]
-
-    def step():
-        with torch.no_grad():
-            vectors = torch.cat([embed(inputs) for inputs in batches])
-        vectors.requires_grad_()
-        scores = vectors[:rows] @ vectors[rows:].T / 0.05
-        loss = torch.nn.functional.cross_entropy(scores, torch.arange(rows))
-        loss.backward()
-        first = 0
-        for inputs in batches:
-            made = embed(inputs)
-            (made * vectors.grad[first : first + len(made)]).sum().backward()
-            first += len(made)
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(loss)
-
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # The peak counts from here, as in `train.rs`.
-    step()
-    wall, cpu = [], []
-    for _ in range(repeat):
-        start, start_cpu = time.perf_counter(), time.process_time()
-        loss = step()
-        cpu.append(time.process_time() - start_cpu)
-        wall.append(time.perf_counter() - start)
-    status = pathlib.Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024 // 1_000_000
-    name = f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}"
-    print(json.dumps({"wall_s": wall, "cpu_s": cpu, "peak_mb": peak, "samples": rows, "loss": loss, "name": name}))
+CPU_WORKS = ["text:8x128", "picture:2x448x448"]
+GPU_WORKS = ["picture:4x896x1120"]
+OPPONENT = "PyTorch + peft"
 
 
-def measure(args, command):
-    env = os.environ | {name: str(args.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
-    run = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env)
-    if run.returncode:
-        print(f"failed: {' '.join(map(str, command))}\n{run.stderr[-2000:]}", file=sys.stderr)
-        return None
-    found = json.loads(run.stdout.strip().splitlines()[-1])
-    print(f"{' '.join(map(str, command[2:]))}: {found}", file=sys.stderr)
-    return found | {kind: statistics.median(found[kind]) for kind in ("wall_s", "cpu_s")}
+def measure_all(args, way, dtype):
+    """rzen's figures, and those of each opponent."""
+    works = args.works * args.times
+    repeat = max(2, args.repeat) if args.device == "cpu" else args.repeat  # A single run on the CPU is one that nothing warms up.
+    ours = [args.program, "step", way, args.model, args.rank, repeat, "--device", args.device, "--dtype", dtype, *works]
+    rzen = measure(args, ours, "rzen")
+    others = []
+    for packages in [None, *args.also]:
+        for attention in attentions(args.torch_device, dtype):
+            name = OPPONENT + (f" with {packages}" if packages else "") + ("" if args.device == "cpu" else f", {attention}")
+            theirs = [way, args.model, args.rank, args.repeat, args.torch_device, dtype, attention, *works]
+            theirs = [sys.executable, pathlib.Path(__file__).with_name("train_opponent.py"), *theirs]
+            others.append(measure(args, theirs, name, packages))
+    return rzen, others
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=pathlib.Path, default=REPOSITORY / "target/shape-4", metavar="DIR")
-    parser.add_argument("--rank", type=int, default=64, metavar="N")
-    parser.add_argument("--threads", type=int, default=2, metavar="N")
-    parser.add_argument("--repeat", type=int, default=3, metavar="N")
-    parser.add_argument("--ways", nargs="+", choices=["none", "blocks"], default=["none", "blocks"])
-    parser.add_argument("--works", nargs="+", default=WORKS, metavar="WORK", help=f"by default {' '.join(WORKS)}")
-    parser.add_argument("--program", type=pathlib.Path, default=REPOSITORY / "target/release/examples/train", metavar="FILE")
-    parser.add_argument("--opponent", metavar="WAY", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.opponent:
-        return opponent(args.model, args.opponent, args.rank, args.repeat, args.works)
-    rows = []
-    for way in args.ways:
-        options = ["--model", args.model, "--rank", args.rank, "--repeat", args.repeat, "--works", *args.works]
-        rzen = measure(args, [args.program, "step", way, args.model, args.rank, max(2, args.repeat), *args.works])
-        theirs = measure(args, [sys.executable, __file__, "--opponent", way, *options])
-        rows.append((way, rzen, theirs))
-    names = {theirs["name"] for _, _, theirs in rows if theirs}
-    config = json.loads((args.model / "config.json").read_text())
-    blocks = f"{config['num_hidden_layers']} + {config['vision_config']['depth']} blocks, hidden size {config['hidden_size']}"
-    print(f"{cpu_name()}, {args.threads} threads, {'; '.join(names)}, model of {blocks}, rank {args.rank}, {' '.join(args.works)}.\n")
+def named(args):
+    """The works, as the options have them."""
+    return " ".join(args.works) + ("" if args.times == 1 else f", {args.times} times")
+
+
+def print_cpu(args, measured):
+    versions = {one["versions"]: None for *_, others in measured for one in others if "versions" in one}
+    print(
+        f"{cpu_name()}, {args.threads} threads, {'; '.join(versions)}, model of {size_of(args.model)}, rank {args.rank}, {named(args)}.\n"
+    )
     print("| checkpointing | program | wall / CPU time of a step | samples a CPU second | peak memory | rzen's speed / it, wall | CPU |")
     print("|---|---|--:|--:|--:|--:|--:|")
-    for way, rzen, theirs in rows:
-        for name, one in (("rzen", rzen), ("PyTorch + peft", theirs)):
-            if not one:
-                print(f"| {way} | {name} | failed | | | | |")
+    for way, _, rzen, others in measured:
+        for one in [rzen, *others]:
+            if "wall_s" not in one:
+                print(f"| {way} | {one['name']} | failed | | | | |")
                 continue
-            ratio = [f"{one[kind] / rzen[kind]:.2f}" for kind in ("wall_s", "cpu_s")] if rzen and one is theirs else ["", ""]
+            has_ratio = "wall_s" in rzen and one is not rzen
+            ratio = [f"{one[kind] / rzen[kind]:.2f}" for kind in ("wall_s", "cpu_s")] if has_ratio else ["", ""]
             cells = [f"{one['wall_s']:.1f} s / {one['cpu_s']:.1f} s", f"{one['samples'] / one['cpu_s']:.3f}", f"{one['peak_mb'] / 1000:.2f} GB"]
-            print(f"| {way} | {name} | {' | '.join(cells + ratio)} |")
+            print(f"| {way} | {one['name']} | {' | '.join(cells + ratio)} |")
+
+
+def print_gpu(args, facts, measured):
+    """Rows of every program, with operations as `rzen plan` counts them, the same for all."""
+    every = [one for *_, rzen, others in measured for one in [rzen, *others] if "wall_s" in one]
+    versions = {one["versions"]: None for one in every if "versions" in one}
+    print(headline("; ".join([*versions, facts]), every))
+    rows = sum(sizes_of(work)[1][0] for work in args.works) * args.times
+    micro_batches = ", ".join(title(work) for work in args.works) + ("" if args.times == 1 else f", {args.times} times")
+    print(f"A step of {rows} rows, rank {args.rank}; micro-batches: {micro_batches}.\n")
+    print("| checkpointing | type | program | s a step | samples/s | TFLOP/s | utilisation | peak memory | of the card | rzen / it |")
+    print("|---|---|---|--:|--:|--:|--:|--:|--:|--:|")
+    # They don't depend on the type, which rzen's device may lack.
+    operations = {way: rzen["operations"] for way, _, rzen, _ in measured if "wall_s" in rzen}
+    for way, dtype, rzen, others in measured:
+        for one in [rzen, *others]:
+            cells = ["failed"] + [""] * 6
+            if "wall_s" in one:
+                cells = [f"{one['wall_s']:.2f}", f"{one['samples'] / one['wall_s']:.2f}"]
+                cells += rate_cells(args, one, operations.get(way), dtype) + memory_cells(one)
+                cells += [f"{one['wall_s'] / rzen['wall_s']:.2f}" if "wall_s" in rzen and one is not rzen else ""]
+            print(f"| {' | '.join([way, dtype, one['name'], *cells])} |")
+
+
+def options():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--model", type=pathlib.Path, metavar="DIR", help="by default target/shape-4; on a GPU target/2b")
+    parser.add_argument("--rank", type=int, default=64, metavar="N")
+    parser.add_argument("--repeat", type=int, metavar="N", help="steps that are measured: 3, on a GPU 5")
+    parser.add_argument("--ways", nargs="+", choices=["none", "blocks"], help="checkpointing; by default both, on a GPU blocks")
+    parser.add_argument("--dtypes", nargs="+", choices=["f32", "bf16"], metavar="TYPE", help="on a GPU: f32, bf16; by default both")
+    parser.add_argument(
+        "--works",
+        nargs="+",
+        type=work,
+        metavar="WORK",
+        help=f"text:COUNTxTOKENS or picture:COUNTxHEIGHTxWIDTH; by default {' '.join(CPU_WORKS)}, on a GPU {' '.join(GPU_WORKS)}",
+    )
+    parser.add_argument("--times", type=int, metavar="N", help="each work makes N micro-batches: 1, on a GPU 8")
+    parser.add_argument("--program", type=pathlib.Path, default=REPOSITORY / "target/release/examples/train", metavar="FILE", help="rzen's side")
+    args = parse(parser)
+    is_cpu = args.device == "cpu"
+    if is_cpu and args.dtypes not in (None, ["f32"]):
+        parser.error("on the CPU steps are compared in f32: leave --dtypes out")
+    args.model = args.model or REPOSITORY / ("target/shape-4" if is_cpu else "target/2b")
+    args.repeat = args.repeat or (3 if is_cpu else 5)
+    args.ways = args.ways or (["none", "blocks"] if is_cpu else ["blocks"])
+    args.dtypes = args.dtypes or (["f32"] if is_cpu else ["bf16", "f32"])
+    args.works = args.works or (CPU_WORKS if is_cpu else GPU_WORKS)
+    args.times = args.times or (1 if is_cpu else 8)
+    return args
+
+
+def compare(args):
+    facts = facts_of(args, [])  # Known before hours are spent.
+    measured = [(way, dtype, *measure_all(args, way, dtype)) for way in args.ways for dtype in args.dtypes]
+    if args.device == "cpu":
+        print_cpu(args, measured)
+    else:
+        print_gpu(args, facts, measured)
 
 
 if __name__ == "__main__":
-    main()
+    compare(options())

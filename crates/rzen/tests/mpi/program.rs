@@ -101,7 +101,7 @@ fn checkpoint(place: &Path, stage: &str, step: usize) -> PathBuf {
 ///
 /// Gradients agree to 1e-5 of the largest. AdamW divides each by its own size, so that one that is itself rounding moves by
 /// a whole step in a direction that rounding chose; few are, and what is found is some 1e-5.
-const ALIKE: f64 = 1e-3;
+const ALIKE: f64 = 1e-4;
 
 fn assert_alike(found: &Path, expected: &Path) {
     let full = apart(&found.join(FULL), &expected.join(FULL), &expected.join("run/start/model.safetensors"));
@@ -182,8 +182,9 @@ fn signal(place: &Path, rank: usize, name: &str) -> Option<(String, Option<i32>)
         |rank| std::fs::read_to_string(place.join(format!("pid.{rank}"))).unwrap().trim().to_owned();
     let processes = [0, 1].map(process);
     assert!(Command::new("kill").args([name, &processes[rank]]).status().unwrap().success());
-    // Within seconds on an idle machine.
-    let deadline = Instant::now() + Duration::from_secs(120);
+    // Within seconds, also where other work takes turns.
+    let told = Instant::now();
+    let deadline = told + Duration::from_secs(30);
     let status = loop {
         if let Some(status) = job.try_wait().unwrap() {
             break status;
@@ -198,6 +199,7 @@ fn signal(place: &Path, rank: usize, name: &str) -> Option<(String, Option<i32>)
         assert!(Instant::now() < deadline, "of {processes:?} one is left");
         std::thread::sleep(Duration::from_millis(20));
     }
+    println!("{name} to rank {rank}: all have ended after {:.1} s", told.elapsed().as_secs_f64());
     Some((std::fs::read_to_string(place.join("said")).unwrap(), status.code()))
 }
 
