@@ -37,6 +37,7 @@ from side_by_side import (
     headline,
     measure,
     memory_cells,
+    must_be_there,
     parse,
     rate_cells,
     sizes_of,
@@ -166,6 +167,8 @@ def options():
     args.dtypes = args.dtypes or (["f32", "bf16"] if is_cpu else ["bf16", "f32"])
     if not is_cpu and any(work.startswith("jpeg") for work in args.works):
         parser.error("JPEG files are read on the CPU: leave --device out")
+    needs_model = any(not work.startswith("jpeg") for work in args.works)
+    must_be_there(parser, sys.executable if args.opponents_only else args.speed, args.model if needs_model else None)
     return args
 
 

@@ -36,6 +36,14 @@ PEAKS = {
 }
 
 
+def must_be_there(parser, program, model=None):
+    """Ends with what to do where a program or a model is missing, before anything is measured."""
+    if not pathlib.Path(program).is_file():
+        parser.error(f"{program} is not there; `cargo build --release --workspace --examples` makes it")
+    if model and not (model / "config.json").is_file():
+        parser.error(f"{model} is no model; `cargo xtask init --shape qwen2-vl-2b --output {model}` makes one")
+
+
 def sizes_of(work):
     kind, _, sizes = work.partition(":")
     return kind, [int(size) for size in sizes.split("x")]

@@ -38,6 +38,7 @@ from side_by_side import (
     headline,
     measure,
     memory_cells,
+    must_be_there,
     parse,
     rate_cells,
     size_of,
@@ -139,6 +140,7 @@ def options():
     args.dtypes = args.dtypes or (["f32"] if is_cpu else ["bf16", "f32"])
     args.works = args.works or (CPU_WORKS if is_cpu else GPU_WORKS)
     args.times = args.times or (1 if is_cpu else 8)
+    must_be_there(parser, args.program, args.model)
     return args
 
 
