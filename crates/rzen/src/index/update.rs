@@ -105,7 +105,7 @@ pub fn update(
     let unchanged = |item: &Item| match item.content.iter().flat_map(|part| part.files(Path::new(""))).next()
     {
         Some(path) if stamps.get(path.as_path()).is_some_and(|file| !file.is_as_found()) => {
-            Err(format!("`{}` changed while it was read; index it again", path.display()))
+            Err(format!("`{}` {CHANGED}", path.display()))
         }
         _ => Ok(()),
     };
@@ -127,13 +127,17 @@ pub fn update(
     entries.extend(hidden.into_iter().cloned());
     entries.sort_by(|one, other| one.path.cmp(&other.path));
     let used: HashSet<&Key> = entries.iter().flat_map(|entry| entry.vectors.iter().flatten()).collect();
-    outcome.unused = store.len() - used.len();
+    // Vectors of entries that can't be looked at now may be gone.
+    outcome.unused = store.len() - used.iter().filter(|key| store.contains(key)).count();
     outcome.items = entries.iter().map(|entry| entry.vectors.iter().flatten().count()).sum();
     let wrong = |entry: &Entry| Some(Wrong { path: entry.path.clone(), message: entry.wrong.clone()? });
     outcome.wrong = entries.iter().filter_map(wrong).collect();
     Catalog { header, entries }.write(index)?;
     Ok(outcome)
 }
+
+/// What is wrong with a file, and with those of the same bytes, for this time alone.
+const CHANGED: &str = "changed while it was read; index it again";
 
 /// What a file shows: itself, or its pages.
 fn items(file: &FoundFile, instruction: Option<&str>, loader: &Loader) -> Result<Vec<Item>, String> {
@@ -166,10 +170,114 @@ fn entry(looked: &Looked, contents: &Contents, bad: &HashMap<Key, String>) -> En
                 items.iter().map(|item| key(item).map_err(|message| wrong.push(message)).ok()).collect();
         }
     }
+    if wrong.iter().any(|message| message.ends_with(CHANGED)) {
+        entry.modified = None;
+    }
     entry.wrong = match &wrong[..] {
         [] => None,
         [one] => Some(one.clone()),
         [first, rest @ ..] => Some(format!("{first} (and {} more pages)", rest.len())),
     };
     entry
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rzen_core::{Embed, EmbedError};
+    use rzen_data::LoadOptions;
+
+    use super::*;
+    use crate::index::{Trouble, find};
+
+    const KEY: Key = [3; 32];
+
+    /// Gives everything one vector, and writes to a file first, if it is told to.
+    struct Stub(Option<PathBuf>);
+
+    impl Embed for Stub {
+        fn dim(&self) -> usize {
+            2
+        }
+
+        fn embed(&self, items: &[Item]) -> Result<Vec<Vec<f32>>, EmbedError> {
+            if let Some(path) = &self.0 {
+                fs::write(path, "other bytes, and more of them").unwrap();
+            }
+            Ok(vec![vec![1.0, 0.0]; items.len()])
+        }
+    }
+
+    fn options(folder: &Path) -> crate::verbs::model_options::ModelOptions {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            model: crate::verbs::model_options::ModelOptions,
+        }
+        Line::parse_from(["rzen", "--model", folder.to_str().unwrap()]).model
+    }
+
+    fn run(index: &Path, found: &Found, writes: Option<PathBuf>) -> (Outcome, Vec<Entry>) {
+        let open = || Ok(Box::new(Stub(writes.clone())) as Box<dyn Embed>);
+        let model = Model::new(KEY, 8, &open);
+        let loader = Loader::new(LoadOptions::default());
+        let how = How { loader: &loader, model: &model, retry: false };
+        let header = Header::new(KEY, options(index), Vec::new());
+        let outcome = update(index, header, Catalog::read(index).unwrap(), found, &how).unwrap();
+        (outcome, Catalog::read(index).unwrap().unwrap().entries)
+    }
+
+    /// A folder with `a/one.png` and `b/two.png`, and an index beside it.
+    fn place() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let place = tempfile::tempdir().unwrap();
+        let (home, index) = (place.path().join("home"), place.path().join("index"));
+        for (file, bytes) in [("a/one.png", "one"), ("b/two.png", "two")] {
+            fs::create_dir_all(home.join(file).parent().unwrap()).unwrap();
+            fs::write(home.join(file), bytes).unwrap();
+        }
+        fs::create_dir(&index).unwrap();
+        (place, home, index)
+    }
+
+    #[test]
+    fn what_can_not_be_looked_at_is_not_gone() {
+        let (_place, home, index) = place();
+        let all = find(std::slice::from_ref(&home), &index).unwrap();
+        assert_eq!(run(&index, &all, None).0.embedded, 2);
+        let hidden = home.join("b");
+        let mut without = all.clone();
+        without.files.retain(|file| !file.path.starts_with(&hidden));
+        let blocked = Found {
+            troubles: vec![Trouble { path: Some(hidden.clone()), message: "denied".into() }],
+            ..without.clone()
+        };
+        let (outcome, entries) = run(&index, &blocked, None);
+        assert_eq!((outcome.same, outcome.gone, outcome.items, entries.len()), (2, 0, 2, 2));
+        // Also where its vector is lost.
+        for entry in fs::read_dir(&index).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|ending| ending == "vectors") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        let (outcome, entries) = run(&index, &blocked, None);
+        assert_eq!((outcome.embedded, outcome.unused, entries.len()), (1, 0, 2));
+        let (outcome, entries) = run(&index, &without, None);
+        assert_eq!((outcome.gone, entries.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_read_again() {
+        let (_place, home, index) = place();
+        fs::copy(home.join("a/one.png"), home.join("a/copy.png")).unwrap();
+        let all = find(std::slice::from_ref(&home), &index).unwrap();
+        let (outcome, entries) = run(&index, &all, Some(home.join("a/copy.png")));
+        assert_eq!((outcome.items, outcome.wrong.len()), (1, 2), "{entries:?}");
+        assert!(outcome.wrong[0].message.contains("changed while it was read"), "{:?}", outcome.wrong);
+        let again = find(&[home], &index).unwrap();
+        let (outcome, _) = run(&index, &again, None);
+        assert_eq!((outcome.looked_at, outcome.embedded, outcome.items, outcome.wrong.len()), (2, 2, 3, 0));
+    }
 }

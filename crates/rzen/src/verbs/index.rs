@@ -60,8 +60,10 @@ pub fn run(args: &Args) -> Result<()> {
         ..args.model.clone()
     };
     let folders: Vec<PathBuf> = args.paths.iter().map(|path| Ok(resolved(path)?)).collect::<Result<_>>()?;
-    let found = find(&folders, &resolved(&args.output)?)?;
     options.check()?;
+    let found = find(&folders, &resolved(&args.output)?)?;
+    std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
+    let _lock = lock_folder(&args.output, "writes")?;
     let earlier = match Catalog::read(&args.output) {
         Err(_) if args.overwrite => None,
         read => read?,
@@ -77,8 +79,6 @@ pub fn run(args: &Args) -> Result<()> {
     (header.instruction, header.folders) = (args.instruction.clone(), folders);
     let limits = LoadLimits::parse(&options.load)?;
     let loader = models::loader(&options.processor_config()?, PathBuf::new(), limits.options());
-    std::fs::create_dir_all(&args.output).with_context(|| args.output.display().to_string())?;
-    let _lock = lock_folder(&args.output, "writes")?;
     let open = || options.boxed();
     // Enough at a time for the embedder to sort by length.
     let model = Model::new(key, options.batch_size.saturating_mul(16), &open);
