@@ -14,8 +14,8 @@ use crate::{LoadError, LoadOptions};
 ///
 /// **Pictures** are those of Pillow's `convert("RGB")`, without EXIF rotation by default (TIFF is always
 /// turned upright, as Pillow does). Compared with
-/// Pillow 13 over 50 files of all modes, PNG, GIF, WebP, BMP and TIFF are equal, and so is JPEG over 6119 files of
-/// all kinds, bit for bit; JPEG within TIFF differs by 1 of 255. A JPEG in whose data a code can't be read is refused,
+/// Pillow 13 over 50 files of all modes, PNG, GIF, WebP, BMP and TIFF are equal, and so is JPEG over 6119 files
+/// and those of every sampling in `fixtures/jpeg`, bit for bit; JPEG within TIFF differs by 1 of 255. A JPEG in whose data a code can't be read is refused,
 /// where Pillow guesses; one that ends early, but with an end marker, is filled up by both, each in its own way. Differences on purpose: 16-bit grey keeps its high byte (Pillow clips
 /// it, to nearly all white). TIFF with a palette is refused.
 ///
