@@ -79,15 +79,35 @@ pub fn resolved(path: &Path) -> std::io::Result<PathBuf> {
 pub fn lock_folder(folder: &Path, does: &str) -> Result<Option<fs::File>> {
     // Not everywhere is a folder something that can be opened.
     let Ok(file) = fs::File::open(folder) else { return Ok(None) };
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => bail!(
-            "{}: another rzen {does} this folder; wait for it or stop it, or give --output another folder",
-            folder.display()
-        ),
+    let busy =
+        format!("another rzen {does} this folder; wait for it or stop it, or give --output another folder");
+    let warning =
+        warning_of_lock(file.try_lock(), folder, &busy, &format!("see that no other rzen {does} it"))?;
+    Ok(match warning {
+        None => Some(file),
+        Some(warning) => {
+            eprintln!("{warning}");
+            None
+        }
+    })
+}
+
+/// What to say about a file or folder that could not be locked, with the `advice` for that.
+///
+/// # Errors
+/// If another program has it locked: `busy`.
+pub fn warning_of_lock(
+    lock: Result<(), TryLockError>,
+    path: &Path,
+    busy: &str,
+    advice: &str,
+) -> Result<Option<String>> {
+    match lock {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => bail!("{}: {busy}", path.display()),
+        // A disk that can't lock is no reason not to work.
         Err(TryLockError::Error(error)) => {
-            eprintln!("can't lock {}: {error}; see that no other rzen {does} it", folder.display());
-            Ok(None)
+            Ok(Some(format!("can't lock {}: {error}; {advice}", path.display())))
         }
     }
 }

@@ -1,11 +1,11 @@
 //! A whole training: start, stages, soup, scores, report.
 
+mod base;
+mod rows;
 mod soup;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use burn::tensor::{DType, Device, FloatDType};
 use rzen_core::{Ranks, Sample, SaveWeights};
 use rzen_data::train_manifest;
 use rzen_loss::{InfoNce, TEMPERATURES_FILE};
-use rzen_merge::{BaseRecord, Existing, WeightsHasher, weights_sha256};
+use rzen_merge::Existing;
 use rzen_model::{Processor, ProcessorConfig, Qwen2Vl};
 use rzen_train::{
     Checkpoint, Checkpointing, Contrastive, Control, Observer, RunFolder, StageConfig, latest, train_stage_on,
@@ -26,7 +26,7 @@ use crate::card::Card;
 use crate::device::is_cpu;
 use crate::embedder::EmbedSettings;
 use crate::evaluate::{Benchmark, Scores};
-use crate::files::{hex, sha256, whole_file, whole_folder};
+use crate::files::{whole_file, whole_folder};
 use crate::fit_examples::fit_examples;
 use crate::models::{self, Opened};
 use crate::progress::StageProgress;
@@ -39,6 +39,10 @@ use crate::scratch::Scratch;
 use crate::stage_data::StageData;
 use crate::tensorboard::EventFile;
 use crate::{summary, world};
+use base::{
+    Base, open_base, open_folder, open_result, result_folder, weights_below, weights_hash, with_base_record,
+};
+use rows::{Rows, check_datasets};
 use soup::{score_soup, soup_adapters};
 
 /// What a training needs to know.
@@ -80,12 +84,7 @@ pub struct Column {
 /// Names the row, file or step that is wrong, or where the run was stopped.
 pub fn train(job: &Job, name: &str) -> Result<()> {
     let started = Instant::now();
-    let narrow = job.recipe.model.base_type() == BaseType::Bf16;
-    ensure!(
-        !narrow || is_cpu(job.device) || job.device.supports_dtype(DType::BF16),
-        "`model.dtype` is bf16, which {} does not compute with; leave it out, or name another --device",
-        job.device_name
-    );
+    agreed(job.ranks, check_base_type(job))?;
     let corpus = corpus(job)?;
     agreed(job.ranks, check_datasets(job.recipe, &corpus))?;
     // Rank 0 measures.
@@ -126,6 +125,17 @@ pub fn train(job: &Job, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a base of bf16 where the device has none.
+fn check_base_type(job: &Job) -> Result<()> {
+    let narrow = job.recipe.model.base_type() == BaseType::Bf16;
+    ensure!(
+        !narrow || is_cpu(job.device) || job.device.supports_dtype(DType::BF16),
+        "`model.dtype` is bf16, which {} does not compute with; leave it out, or name another --device",
+        job.device_name
+    );
+    Ok(())
+}
+
 /// Soup, scores and report of stages that are trained, in a run that goes on since `started`.
 fn finish(job: &Job, benchmark: &Benchmark, start: &Base, cards: &RunCards, started: Instant) -> Result<()> {
     let soup = match &job.recipe.soup {
@@ -144,75 +154,6 @@ fn finish(job: &Job, benchmark: &Benchmark, start: &Base, cards: &RunCards, star
         summary::write_report(job, cards.name, benchmark, &columns, &start.processor, started.elapsed())?;
     println!("report: {}", report.display());
     Ok(())
-}
-
-/// Refuses a corpus that lacks data sets of the recipe, and names all of them.
-fn check_datasets(recipe: &Recipe, corpus: &Path) -> Result<()> {
-    let named: BTreeSet<&str> =
-        recipe.stages.iter().flat_map(|stage| &stage.datasets).map(|row| row.dataset.as_str()).collect();
-    let mut missing = Vec::new();
-    for dataset in &named {
-        if !train_manifest(&corpus.join(dataset))?.is_file() {
-            missing.push(*dataset);
-        }
-    }
-    ensure!(
-        missing.is_empty(),
-        "{} of the {} data sets of the recipe are not in {}: {}; each is a folder with a train.jsonl or train.parquet, as \
-         `rzen data import` makes them",
-        missing.len(),
-        named.len(),
-        corpus.display(),
-        missing.join(", ")
-    );
-    Ok(())
-}
-
-/// The rows of a stage, and the hashes of the manifests that they stand in.
-struct Rows {
-    data: Arc<StageData>,
-    manifests: BTreeMap<String, String>,
-}
-
-impl Rows {
-    fn load(stage: &Stage, corpus: &Path, seed: u64) -> Result<Self> {
-        let mut manifests = BTreeMap::new();
-        for row in &stage.datasets {
-            let path = train_manifest(&corpus.join(&row.dataset))?;
-            let hash = sha256(&path).with_context(|| {
-                format!("stage `{}`, dataset `{}`: {}", stage.name, row.dataset, path.display())
-            })?;
-            manifests.insert(row.dataset.clone(), hex(&hash));
-        }
-        let data = StageData::load(stage, corpus, seed).with_context(|| format!("stage `{}`", stage.name))?;
-        Ok(Rows { data: Arc::new(data), manifests })
-    }
-
-    /// As [`load`](Self::load), of the manifests that were looked at before.
-    fn load_again(
-        stage: &Stage,
-        corpus: &Path,
-        seed: u64,
-        manifests: &BTreeMap<String, String>,
-    ) -> Result<Self> {
-        let rows = Self::load(stage, corpus, seed)?;
-        let changed = rows.manifests.iter().find(|(dataset, hash)| manifests.get(*dataset) != Some(hash));
-        if let Some((dataset, _)) = changed {
-            bail!(
-                "stage `{}`: the manifest of dataset `{dataset}` changed while the run trained; put it back, and the same \
-                 command goes on, or give --output for another run",
-                stage.name
-            );
-        }
-        Ok(rows)
-    }
-}
-
-/// The model that training starts from.
-struct Base {
-    folder: PathBuf,
-    /// As the recipe says, else as the folder does; travels with everything that is written.
-    processor: ProcessorConfig,
 }
 
 /// The corpus folder, drawn first where the recipe asks for a world.
@@ -247,10 +188,10 @@ fn start_model(job: &Job, corpus: &Path, rows: Option<&Rows>) -> Result<Base> {
             let there =
                 || ProcessorConfig::load(folder).with_context(|| format!("model {}", folder.display()));
             let processor = agreed(job.ranks, own.map_or_else(there, Ok))?;
-            Ok(Base { folder: folder.clone(), processor })
+            Ok(Base::new(folder.clone(), processor))
         }
         Start::Scratch(scratch) => {
-            let base = Base { folder: job.run.join("start"), processor: own.unwrap_or_default() };
+            let base = Base::new(job.run.join("start"), own.unwrap_or_default());
             let draw = || match base.folder.is_dir() {
                 true => Ok(()),
                 false => draw_start(job, corpus, &base, scratch, rows),
@@ -323,53 +264,6 @@ fn write_cards(job: &Job, cards: &RunCards, columns: &[Column]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What a stage leaves: `model/`, or `adapter/` on what it started from.
-fn result_folder(run: &Run, stage: &Stage) -> PathBuf {
-    match stage.train {
-        Train::Full {} => run.join(&stage.name).join("model"),
-        Train::Lora(_) => run.join(&stage.name).join("adapter"),
-    }
-}
-
-/// How a model's folder is opened where weights are f32: [`models::open`] or [`models::open_to_embed`].
-type Open = fn(&Path, Option<&Path>, FloatDType, &Device) -> Result<Opened>;
-
-/// Opens the weights that `stage` (or the start, for `None`) left, adapters attached.
-fn open_result(job: &Job, stage: Option<&Stage>, start: &Base, open: Open) -> Result<Opened> {
-    let Some(stage) = stage else { return open_folder(job, &start.folder, start, open) };
-    let folder = result_folder(job.run, stage);
-    match stage.train {
-        Train::Full {} => open_folder(job, &folder, start, open),
-        Train::Lora(_) => {
-            let base = open_base(job, stage, start, open)?;
-            Ok(Opened { model: base.model.with_adapter(&folder)?, ..base })
-        }
-    }
-}
-
-/// Opens a whole model with the processor of the training.
-fn open_folder(job: &Job, folder: &Path, start: &Base, open: Open) -> Result<Opened> {
-    let opened = match job.recipe.model.base_type() {
-        BaseType::F32 => open(folder, None, FloatDType::F32, job.device),
-        BaseType::Bf16 => models::open_narrow(folder, job.device),
-    };
-    opened?.with_processor(folder, start.processor.clone())
-}
-
-/// Opens what `stage` starts from, adapters merged.
-fn open_base(job: &Job, stage: &Stage, start: &Base, open: Open) -> Result<Opened> {
-    let base = open_result(job, job.recipe.base_of(stage)?, start, open)?;
-    Ok(Opened { model: merged(job, base.model), ..base })
-}
-
-/// The model with its adapter in its weights, of the type that the recipe says.
-fn merged(job: &Job, model: Qwen2Vl) -> Qwen2Vl {
-    match job.recipe.model.base_type() {
-        BaseType::F32 => model.merge_adapter(),
-        BaseType::Bf16 => model.merge_adapter_rounded(),
-    }
 }
 
 fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows, cards: &RunCards) -> Result<()> {
@@ -521,37 +415,6 @@ fn trainable(
 
 /// The key of a checkpoint's settings for [`weights_below`].
 const WEIGHTS: &str = "weights_sha256";
-
-/// The hashes of the files that `stage` starts from: a whole model, and the adapters of the stages that lie on it. Of files, since
-/// sums may differ in the last bits from device to device.
-fn weights_below(job: &Job, stage: &Stage, start: &Base) -> Result<Vec<String>> {
-    let Some(below) = job.recipe.base_of(stage)? else {
-        return Ok(vec![weights_sha256(&start.folder)?]);
-    };
-    let folder = result_folder(job.run, below);
-    match below.train {
-        Train::Full {} => Ok(vec![weights_sha256(&folder)?]),
-        Train::Lora(_) => {
-            let mut hashes = weights_below(job, below, start)?;
-            let adapter = folder.join("adapter_model.safetensors");
-            hashes.push(hex(&sha256(&adapter).with_context(|| adapter.display().to_string())?));
-            Ok(hashes)
-        }
-    }
-}
-
-fn weights_hash(model: &Qwen2Vl) -> String {
-    let mut hasher = WeightsHasher::default();
-    model.visit_weights(|name, shape, dtype, bytes| hasher.add(name, shape, dtype, bytes));
-    hasher.finish()
-}
-
-/// The same model, whose adapters say what they were trained on.
-fn with_base_record(base: Opened, hash: &str) -> Opened {
-    let record = BaseRecord::new(hash.to_owned()).to_json().into_bytes();
-    let companions = base.model.companions().clone().with(BaseRecord::FILE, record);
-    Opened { model: base.model.with_companions(companions), ..base }
-}
 
 /// Scores the start, each stage and the soup.
 fn measure(job: &Job, benchmark: &Benchmark, start: &Base, soup: Option<&Path>) -> Result<Vec<Column>> {

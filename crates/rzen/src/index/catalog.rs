@@ -168,47 +168,40 @@ impl Catalog {
     }
 }
 
-fn from_hex(text: &str) -> Option<Key> {
-    let digits = text.as_bytes().as_chunks::<2>().0;
-    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let bytes: Vec<u8> = digits.iter().map(byte).collect::<Option<_>>()?;
-    bytes.try_into().ok()
-}
-
+/// A key as hexadecimal digits.
 mod as_hex {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    use super::{Key, from_hex, hex};
+    use super::{Key, hex};
 
     pub fn serialize<S: Serializer>(key: &Key, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&hex(key))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        from_hex(&text)
-            .ok_or_else(|| D::Error::custom(format!("`{text}` is no key of 64 hexadecimal digits")))
+        read(&String::deserialize(deserializer)?)
+    }
+
+    pub fn read<E: Error>(text: &str) -> Result<Key, E> {
+        let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let bytes: Option<Vec<u8>> = text.as_bytes().as_chunks().0.iter().map(byte).collect();
+        let key = bytes.and_then(|bytes| bytes.try_into().ok());
+        key.ok_or_else(|| E::custom(format!("`{text}` is no key of 64 hexadecimal digits")))
     }
 }
 
 mod as_hex_list {
-    use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    use super::{Key, from_hex, hex};
+    use super::{Key, as_hex, hex};
 
     pub fn serialize<S: Serializer>(keys: &[Option<Key>], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(keys.iter().map(|key| key.map(|key| hex(&key))))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Option<Key>>, D::Error> {
-        let key = |text: Option<String>| match text {
-            None => Ok(None),
-            Some(text) => from_hex(&text)
-                .map(Some)
-                .ok_or_else(|| D::Error::custom(format!("`{text}` is no key of 64 hexadecimal digits"))),
-        };
-        Vec::<Option<String>>::deserialize(deserializer)?.into_iter().map(key).collect()
+        let texts = Vec::<Option<String>>::deserialize(deserializer)?;
+        texts.iter().map(|text| text.as_deref().map(as_hex::read).transpose()).collect()
     }
 }

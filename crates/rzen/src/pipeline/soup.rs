@@ -6,7 +6,8 @@ use anyhow::Result;
 use rzen_core::SaveWeights;
 use rzen_merge::{Existing, Ingredient, IngredientScore, Kind, ScoresRecord, SoupRecord, StagedFolder};
 
-use super::{Base, Column, Job, merged, open_base, result_folder};
+use super::base::{Base, merged, open_base, result_folder};
+use super::{Column, Job};
 use crate::files::whole_folder;
 use crate::models;
 use crate::recipe::Soup;

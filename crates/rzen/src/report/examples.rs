@@ -40,9 +40,6 @@ fn side(class: &str, title: &str, examples: &[&Example]) -> String {
 }
 
 pub(super) fn card(example: &Example) -> String {
-    let instruction = example.instruction.as_deref().map_or(String::new(), |text| {
-        format!("<p class=\"instruction\" dir=\"auto\">{}</p>\n", escape_cut(text, MOST_LETTERS))
-    });
     let rank = match example.rank {
         1 => "first".to_string(),
         rank => format!("rank {rank}"),
@@ -53,9 +50,20 @@ pub(super) fn card(example: &Example) -> String {
         example.answer.as_ref().map_or(String::new(), |found| candidate(example.rank, found, " answer"));
     format!(
         "<article>\n<header><span>{}</span><span class=\"rank\">right answer: {rank}</span></header>\n\
-         <div class=\"query\">\n{instruction}<div class=\"content\">\n{}</div>\n</div>\n<ol class=\"found\">\n{found}{answer}</ol>\n</article>\n",
+         {}<ol class=\"found\">\n{found}{answer}</ol>\n</article>\n",
         escape(&example.task),
-        parts(&example.query, "query")
+        query(example.instruction.as_deref(), &example.query)
+    )
+}
+
+/// What is asked, above all that is found.
+pub(super) fn query(instruction: Option<&str>, content: &[ReportPart]) -> String {
+    let instruction = instruction.map_or(String::new(), |text| {
+        format!("<p class=\"instruction\" dir=\"auto\">{}</p>\n", escape_cut(text, MOST_LETTERS))
+    });
+    format!(
+        "<div class=\"query\">\n{instruction}<div class=\"content\">\n{}</div>\n</div>\n",
+        parts(content, "query")
     )
 }
 

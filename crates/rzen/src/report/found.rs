@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::examples::parts;
+use super::examples::{parts, query};
 use super::html::{escape, escape_cut};
 use super::{ReportPart, facts, head, write_page};
 
@@ -58,16 +58,12 @@ pub fn write_found(page: &FoundPage, path: &Path) -> Result<()> {
     write_page(&sections.concat(), path)
 }
 
-fn card(query: &FoundQuery) -> String {
-    let name = query.id.as_deref().map_or(String::new(), |id| format!("<span>{}</span>", escape(id)));
-    let instruction = query.instruction.as_deref().map_or(String::new(), |text| {
-        format!("<p class=\"instruction\" dir=\"auto\">{}</p>\n", escape_cut(text, 280))
-    });
-    let results: String = query.results.iter().map(result).collect();
+fn card(found: &FoundQuery) -> String {
+    let name = found.id.as_deref().map_or(String::new(), |id| format!("<span>{}</span>", escape(id)));
+    let results: String = found.results.iter().map(result).collect();
     format!(
-        "<article>\n<header>{name}</header>\n<div class=\"query\">\n{instruction}<div class=\"content\">\n{}</div>\n</div>\n\
-         <ol class=\"found\">\n{results}</ol>\n</article>\n",
-        parts(&query.query, "query")
+        "<article>\n<header>{name}</header>\n{}<ol class=\"found\">\n{results}</ol>\n</article>\n",
+        query(found.instruction.as_deref(), &found.query)
     )
 }
 

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::examples::parts;
-use super::html::{escape, escape_cut};
+use super::examples::{parts, query};
+use super::html::escape;
 use super::{ReportPart, facts, head, notes, write_page};
 
 /// What the page of a mining shows.
@@ -96,16 +96,13 @@ fn examples(examples: &[MinedExample]) -> String {
 }
 
 fn card(example: &MinedExample) -> String {
-    let instruction = example.instruction.as_deref().map_or(String::new(), |text| {
-        format!("<p class=\"instruction\" dir=\"auto\">{}</p>\n", escape_cut(text, 280))
-    });
     let candidates: String = example.candidates.iter().map(candidate).collect();
     format!(
-        "<div class=\"side\">\n<article>\n<header><span>{}</span><span class=\"rank\">{}</span></header>\n<div class=\"query\">\n\
-         {instruction}<div class=\"content\">\n{}</div>\n</div>\n<ol class=\"found\">\n{candidates}</ol>\n</article>\n</div>\n",
+        "<div class=\"side\">\n<article>\n<header><span>{}</span><span class=\"rank\">{}</span></header>\n\
+         {}<ol class=\"found\">\n{candidates}</ol>\n</article>\n</div>\n",
         escape(&example.row),
         escape(&example.rank),
-        parts(&example.query, "query")
+        query(example.instruction.as_deref(), &example.query)
     )
 }
 

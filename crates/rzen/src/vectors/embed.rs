@@ -62,32 +62,27 @@ pub fn embed_missing(
     let progress = Progress::tasks(label, missing.len().div_ceil(model.chunk));
     progress.message("items");
     for (chunk, part) in missing.chunks(model.chunk).enumerate() {
-        let mut rest = part;
-        while !rest.is_empty() {
-            let items = rest.iter().map(|(_, item)| (*item).clone()).collect();
-            let (vectors, refused) = embed_until_refused(embedder, items)?;
-            let count = vectors.len();
-            let mut kept = Vec::with_capacity(count);
-            for ((key, item), vector) in rest.iter().zip(vectors) {
+        let item = |(_, item): &(Key, &Item)| (*item).clone();
+        embed_in_runs(embedder, part, item, |run, vectors, refused| {
+            let mut kept = Vec::with_capacity(run.len());
+            for ((key, item), vector) in run.iter().zip(vectors) {
                 match keep(item) {
                     Ok(()) => kept.push((*key, vector)),
                     Err(message) => drop(bad.insert(*key, message)),
                 }
             }
             store.add(&kept)?;
-            let mut next = count;
-            if let Some(refused) = refused {
+            if let Some(((key, _), refused)) = refused {
                 broken += usize::from(refused.by_vector);
                 anyhow::ensure!(
                     broken <= MOST_BROKEN,
                     "the model gives vectors that can't be used, of {broken} items so far: {}",
                     refused.message
                 );
-                bad.insert(rest[count].0, refused.message);
-                next += 1;
+                bad.insert(*key, refused.message);
             }
-            rest = &rest[next..];
-        }
+            Ok(())
+        })?;
         progress.part(chunk * model.chunk + part.len(), missing.len());
         progress.advance();
     }
@@ -106,12 +101,31 @@ pub struct Refused {
     pub by_vector: bool,
 }
 
-/// The vectors of the items before the first that can't be embedded, and why that can't. An embedder names it without
-/// giving the vectors before it, which are therefore asked for once more.
+/// Embeds `items` from one that is refused to the next: `take` is given those before it, their vectors, and the refused one, if there is
+/// one more.
 ///
 /// # Errors
-/// If the embedder fails at all of them, or gives vectors that can't be used.
-pub fn embed_until_refused(
+/// If the embedder fails at all of them or gives vectors that can't be used, and what `take` says.
+pub fn embed_in_runs<'a, T>(
+    embedder: &dyn Embed,
+    items: &'a [T],
+    item: impl Fn(&T) -> Item,
+    mut take: impl FnMut(&'a [T], Vec<Vec<f32>>, Option<(&'a T, Refused)>) -> Result<()>,
+) -> Result<()> {
+    let mut rest = items;
+    while !rest.is_empty() {
+        let (vectors, refused) = embed_until_refused(embedder, rest.iter().map(&item).collect())?;
+        let (run, more) = rest.split_at(vectors.len());
+        let next = more.split_first().filter(|_| refused.is_some());
+        rest = next.map_or(more, |(_, more)| more);
+        take(run, vectors, next.map(|(first, _)| first).zip(refused))?;
+    }
+    Ok(())
+}
+
+/// The vectors of the items before the first that can't be embedded, and why that can't. An embedder names it without
+/// giving the vectors before it, which are therefore asked for once more.
+fn embed_until_refused(
     embedder: &dyn Embed,
     mut inputs: Vec<Item>,
 ) -> Result<(Vec<Vec<f32>>, Option<Refused>)> {

@@ -9,5 +9,5 @@ mod embed;
 pub mod store;
 
 pub use content::{Contents, Key, Unreadable};
-pub use embed::{Model, Refused, embed_missing, embed_until_refused};
+pub use embed::{Model, Refused, embed_in_runs, embed_missing};
 pub use store::VectorStore;

@@ -5,10 +5,10 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::content::Key;
-use crate::files::hex;
+use crate::files::{self, hex};
 
 const MAGIC: &[u8; 8] = b"rzenvec1";
 /// Magic, the model's key, the vectors' size, a checksum of these.
@@ -196,17 +196,12 @@ fn file_of(folder: &Path, model: &Key) -> PathBuf {
 /// # Errors
 /// If another program has it locked.
 fn warning_of_lock(lock: Result<(), TryLockError>, path: &Path) -> Result<Option<String>> {
-    match lock {
-        Ok(()) => Ok(None),
-        Err(TryLockError::WouldBlock) => {
-            bail!("another rzen has {} open; wait for it, or name other --vectors", path.display())
-        }
-        // A disk that can't lock is no reason not to work.
-        Err(TryLockError::Error(error)) => Ok(Some(format!(
-            "can't lock {}: {error}; see that no other rzen uses it meanwhile, or name --vectors on a disk that can lock",
-            path.display()
-        ))),
-    }
+    files::warning_of_lock(
+        lock,
+        path,
+        "another rzen has it open; wait for it, or name other --vectors",
+        "see that no other rzen uses it meanwhile, or name --vectors on a disk that can lock",
+    )
 }
 
 /// Bytes of a record.

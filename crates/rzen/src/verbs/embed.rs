@@ -12,7 +12,7 @@ use safetensors::tensor::TensorView;
 use crate::files::whole_file;
 use crate::output::check_file;
 use crate::progress::Progress;
-use crate::vectors::embed_until_refused;
+use crate::vectors::embed_in_runs;
 use crate::verbs::model_options::ModelOptions;
 
 /// Embed the rows of a JSONL file
@@ -100,30 +100,29 @@ fn same_file(one: &Path, other: &Path) -> bool {
 }
 
 fn embed<'a>(embedder: &dyn Embed, rows: &'a [EmbedRow], args: &Args) -> Result<Embedded<'a>> {
-    // Enough at a time for the embedder to sort by length.
-    let ahead = args.model.batch_size.saturating_mul(16);
+    let ahead = args.model.chunk();
     let progress = Progress::tasks("embed", rows.len().div_ceil(ahead));
     progress.message("rows");
     let mut embedded = Embedded { rows: Vec::new(), vectors: Vec::new(), bad: Vec::new() };
     let mut done = 0;
     for part in rows.chunks(ahead) {
-        let mut rest = part;
-        while !rest.is_empty() {
-            let items = rest.iter().map(|row| row.item.clone()).collect();
-            let (vectors, refused) = embed_until_refused(embedder, items)?;
-            let (whole, more) = rest.split_at(vectors.len());
-            embedded.rows.extend(whole);
-            embedded.vectors.extend(vectors);
-            rest = more;
-            if let (Some(refused), Some((row, more))) = (refused, rest.split_first()) {
-                embedded.bad.push(format!("{}: {}", place(row), refused.message));
-                ensure!(
-                    embedded.bad.len() <= args.bad_row_limit,
-                    too_many(&embedded.bad, args.bad_row_limit)
-                );
-                rest = more;
-            }
-        }
+        embed_in_runs(
+            embedder,
+            part,
+            |row| row.item.clone(),
+            |whole, vectors, refused| {
+                embedded.rows.extend(whole);
+                embedded.vectors.extend(vectors);
+                if let Some((row, refused)) = refused {
+                    embedded.bad.push(format!("{}: row `{}`: {}", row.origin, row.id, refused.message));
+                    ensure!(
+                        embedded.bad.len() <= args.bad_row_limit,
+                        too_many(&embedded.bad, args.bad_row_limit)
+                    );
+                }
+                Ok(())
+            },
+        )?;
         done += part.len();
         progress.part(done, rows.len());
         progress.advance();
@@ -131,10 +130,6 @@ fn embed<'a>(embedder: &dyn Embed, rows: &'a [EmbedRow], args: &Args) -> Result<
     progress.finish();
     ensure!(!embedded.rows.is_empty(), "{}: no row could be embedded", args.input.display());
     Ok(embedded)
-}
-
-fn place(row: &EmbedRow) -> String {
-    format!("{}: row `{}`", row.origin, row.id)
 }
 
 fn too_many(bad: &[String], limit: usize) -> String {

@@ -80,8 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
     let limits = LoadLimits::parse(&options.load)?;
     let loader = models::loader(&options.processor_config()?, PathBuf::new(), limits.options());
     let open = || options.boxed();
-    // Enough at a time for the embedder to sort by length.
-    let model = Model::new(key, options.batch_size.saturating_mul(16), &open);
+    let model = Model::new(key, options.chunk(), &open);
     let how = How { loader: &loader, model: &model, retry: args.retry };
     let outcome = update(&args.output, header, earlier, &found, &how)?;
     tell(args, &found, &outcome);

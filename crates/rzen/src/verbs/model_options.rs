@@ -131,8 +131,12 @@ impl ModelOptions {
     /// Names the option, or the file of the model, that is wrong.
     pub fn stored<'a>(&self, open: &'a dyn Fn() -> Result<Box<dyn Embed>>) -> Result<Model<'a>> {
         self.check()?;
-        // Enough at a time for the embedder to sort by length.
-        Ok(Model::new(self.key()?, self.batch_size.saturating_mul(16), open))
+        Ok(Model::new(self.key()?, self.chunk(), open))
+    }
+
+    /// Items given to the embedder at a time: enough for it to sort them by length.
+    pub fn chunk(&self) -> usize {
+        self.batch_size.saturating_mul(16)
     }
 
     /// Looks at all options without reading weights or opening the device, which vectors that are kept don't need; gives the model's
