@@ -1,6 +1,6 @@
 //! Runs the program as a user does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Runs `rzen ARGS` in `folder`.
@@ -26,6 +26,29 @@ pub fn refuse(folder: &Path, args: &[&str]) -> String {
 /// Output as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The files below a folder whose names end so, sorted.
+pub fn files_with(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The first of them.
+pub fn first_with(folder: &Path, ending: &str) -> PathBuf {
+    let files = files_with(folder, ending);
+    files.into_iter().next().unwrap_or_else(|| panic!("no {ending} in {}", folder.display()))
 }
 
 /// The tables of a model and a processor that train in a second: a part of recipes.

@@ -249,25 +249,31 @@ fn a_check_writes_a_page_findings_and_a_corpus_that_is_clean() {
     assert!(refuse(folder, &over).contains("holds corpus, which is read"));
 }
 
-/// A film of twenty frames, a tenth of a second each and lighter from one to the next.
-fn write_film(path: &Path) {
+/// Writes `film.gif` of twenty frames, a tenth of a second each and lighter from one to the next; says so where there is no ffmpeg
+/// that could cut it.
+fn has_film(folder: &Path) -> bool {
+    let ffmpeg = std::process::Command::new("ffmpeg").arg("-version").output();
+    if !ffmpeg.is_ok_and(|ran| ran.status.success()) {
+        eprintln!("skipped: ffmpeg is not there");
+        return false;
+    }
     let frame = |number: u8| {
         let picture =
             image::RgbaImage::from_pixel(48, 32, image::Rgba([number * 12, number * 12, number * 12, 255]));
         image::Frame::from_parts(picture, 0, 0, image::Delay::from_numer_denom_ms(100, 1))
     };
-    let mut encoder = image::codecs::gif::GifEncoder::new(fs::File::create(path).unwrap());
+    let mut encoder = image::codecs::gif::GifEncoder::new(fs::File::create(folder.join("film.gif")).unwrap());
     encoder.encode_frames((0..20).map(frame)).unwrap();
+    true
 }
 
 #[test]
 fn films_are_cut_whole_or_not_at_all_and_nothing_of_others_goes() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
-    if !std::process::Command::new("ffmpeg").arg("-version").output().is_ok_and(|ran| ran.status.success()) {
-        return eprintln!("skipped: ffmpeg is not there");
+    if !has_film(folder) {
+        return;
     }
-    write_film(&folder.join("film.gif"));
     let film = |end: f64| {
         let pieces = [(0.0, 0.9, "dark"), (1.0, end, "light")];
         let segments: Vec<Value> = pieces
@@ -315,10 +321,9 @@ fn films_are_cut_whole_or_not_at_all_and_nothing_of_others_goes() {
 fn recipes_take_the_rows_of_clips_and_of_whole_films() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();
-    if !std::process::Command::new("ffmpeg").arg("-version").output().is_ok_and(|ran| ran.status.success()) {
-        return eprintln!("skipped: ffmpeg is not there");
+    if !has_film(folder) {
+        return;
     }
-    write_film(&folder.join("film.gif"));
     let row = |start: f64, words: &str| {
         json!({ "video": "film.gif", "start": start, "end": start + 0.9, "conversations": [
             { "from": "human", "value": "<video>\nWhat is seen?" }, { "from": "gpt", "value": words }] })

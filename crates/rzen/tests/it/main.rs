@@ -6,7 +6,9 @@ mod case;
 mod command;
 mod data;
 mod doctor;
+mod embed;
 mod eval;
+mod from_checkpoint;
 mod mine;
 #[path = "../../../rzen-data/tests/miniature/mod.rs"]
 mod miniature;

@@ -1,8 +1,7 @@
 //! The program as a user runs it: what it writes, what it refuses, what it survives.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use safetensors::SafeTensors;
@@ -56,7 +55,7 @@ ingredients = ["a", "b"]
 );
 
 /// A run of the tiny recipe, made once for all tests.
-fn run() -> &'static Path {
+pub fn run() -> &'static Path {
     static RUN: OnceLock<PathBuf> = OnceLock::new();
     RUN.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap().keep();
@@ -69,7 +68,7 @@ fn run() -> &'static Path {
     })
 }
 
-fn bytes(path: &Path) -> Vec<u8> {
+pub fn bytes(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -175,11 +174,11 @@ fn cut_run(stage: &str, steps: usize) -> (tempfile::TempDir, PathBuf) {
     (place, copy)
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub fn copy_folder(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
 }
 
-fn remove(path: &Path) {
+pub fn remove(path: &Path) {
     if path.is_dir() {
         std::fs::remove_dir_all(path).unwrap()
     } else if path.exists() {
@@ -305,142 +304,6 @@ fn a_run_stops_at_bad_rows_until_they_are_allowed() {
 }
 
 #[test]
-fn the_recipe_s_processor_counts_for_a_checkpoint_too() {
-    let place = tempfile::tempdir().unwrap();
-    let tiny = run().join("runs/tiny");
-    copy_folder(&tiny.join("first/model"), &place.path().join("base"));
-    remove(&place.path().join("base/processor.json"));
-    let recipe = r#"
-        seed = 3
-        [model]
-        kind = "checkpoint"
-        folder = "base"
-        [processor]
-        system_prompt = "Another."
-        image_tokens = [4, 12]
-        frame_tokens = [4, 4]
-        num_frames = 2
-        [[stage]]
-        name = "full"
-        batch_size = 6
-        micro_batch_size = 6
-        epochs = 1
-        instructions = false
-        datasets = [{ dataset = "stage1_texts" }]
-        [[stage]]
-        name = "lora"
-        train = { kind = "lora", rank = 2, alpha = 4 }
-        batch_size = 6
-        micro_batch_size = 6
-        epochs = 1
-        instructions = false
-        datasets = [{ dataset = "stage1_texts" }]
-        [evaluation]
-        tasks = ["pictures"]
-        start = false
-    "#;
-    std::fs::write(place.path().join("recipe.toml"), recipe).unwrap();
-    let world = tiny.join("world").to_str().unwrap().to_owned();
-    succeed(place.path(), &["train", "--config", "recipe.toml", "--data", &world, "--output", "run"]);
-    for folder in ["full/model", "lora/adapter"] {
-        let settings = bytes(&place.path().join("run").join(folder).join("processor.json"));
-        let settings: Value = serde_json::from_slice(&settings).unwrap();
-        assert_eq!(settings["system_prompt"], "Another.", "{folder}");
-        assert_eq!(settings["num_frames"], 2, "{folder}");
-    }
-}
-
-#[test]
-fn adapters_are_trained_on_a_base_of_bf16() {
-    let place = tempfile::tempdir().unwrap();
-    let tiny = run().join("runs/tiny");
-    copy_folder(&tiny.join("first/model"), &place.path().join("base"));
-    let stage = |name: &str, from: &str| {
-        format!(
-            r#"
-            [[stage]]
-            name = "{name}"
-            {from}
-            train = {{ kind = "lora", rank = 2, alpha = 4 }}
-            batch_size = 6
-            micro_batch_size = 6
-            epochs = 1
-            datasets = [{{ dataset = "stage1_texts" }}]
-            objective = {{ alpha = 0.0, delta = 2.0 }}
-            training = {{ checkpointing = "blocks", learning_rate = 1e-2 }}
-            "#
-        )
-    };
-    let from = "from = \"one\"";
-    let stages = [stage("one", ""), stage("two", from), stage("three", from)].concat();
-    let recipe = format!(
-        "seed = 3\n[model]\nkind = \"checkpoint\"\nfolder = \"base\"\ndtype = \"bf16\"\n{stages}\n\
-         [soup]\ningredients = [\"two\", \"three\"]\n[evaluation]\ntasks = [\"pictures\"]\nstart = false\n"
-    );
-    std::fs::write(place.path().join("recipe.toml"), recipe).unwrap();
-    let world = tiny.join("world").to_str().unwrap().to_owned();
-    succeed(place.path(), &["train", "--config", "recipe.toml", "--data", &world, "--output", "run"]);
-    let types = |folder: &str, file: &str| -> BTreeSet<String> {
-        let bytes = bytes(&place.path().join("run").join(folder).join(file));
-        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        tensors.tensors().iter().map(|(_, tensor)| format!("{:?}", tensor.dtype())).collect()
-    };
-    for adapter in ["one/adapter", "two/adapter", "soup/adapter"] {
-        assert_eq!(
-            types(adapter, "adapter_model.safetensors"),
-            BTreeSet::from(["F32".to_owned()]),
-            "{adapter}"
-        );
-    }
-    assert_eq!(types("soup/model", "model.safetensors"), BTreeSet::from(["BF16".to_owned()]));
-    // The base of the second stage is the first's, rounded, and its adapter says so.
-    let base = |adapter: &str| {
-        let record = bytes(&place.path().join("run").join(adapter).join("base.json"));
-        serde_json::from_slice::<Value>(&record).unwrap()["weights_sha256"].clone()
-    };
-    assert_eq!(base("two/adapter"), base("three/adapter"));
-    assert_ne!(base("one/adapter"), base("two/adapter"));
-}
-
-#[test]
-fn a_base_that_changed_under_its_name_is_refused() {
-    let place = tempfile::tempdir().unwrap();
-    let tiny = run().join("runs/tiny");
-    copy_folder(&tiny.join("first/model"), &place.path().join("base"));
-    let recipe = r#"
-        seed = 3
-        [model]
-        kind = "checkpoint"
-        folder = "base"
-        [[stage]]
-        name = "lora"
-        train = { kind = "lora", rank = 2, alpha = 4 }
-        batch_size = 6
-        micro_batch_size = 6
-        epochs = 1
-        datasets = [{ dataset = "stage1_texts" }]
-        [evaluation]
-        tasks = []
-    "#;
-    std::fs::write(place.path().join("recipe.toml"), recipe).unwrap();
-    let world = tiny.join("world").to_str().unwrap().to_owned();
-    let args = ["train", "--config", "recipe.toml", "--data", &world, "--output", "run"];
-    succeed(place.path(), &args);
-    // As if it had been stopped before its result was written.
-    remove(&place.path().join("run/lora/adapter"));
-    let weights = place.path().join("base/model.safetensors");
-    let mut bytes = bytes(&weights);
-    let last = bytes.len() - 2;
-    bytes[last] ^= 1;
-    std::fs::write(&weights, &bytes).unwrap();
-    let error = refuse(place.path(), &args);
-    assert!(error.contains("belongs to another run") && error.contains("weights_sha256"), "{error}");
-    bytes[last] ^= 1;
-    std::fs::write(&weights, &bytes).unwrap();
-    succeed(place.path(), &args);
-}
-
-#[test]
 fn mistakes_in_the_last_stage_show_before_the_first_trains() {
     let place = tempfile::tempdir().unwrap();
     let world = run().join("runs/tiny/world").to_str().unwrap().to_owned();
@@ -541,125 +404,6 @@ fn a_signal_leaves_a_checkpoint(signal: &str) {
         .all(|entry| entry.unwrap().path().join("state.json").is_file());
     assert!(whole, "a checkpoint is not complete");
     assert!(!place.path().join("runs/tiny/first/model").exists());
-}
-
-fn embed(folder: &Path, rows: &str, more: &[&str]) -> Output {
-    std::fs::write(folder.join("rows.jsonl"), rows).unwrap();
-    let model = run().join("runs/tiny/soup/model");
-    let mut args = vec!["embed", "--model", model.to_str().unwrap(), "--input", "rows.jsonl"];
-    args.extend(more);
-    rzen(folder, &args)
-}
-
-#[test]
-fn rows_become_unit_vectors_in_order() {
-    let place = tempfile::tempdir().unwrap();
-    let world = run().join("runs/tiny/world");
-    let picture = first_with(&world, ".png");
-    let clip = first_with(&world, ".gif");
-    let document = first_with(&world, ".pdf");
-    let rows = format!(
-        "{}\n{}\n{}\n{}\n",
-        serde_json::json!({"id": "t", "content": [{"text": "a red star"}], "instruction": "Find: "}),
-        serde_json::json!({"id": "p", "content": [{"image": picture}, {"text": "blue"}]}),
-        serde_json::json!({"id": "v", "content": [{"video": clip}]}),
-        serde_json::json!({"id": "d", "content": [{"document": document, "page": 1}]}),
-    );
-    let output = embed(place.path(), &rows, &["--output", "all.safetensors"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let file = bytes(&place.path().join("all.safetensors"));
-    let (_, metadata) = SafeTensors::read_metadata(&file).unwrap();
-    assert_eq!(metadata.metadata().as_ref().unwrap()["ids"], r#"["t","p","v","d"]"#);
-    let view = SafeTensors::deserialize(&file).unwrap();
-    let view = view.tensor("embeddings").unwrap();
-    assert_eq!(view.shape(), [4, 32]);
-    let values: Vec<f32> = view.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-    for row in values.chunks(32) {
-        rzen_core::check_unit_vector(row).unwrap();
-    }
-    // Alone, and as JSON lines.
-    let single = rows.lines().nth(1).unwrap();
-    assert!(embed(place.path(), single, &["--output", "one.jsonl", "--batch-size", "1"]).status.success());
-    let line: Value = serde_json::from_slice(&bytes(&place.path().join("one.jsonl"))).unwrap();
-    let alone: Vec<f32> =
-        line["embedding"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect();
-    let cosine: f32 = alone.iter().zip(&values[32..64]).map(|(a, b)| a * b).sum();
-    assert!(line["id"] == "p" && cosine > 0.999_99, "{cosine}");
-}
-
-fn first_with(folder: &Path, ending: &str) -> PathBuf {
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let mut entries: Vec<PathBuf> =
-            std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
-        entries.sort();
-        for path in entries {
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.to_string_lossy().ends_with(ending) {
-                return path;
-            }
-        }
-    }
-    panic!("no {ending} file");
-}
-
-#[test]
-fn bad_rows_are_named_and_nothing_is_written() {
-    let place = tempfile::tempdir().unwrap();
-    std::fs::write(place.path().join("cut.png"), b"\x89PNG\r\n\x1a\n\0\0\0").unwrap();
-    let cases = [
-        (r#"{"id": "x", "content": [{"image": "nowhere.png"}]}"#, vec!["row `x`", "nowhere.png"]),
-        (r#"{"id": "x", "content": [{"image": "cut.png"}]}"#, vec!["row `x`", "cut.png"]),
-        (r#"{"id": "x", "content": [{"picture": "a.png"}]}"#, vec!["rows.jsonl", "1", "picture"]),
-        (
-            r#"{"id": "x", "kontent": []}"#,
-            vec!["rows.jsonl:1", "`content` is missing", "`kontent` is not known"],
-        ),
-        (r#"{"id": "x", "content": [{"text": "a"}"#, vec!["rows.jsonl", "1"]),
-        ("", vec!["no rows"]),
-    ];
-    for (row, named) in cases {
-        let output = embed(place.path(), row, &["--output", "out.safetensors"]);
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success(), "{row}");
-        assert!(named.iter().all(|word| error.contains(word)), "{row}: {error}");
-        let left: Vec<_> = std::fs::read_dir(place.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left.len(), 2, "{row}: {left:?}");
-    }
-}
-
-#[test]
-fn rows_that_can_not_be_read_are_left_out_where_that_is_allowed() {
-    let place = tempfile::tempdir().unwrap();
-    let rows: String = ["a", "bad", "b", "worse", "c"]
-        .map(|id| match id.len() {
-            1 => format!("{{\"id\": \"{id}\", \"content\": [{{\"text\": \"{id}\"}}]}}\n"),
-            _ => format!("{{\"id\": \"{id}\", \"content\": [{{\"image\": \"{id}.png\"}}]}}\n"),
-        })
-        .concat();
-    let run = |more: &[&str]| embed(place.path(), &rows, &[&["--output", "out.jsonl"], more].concat());
-    for (limit, named) in [("0", "--bad-row-limit"), ("1", "2 rows can't be embedded")] {
-        let output = run(&["--bad-row-limit", limit]);
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && error.contains("bad.png") && error.contains(named), "{error}");
-        assert!(!place.path().join("out.jsonl").exists());
-    }
-    let output = run(&["--bad-row-limit", "2", "--batch-size", "1152921504606846976"]);
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{told}");
-    assert_eq!(told.matches("left out: ").count(), 2, "{told}");
-    assert!(told.contains("rows.jsonl:4: row `worse`") && told.contains("worse.png"), "{told}");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("3 vectors of 32 numbers, 2 rows left out"), "{said}");
-    let lines = std::fs::read_to_string(place.path().join("out.jsonl")).unwrap();
-    let ids: Vec<String> = lines
-        .lines()
-        .map(|line| {
-            serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned()
-        })
-        .collect();
-    assert_eq!(ids, ["a", "b", "c"]);
 }
 
 #[test]

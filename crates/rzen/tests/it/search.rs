@@ -5,38 +5,21 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::command::{refuse, rzen, succeed, text};
+use crate::command::{files_with, refuse, rzen, succeed, text};
 use crate::verbs::trained;
-
-/// The first files below a folder with this ending, sorted.
-fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|found| found == ending) {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
-}
 
 /// A folder `home` with two pictures (one of them twice), a clip, a document of two pages, and files that are not taken.
 fn home(world: &Path) -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     let home = place.path().join("home");
     fs::create_dir_all(home.join("old/.cache")).unwrap();
-    let pictures = files(world, "png");
+    let pictures = files_with(world, ".png");
     fs::copy(&pictures[0], home.join("a.png")).unwrap();
     fs::copy(&pictures[1], home.join("b.png")).unwrap();
     fs::copy(&pictures[0], home.join("old/copy of a.png")).unwrap();
     fs::copy(&pictures[2], home.join("old/.cache/hidden.png")).unwrap();
-    fs::copy(&files(world, "gif")[0], home.join("clip.gif")).unwrap();
-    fs::copy(&files(world, "pdf")[0], home.join("pages.pdf")).unwrap();
+    fs::copy(&files_with(world, ".gif")[0], home.join("clip.gif")).unwrap();
+    fs::copy(&files_with(world, ".pdf")[0], home.join("pages.pdf")).unwrap();
     fs::write(home.join("broken.jpg"), "no picture").unwrap();
     fs::write(home.join("notes.txt"), "words").unwrap();
     place

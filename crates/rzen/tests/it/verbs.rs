@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::command::{refuse, rzen, succeed, text, tiny_model};
+use crate::command::{first_with, refuse, rzen, succeed, text, tiny_model};
 
 const RECIPE: &str = concat!(
     "seed = 5\n",
@@ -96,21 +96,6 @@ pub fn picture() -> PathBuf {
 
 fn clip() -> PathBuf {
     first_with(&trained().run.join("world"), ".gif")
-}
-
-fn first_with(folder: &Path, ending: &str) -> PathBuf {
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for name in names(&folder) {
-            let path = folder.join(name);
-            match path.is_dir() {
-                true => folders.push(path),
-                false if path.to_string_lossy().ends_with(ending) => return path,
-                false => {}
-            }
-        }
-    }
-    panic!("no {ending} file in {}", folder.display());
 }
 
 /// Rows of every kind: text, picture with text, clip, and the same text with an instruction.
