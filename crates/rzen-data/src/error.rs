@@ -146,6 +146,15 @@ pub enum LoadError {
         #[source]
         source: std::io::Error,
     },
+    /// The Parquet file that holds the picture is damaged, or not the one that the path was made for.
+    #[error("can't read `{}`: {source}; fetch or write the Parquet file again, and read its rows again", path.display())]
+    Parquet {
+        /// The file, and the place in it.
+        path: PathBuf,
+        /// What the reader says.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file is no PDF or too damaged.
     #[error("`{}` is no PDF that can be read: {found}; fetch or write it again", path.display())]
     Document {
@@ -211,6 +220,7 @@ impl LoadError {
             | LoadError::Incomplete { path, .. }
             | LoadError::NoVideoDecoder { path, .. }
             | LoadError::Ffmpeg { path, .. }
+            | LoadError::Parquet { path, .. }
             | LoadError::Document { path, .. }
             | LoadError::Encrypted { path, .. }
             | LoadError::NoSuchPage { path, .. }

@@ -151,11 +151,29 @@ pub enum ManifestError {
         /// The row.
         origin: Origin,
     },
-    /// A dataset has two manifests.
-    #[error("`{}` holds train.jsonl and train.parquet; keep the one that is to be trained on", folder.display())]
+    /// A dataset has manifests of several kinds.
+    #[error("`{}` holds {first} and {second}; keep what is to be trained on", folder.display())]
     TwoManifests {
         /// The dataset's folder.
         folder: PathBuf,
+        /// One of them.
+        first: String,
+        /// One of another kind.
+        second: String,
+    },
+    /// Of a numbered set of manifests some are not there.
+    #[error(
+        "`{}` lacks some of its {count} files train-00000-of-{count:05}.parquet and on: number {missing}; fetch them, or rename \
+         those that are there so that they don't count",
+        folder.display()
+    )]
+    MissingShards {
+        /// The dataset's folder.
+        folder: PathBuf,
+        /// How many there should be.
+        count: usize,
+        /// The numbers of those that are missing.
+        missing: String,
     },
     /// A Parquet file can't be read.
     #[error(
@@ -171,7 +189,8 @@ pub enum ManifestError {
     },
     /// A Parquet column holds bytes.
     #[error(
-        "{origin}: column `{column}` holds bytes; training reads files: `rzen data import parquet` writes them out"
+        "{origin}: column `{column}` holds bytes that are neither an `image` nor a frame of a `video`; write them to files, \
+         and name those"
     )]
     Bytes {
         /// The row.
@@ -211,6 +230,7 @@ impl ManifestError {
             ManifestError::Read { .. }
             | ManifestError::NoRows { .. }
             | ManifestError::TwoManifests { .. }
+            | ManifestError::MissingShards { .. }
             | ManifestError::Parquet { .. }
             | ManifestError::NoSuchTask { .. } => None,
         }

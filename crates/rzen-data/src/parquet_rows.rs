@@ -13,15 +13,24 @@ use serde_json::{Map, Value};
 
 use crate::ManifestError;
 use crate::cell::{Cell, columns};
+use crate::parquet_media::{Namer, is_bytes};
 use crate::row::Row;
 
 /// Opens a Parquet file; its rows are read as they are asked for.
 pub(crate) fn table(
     path: &Path,
 ) -> Result<impl Iterator<Item = Result<Vec<(String, Cell)>, ParquetError>> + use<>, ManifestError> {
-    let rows = open(path)?.into_iter();
+    let reader = open(path)?;
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let rows = match schema.columns().iter().any(|column| is_bytes(column)) {
+        true => RowIter::from_file_into(Box::new(reader)).with_batch_size(LARGE_CELLS),
+        false => reader.into_iter(),
+    };
     Ok(rows.map(|row| row.map(columns)))
 }
+
+/// So many rows of each column lie in memory at once where cells may be large.
+const LARGE_CELLS: usize = 16;
 
 /// Opens a Parquet file of large cells; of its columns those named are read, where there are such.
 pub(crate) fn table_of(
@@ -33,8 +42,7 @@ pub(crate) fn table_of(
     let schema = reader.metadata().file_metadata().schema();
     let fields = schema.get_fields().iter().filter(|field| names.contains(&field.name())).cloned().collect();
     let wanted = Type::group_type_builder(schema.name()).with_fields(fields).build().map_err(unreadable)?;
-    // So many rows of each column lie in memory at once.
-    let rows = RowIter::from_file_into(Box::new(reader)).with_batch_size(16);
+    let rows = RowIter::from_file_into(Box::new(reader)).with_batch_size(LARGE_CELLS);
     Ok(rows.project(Some(wanted)).map_err(unreadable)?.map(|row| row.map(columns)))
 }
 
@@ -52,16 +60,22 @@ fn open(path: &Path) -> Result<SerializedFileReader<File>, ManifestError> {
 }
 
 /// Reads the rows of a manifest one by one. `allowed` are the columns that there may be; those in `json` may hold JSON
-/// in text.
+/// in text. Pictures inside the file get paths in their place, which begin with `name`.
 pub(crate) fn each_row(
     path: &Path,
+    name: &Path,
     allowed: &'static [&'static str],
     json: &'static [&'static str],
 ) -> Result<impl Iterator<Item = Result<Row, ManifestError>> + use<>, ManifestError> {
     let file: Arc<Path> = path.into();
-    Ok(table(path)?.enumerate().map(move |(index, cells)| {
+    let rows = table(path)?;
+    let unreadable = |source| ManifestError::Read { path: path.to_owned(), source };
+    let mut namer = Namer::new(path, name).map_err(unreadable)?;
+    Ok(rows.enumerate().map(move |(index, cells)| {
         let origin = Origin { file: file.clone(), line: index + 1 };
-        let cells = cells.map_err(|source| ManifestError::Parquet { path: file.to_path_buf(), source })?;
+        let mut cells =
+            cells.map_err(|source| ManifestError::Parquet { path: file.to_path_buf(), source })?;
+        namer.name(&mut cells);
         let mut map = Map::new();
         for (column, cell) in cells {
             let value = match cell {

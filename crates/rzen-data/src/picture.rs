@@ -1,7 +1,7 @@
 //! Picture files.
 
 use std::fs;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, ErrorKind, Read};
 use std::path::Path;
 
 use image::metadata::Orientation;
@@ -12,6 +12,7 @@ use crate::convert::to_picture;
 use crate::gif_frames::Gif;
 use crate::isolate::{Lost, guard};
 use crate::jpeg::decode_jpeg;
+use crate::parquet_media::Inside;
 use crate::webp_frames::Webp;
 use crate::{LoadError, LoadOptions};
 
@@ -52,22 +53,48 @@ pub(crate) fn guarded<T>(
     })
 }
 
-/// Reads a whole file, after a look at what and how large it is.
+/// Reads a whole file, after a look at what and how large it is, or a picture inside a Parquet file.
 pub(crate) fn read_file(path: &Path, options: &LoadOptions) -> Result<Vec<u8>, LoadError> {
-    let length = file_length(path)?;
-    if length > options.max_file_bytes {
-        return Err(LoadError::TooLarge {
+    if let Some(inside) = Inside::of(path) {
+        let bytes = read_inside(path, inside)?;
+        check_length(path, bytes.len() as u64, options)?;
+        return Ok(bytes);
+    }
+    check_length(path, file_length(path)?, options)?;
+    fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })
+}
+
+fn check_length(path: &Path, length: u64, options: &LoadOptions) -> Result<(), LoadError> {
+    match length > options.max_file_bytes {
+        true => Err(LoadError::TooLarge {
             path: path.to_owned(),
             found: format!("holds {length} bytes"),
             limit: format!("{} bytes", options.max_file_bytes),
             option: "max_file_bytes",
-        });
+        }),
+        false => Ok(()),
     }
-    fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })
+}
+
+fn read_inside(path: &Path, inside: Inside<'_>) -> Result<Vec<u8>, LoadError> {
+    let read = || match inside.read() {
+        Ok(bytes) if bytes.is_empty() => Err(LoadError::Empty { path: path.to_owned() }),
+        Ok(bytes) => Ok(bytes),
+        Err(source) if source.kind() == ErrorKind::InvalidData => {
+            Err(LoadError::Parquet { path: path.to_owned(), source })
+        }
+        Err(source) => Err(LoadError::Read { path: path.to_owned(), source }),
+    };
+    guarded(path, "Parquet", read)
 }
 
 /// The first bytes of a file, at most `count`.
 pub(crate) fn read_head(path: &Path, count: u64) -> Result<Vec<u8>, LoadError> {
+    if let Some(inside) = Inside::of(path) {
+        let mut head = read_inside(path, inside)?;
+        head.truncate(count as usize);
+        return Ok(head);
+    }
     file_length(path)?;
     let read = || {
         let mut head = Vec::new();

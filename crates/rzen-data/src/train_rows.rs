@@ -1,12 +1,14 @@
 //! Training manifests.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rzen_core::{Item, Part, Sample, Task, TeacherScores};
 
 use crate::rng::Rng;
-use crate::row::{Row, all_rows, each_row};
+use crate::row::{Row, each_row};
 use crate::{ManifestError, parquet_rows};
 
 const KEYS: &[&str] = &[
@@ -27,17 +29,75 @@ const KEYS: &[&str] = &[
 /// The columns that hold parts; in Parquet they may be JSON in text.
 const CONTENT: &[&str] = &["query", "positive", "positives", "negatives"];
 
-/// The manifest of a dataset's folder: `train.jsonl` or `train.parquet`. Where neither is there, the former.
+/// The manifests of a dataset's folder: `train.jsonl`, or `train.parquet`, or in the order of their names
+/// `train-….parquet`. Where there are none, the first.
 ///
 /// # Errors
-/// If both are there.
-pub fn train_manifest(folder: &Path) -> Result<PathBuf, ManifestError> {
-    let [jsonl, parquet] = ["train.jsonl", "train.parquet"].map(|name| folder.join(name));
-    match (jsonl.exists(), parquet.exists()) {
-        (true, true) => Err(ManifestError::TwoManifests { folder: folder.to_owned() }),
-        (false, true) => Ok(parquet),
-        _ => Ok(jsonl),
+/// If there are several kinds, if the folder can't be read, or if of `train-00000-of-00003.parquet` and its like some are missing.
+pub fn train_manifests(folder: &Path) -> Result<Vec<PathBuf>, ManifestError> {
+    let single = |name: &str| Some(folder.join(name)).filter(|path| path.exists());
+    let kinds: [Vec<PathBuf>; 3] = [
+        single("train.jsonl").into_iter().collect(),
+        single("train.parquet").into_iter().collect(),
+        shards(folder)?,
+    ];
+    let mut there = kinds.into_iter().filter(|paths| !paths.is_empty());
+    match (there.next(), there.next()) {
+        (Some(first), Some(second)) => Err(ManifestError::TwoManifests {
+            folder: folder.to_owned(),
+            first: name_of(&first[0]),
+            second: name_of(&second[0]),
+        }),
+        (Some(paths), None) => Ok(paths),
+        _ => Ok(vec![folder.join("train.jsonl")]),
     }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The `train-….parquet` of a folder, by name; all that their names count.
+fn shards(folder: &Path) -> Result<Vec<PathBuf>, ManifestError> {
+    let unreadable = |source| ManifestError::Read { path: folder.to_owned(), source };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(source) => return Err(unreadable(source)),
+    };
+    let mut shards = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(unreadable)?.path();
+        let name = name_of(&path);
+        if name.starts_with("train-") && name.ends_with(".parquet") {
+            shards.push(path);
+        }
+    }
+    shards.sort();
+    // `train-00000-of-00003.parquet`: the number of the file, and how many there are.
+    let counted = |path: &PathBuf| {
+        let name = name_of(path);
+        let (number, count) = name.strip_prefix("train-")?.strip_suffix(".parquet")?.split_once("-of-")?;
+        // A hash may follow.
+        let count = count.split('-').next()?;
+        Some((number.parse::<usize>().ok()?, count.parse::<usize>().ok()?))
+    };
+    let counted: Vec<_> = shards.iter().filter_map(counted).collect();
+    if let Some((_, count)) = counted.iter().max_by_key(|(_, count)| count) {
+        let there: BTreeSet<usize> = counted.iter().map(|(number, _)| *number).collect();
+        let missing: Vec<String> =
+            (0..*count).filter(|number| !there.contains(number)).map(|number| number.to_string()).collect();
+        if !missing.is_empty() {
+            return Err(ManifestError::MissingShards {
+                folder: folder.to_owned(),
+                count: *count,
+                missing: missing.join(", "),
+            });
+        }
+    }
+    Ok(shards)
 }
 
 /// Reads training rows, one JSON object on each line:
@@ -51,31 +111,43 @@ pub fn train_manifest(folder: &Path) -> Result<PathBuf, ManifestError> {
 /// `label` and `group` are explained at [`Sample`]; `positive_scores` and `negative_scores` are a teacher's, one
 /// for each positive and negative. The instruction belongs to the query alone.
 ///
-/// A file that ends in `.parquet` has these keys as columns. Parts are lists of structs or JSON in text.
+/// A file that ends in `.parquet` has these keys as columns. Parts are lists of structs or JSON in text. Pictures inside
+/// the file get paths that [`Loader`](crate::Loader) reads: `train.parquet#query.list.element.image.bytes@7`.
 ///
 /// `root` is put before relative paths; give an empty one to leave them as they are.
 ///
 /// # Errors
 /// The first row that is wrong, with file, line and key. Files of media are not opened.
 pub fn train_rows(manifest: &Path, root: &Path) -> Result<Vec<Sample>, ManifestError> {
-    all_rows(manifest, each_manifest_row(manifest)?)?.into_iter().map(|row| sample(row, root)).collect()
+    let samples: Vec<Sample> = each_train_row(manifest, root, root)?.collect::<Result<_, _>>()?;
+    match samples.is_empty() {
+        true => Err(ManifestError::NoRows { path: manifest.to_owned() }),
+        false => Ok(samples),
+    }
 }
 
-/// Reads training rows as [`train_rows`] does, one by one; after a wrong one come those behind it.
+/// Reads training rows as [`train_rows`] does, one by one; after a wrong one come those behind it. `corpus` is the folder that
+/// paths count from, `root` is put before them.
 pub(crate) fn each_train_row<'a>(
     manifest: &Path,
+    corpus: &Path,
     root: &'a Path,
 ) -> Result<impl Iterator<Item = Result<Sample, ManifestError>> + use<'a>, ManifestError> {
-    Ok(each_manifest_row(manifest)?.map(move |row| row.and_then(|row| sample(row, root))))
+    Ok(each_manifest_row(manifest, corpus)?.map(move |row| row.and_then(|row| sample(row, root))))
 }
 
 type Rows = Box<dyn Iterator<Item = Result<Row, ManifestError>>>;
 
-fn each_manifest_row(manifest: &Path) -> Result<Rows, ManifestError> {
-    Ok(match manifest.extension().is_some_and(|ending| ending == "parquet") {
-        true => Box::new(parquet_rows::each_row(manifest, KEYS, CONTENT)?),
-        false => Box::new(each_row(manifest, KEYS)?),
-    })
+fn each_manifest_row(manifest: &Path, corpus: &Path) -> Result<Rows, ManifestError> {
+    if manifest.extension().is_none_or(|ending| ending != "parquet") {
+        return Ok(Box::new(each_row(manifest, KEYS)?));
+    }
+    let unreadable = |source| ManifestError::Read { path: manifest.to_owned(), source };
+    let name = match manifest.strip_prefix(corpus) {
+        Ok(name) => name.to_owned(),
+        Err(_) => std::path::absolute(manifest).map_err(unreadable)?,
+    };
+    Ok(Box::new(parquet_rows::each_row(manifest, &name, KEYS, CONTENT)?))
 }
 
 fn sample(mut row: Row, root: &Path) -> Result<Sample, ManifestError> {

@@ -208,7 +208,7 @@ mod tests {
         let (folder, mut stage) = corpus();
         let numbers = |stage: &Stage| -> Vec<usize> {
             let manifest = folder.path().join("d/train.jsonl");
-            let rows = rows_by_name(&manifest, folder.path(), stage, None).unwrap().by_name;
+            let rows = rows_by_name(&[manifest], folder.path(), stage, None).unwrap().by_name;
             rows[0].1.iter().map(|row| row.hard_negatives.len()).collect()
         };
         assert_eq!(numbers(&stage), [1; 6]);
@@ -283,6 +283,45 @@ mod tests {
         rewrite(folder.path(), |row| drop(row.as_object_mut().unwrap().shift_remove("positive_scores")));
         let error = format!("{:#}", StageData::load(&stage, folder.path(), 7).err().unwrap());
         assert!(error.contains("train.jsonl:1") && error.contains("`positive_scores`"), "{error}");
+    }
+
+    #[test]
+    fn shares_count_rows_whatever_the_sizes_of_datasets() {
+        let (folder, mut stage) = corpus();
+        let rows = std::fs::read_to_string(folder.path().join("d/train.jsonl")).unwrap();
+        std::fs::create_dir(folder.path().join("large")).unwrap();
+        // 18 rows of two names, beside the six.
+        let named = |(place, row): (usize, &str)| {
+            row.replace(
+                "{\"dataset\": \"d\"",
+                &format!("{{\"name\": \"n{}\", \"dataset\": \"large\"", place % 2),
+            )
+        };
+        let large: Vec<String> =
+            std::iter::repeat_n(rows.lines(), 3).flatten().enumerate().map(named).collect();
+        std::fs::write(folder.path().join("large/train.jsonl"), large.join("\n")).unwrap();
+        let mut count = |shares: [f64; 2], cap: Option<usize>| {
+            let row = |dataset: &str, share| crate::recipe::DatasetRow {
+                dataset: dataset.into(),
+                share: Some(share),
+                ..stage.datasets[0].clone()
+            };
+            let datasets = vec![row("d", shares[0]), row("large", shares[1])];
+            stage.datasets = datasets;
+            stage.datasets[1].cap = cap;
+            let planned = StageData::load(&stage, folder.path(), 7)?;
+            let mut counts = [0; 3];
+            planned.plan.iter().flat_map(|batch| &batch.rows).for_each(|row| counts[row.dataset] += 1);
+            anyhow::Ok(counts)
+        };
+        assert_eq!(count([1.0, 1.0], None).unwrap(), [12, 6, 6]);
+        assert_eq!(count([3.0, 1.0], None).unwrap(), [18, 2, 2]);
+        assert_eq!(count([0.25, 0.75], None).unwrap(), [6, 8, 8]);
+        // Of a capped dataset, what the cap leaves counts.
+        assert_eq!(count([1.0, 2.0], Some(3)).unwrap(), [4, 4, 4]);
+        assert_eq!(count([1.0, 0.0], None).unwrap(), [6, 0, 0]);
+        let error = format!("{:#}", count([1.0, 1e-4], None).unwrap_err());
+        assert!(error.contains("`n0` gives 0 rows an epoch"), "{error}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{DType, Device, FloatDType};
 use rzen_core::{Ranks, Sample, SaveWeights};
-use rzen_data::train_manifest;
+use rzen_data::train_manifests;
 use rzen_loss::{InfoNce, TEMPERATURES_FILE};
 use rzen_merge::Existing;
 use rzen_model::{Processor, ProcessorConfig, Qwen2Vl};
@@ -237,7 +237,9 @@ pub(crate) fn training_texts(recipe: &Recipe, system_prompt: &str, corpus: &Path
     let mut seen = std::collections::BTreeSet::new();
     for row in recipe.stages.iter().flat_map(|stage| &stage.datasets) {
         if seen.insert(&row.dataset) {
-            texts.extend(crate::stage_data::texts(&train_manifest(&corpus.join(&row.dataset))?, corpus)?);
+            for manifest in train_manifests(&corpus.join(&row.dataset))? {
+                texts.extend(crate::stage_data::texts(&manifest, corpus)?);
+            }
         }
     }
     Ok(texts)
@@ -325,6 +327,15 @@ fn train_one(job: &Job, stage: &Stage, start: &Base, rows: Rows, cards: &RunCard
             stage.name,
             data.unused_negatives(),
             stage.hard_negatives
+        ));
+    }
+    for (manifest, bytes) in data.large_pages() {
+        job.say(&format!(
+            "{}: for each picture in {} a page of {} MB is unpacked; `rzen data import parquet` writes them out, or write the \
+             file with smaller pages (pyarrow: write_batch_size=4)",
+            stage.name,
+            manifest.display(),
+            bytes >> 20
         ));
     }
     let settings = SourceSettings {

@@ -126,8 +126,7 @@ pub fn data_uses(data: &StageData, corpus: &Path, recipe: &Recipe) -> Vec<DataUs
         Some(_) => Some("drawn by rzen itself".to_owned()),
         None => licence_of(corpus, dataset),
     };
-    let uses = data.manifests().into_iter().map(|(manifest, rows, drawn)| {
-        let folder = manifest.parent().unwrap_or(Path::new(""));
+    let uses = data.folders().into_iter().map(|(folder, rows, drawn)| {
         let dataset = folder.strip_prefix(corpus).unwrap_or(folder).display().to_string();
         DataUse { licence: licence(&dataset), dataset, rows, drawn }
     });

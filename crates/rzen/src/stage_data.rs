@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rzen_core::{Origin, Part, Sample};
 use rzen_data::{
     BadRows, DatasetSpec, LoadedSample, PlannedBatch, PlannedRow, RowKeys, TeacherFilter, draw_positive,
-    each_positive, epoch_plan, row_keys, train_manifest, train_rows,
+    each_positive, epoch_plan, picture_page_bytes, row_keys, train_manifests, train_rows,
 };
 
 use crate::augment::Augment;
@@ -28,7 +28,11 @@ pub struct StageData {
     pub(crate) share_hard_negatives: bool,
     false_negatives: usize,
     unused_negatives: usize,
+    large_pages: Vec<(PathBuf, u64)>,
 }
+
+/// Bytes of a Parquet page from which on it takes longer to unpack than a picture in it to decode.
+const LARGE_PAGE: u64 = 16 << 20;
 
 impl StageData {
     /// Reads the manifests that `stage` names under `corpus` and plans every step of it.
@@ -37,11 +41,19 @@ impl StageData {
     /// Names the manifest and the row, or the dataset that is too small.
     pub fn load(stage: &Stage, corpus: &Path, seed: u64) -> Result<Self> {
         let (mut samples, mut specs, mut augments) = (Vec::new(), Vec::new(), Vec::new());
-        let mut unused_negatives = 0;
+        let (mut unused_negatives, mut large_pages, mut ends) = (0, Vec::new(), Vec::new());
         for row in &stage.datasets {
-            let manifest = train_manifest(&corpus.join(&row.dataset))?;
-            let Named { mut by_name, unused } = rows_by_name(&manifest, corpus, stage, row.teacher.as_ref())?;
+            let folder = corpus.join(&row.dataset);
+            let manifests = train_manifests(&folder)?;
+            let Named { mut by_name, unused } =
+                rows_by_name(&manifests, corpus, stage, row.teacher.as_ref())?;
             unused_negatives += unused;
+            for manifest in manifests {
+                let bytes = picture_page_bytes(&manifest).with_context(|| manifest.display().to_string())?;
+                if bytes > LARGE_PAGE {
+                    large_pages.push((manifest, bytes));
+                }
+            }
             let wanted: Vec<String> = match &row.rows {
                 Some(names) => names.clone(),
                 None => by_name.iter().map(|(name, _)| name.clone()).collect(),
@@ -51,7 +63,7 @@ impl StageData {
                     let names: Vec<&str> = by_name.iter().map(|(name, _)| name.as_str()).collect();
                     bail!(
                         "{}: no row has the name `{name}`; there are {}",
-                        manifest.display(),
+                        folder.display(),
                         names.join(", ")
                     );
                 };
@@ -67,7 +79,9 @@ impl StageData {
                 samples.push(if is_last { std::mem::take(rows) } else { rows.clone() });
                 augments.push(row.augment);
             }
+            ends.push(specs.len());
         }
+        deal_shares(stage, &mut specs, &ends)?;
         let mut tasks: Vec<String> = samples.iter().flatten().map(|sample| sample.task.0.clone()).collect();
         tasks.sort();
         tasks.dedup();
@@ -85,6 +99,7 @@ impl StageData {
             share_hard_negatives: stage.share_hard_negatives,
             false_negatives,
             unused_negatives,
+            large_pages,
         })
     }
 
@@ -168,8 +183,13 @@ impl StageData {
         self.unused_negatives
     }
 
-    /// Each manifest with its rows, and the different ones of them that some step draws.
-    pub fn manifests(&self) -> Vec<(&Path, usize, usize)> {
+    /// Parquet files whose pictures take long to find, with the bytes that are unpacked for one of them.
+    pub fn large_pages(&self) -> &[(PathBuf, u64)] {
+        &self.large_pages
+    }
+
+    /// Each dataset's folder with its rows, and the different ones of them that some step draws.
+    pub fn folders(&self) -> Vec<(&Path, usize, usize)> {
         let different: HashSet<PlannedRow> =
             self.plan.iter().flat_map(|batch| &batch.rows).copied().collect();
         let mut drawn = vec![0; self.samples.len()];
@@ -177,9 +197,10 @@ impl StageData {
         let mut found: Vec<(&Path, usize, usize)> = Vec::new();
         for (rows, drawn) in self.samples.iter().zip(drawn) {
             let Some(first) = rows.first() else { continue };
-            match found.iter_mut().find(|(manifest, _, _)| **manifest == *first.origin.file) {
+            let folder = first.origin.file.parent().unwrap_or(Path::new(""));
+            match found.iter_mut().find(|(other, _, _)| *other == folder) {
                 Some(entry) => (entry.1, entry.2) = (entry.1 + rows.len(), entry.2 + drawn),
-                None => found.push((&first.origin.file, rows.len(), drawn)),
+                None => found.push((folder, rows.len(), drawn)),
             }
         }
         found
@@ -191,35 +212,66 @@ impl StageData {
     }
 }
 
-/// The rows of a manifest.
+/// Sets the weights of datasets that have shares, so that an epoch has as many rows as if each were drawn once. `ends` says for
+/// each dataset of the stage where its specs end.
+fn deal_shares(stage: &Stage, specs: &mut [DatasetSpec], ends: &[usize]) -> Result<()> {
+    let share = |place: usize| stage.datasets[place].share.unwrap_or(0.0);
+    let sum: f64 = (0..ends.len()).map(share).sum();
+    if sum == 0.0 {
+        return Ok(());
+    }
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let ranges: Vec<_> = starts.zip(ends).map(|(start, end)| start..*end).collect();
+    let rows_of = |spec: &DatasetSpec| spec.cap.map_or(spec.len, |cap| cap.min(spec.len));
+    let rows: Vec<usize> =
+        ranges.iter().map(|range| specs[range.clone()].iter().map(rows_of).sum()).collect();
+    let total: usize = (0..rows.len()).filter(|place| share(*place) > 0.0).map(|place| rows[place]).sum();
+    for (place, range) in ranges.into_iter().enumerate() {
+        let weight = total as f64 * share(place) / sum / rows[place] as f64;
+        ensure!(
+            weight <= 1000.0,
+            "stage `{}`, dataset `{}`: its share of an epoch of {total} rows is {weight:.0} times its {} rows, more than 1000; \
+             lower `share`",
+            stage.name,
+            stage.datasets[place].dataset,
+            rows[place]
+        );
+        specs[range].iter_mut().for_each(|spec| spec.weight = weight);
+    }
+    Ok(())
+}
+
+/// The rows of a dataset.
 pub(crate) struct Named {
-    /// By their `name`, in the order of the file.
+    /// By their `name`, in the order of the files.
     pub by_name: Vec<(String, Vec<Sample>)>,
     /// Hard negatives beyond those that the stage takes.
     pub unused: usize,
 }
 
 pub(crate) fn rows_by_name(
-    manifest: &Path,
+    manifests: &[PathBuf],
     corpus: &Path,
     stage: &Stage,
     teacher: Option<&TeacherFilter>,
 ) -> Result<Named> {
     let mut by_name: Vec<(String, Vec<Sample>)> = Vec::new();
     let mut unused = 0;
-    for mut sample in train_rows(manifest, corpus)? {
-        if !stage.instructions {
-            sample.query.instruction = None;
-        }
-        if let Some(teacher) = teacher {
-            teacher.apply(&mut sample)?;
-        }
-        unused += sample.hard_negatives.len().saturating_sub(stage.hard_negatives);
-        sample.hard_negatives.truncate(stage.hard_negatives);
-        sample.hard_negatives.shrink_to_fit();
-        match by_name.iter_mut().find(|(other, _)| *other == sample.name) {
-            Some((_, rows)) => rows.push(sample),
-            None => by_name.push((sample.name.clone(), vec![sample])),
+    for manifest in manifests {
+        for mut sample in train_rows(manifest, corpus)? {
+            if !stage.instructions {
+                sample.query.instruction = None;
+            }
+            if let Some(teacher) = teacher {
+                teacher.apply(&mut sample)?;
+            }
+            unused += sample.hard_negatives.len().saturating_sub(stage.hard_negatives);
+            sample.hard_negatives.truncate(stage.hard_negatives);
+            sample.hard_negatives.shrink_to_fit();
+            match by_name.iter_mut().find(|(other, _)| *other == sample.name) {
+                Some((_, rows)) => rows.push(sample),
+                None => by_name.push((sample.name.clone(), vec![sample])),
+            }
         }
     }
     Ok(Named { by_name, unused })

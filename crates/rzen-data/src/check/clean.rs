@@ -91,7 +91,7 @@ fn write_rows(
 ) -> Result<CleanedManifest, CheckError> {
     let path = checked.corpus.join(&manifest.file);
     let changed = |problem: String| CheckError::Changed { path: path.clone(), problem };
-    let samples = match each_train_row(&path, &checked.corpus) {
+    let samples = match each_train_row(&path, &checked.corpus, &checked.corpus) {
         Ok(samples) => samples,
         // It was a finding before.
         Err(_) => {
@@ -112,23 +112,27 @@ fn write_rows(
         let place = RowPlace { file: manifest.file.clone(), row: sample.origin.line };
         (!out.contains_key(&place)).then(|| Line::of(&sample).to_json().map_err(&changed))
     });
-    let target = folder.join(&manifest.file).with_extension("jsonl");
+    // Several files of a dataset become one.
+    let target = folder.join(&manifest.file).with_file_name("train.jsonl");
     let kept = write_lines(&target, lines)?;
-    if kept == 0 {
-        fs::remove_file(&target).map_err(|source| CheckError::Write { path: target, source })?;
-    }
+    let remove_empty = || match fs::metadata(&target)?.len() {
+        0 => fs::remove_file(&target),
+        _ => Ok(()),
+    };
+    remove_empty().map_err(|source| CheckError::Write { path: target.clone(), source })?;
     let left_out = out.keys().filter(|place| place.file == manifest.file).count();
     Ok(CleanedManifest { file: manifest.file.clone(), kept, left_out })
 }
 
-/// Writes lines to a file, whose folder is made, and counts them.
+/// Writes lines behind those of a file, which is made with its folder, and counts them.
 fn write_lines(
     path: &Path,
     lines: impl Iterator<Item = Result<String, CheckError>>,
 ) -> Result<usize, CheckError> {
     let failed = |source| CheckError::Write { path: PathBuf::from(path), source };
     fs::create_dir_all(path.parent().unwrap_or(Path::new(""))).map_err(failed)?;
-    let mut file = BufWriter::new(File::create(path).map_err(failed)?);
+    let file = File::options().create(true).append(true).open(path).map_err(failed)?;
+    let mut file = BufWriter::new(file);
     let mut count = 0;
     for line in lines {
         writeln!(file, "{}", line?).map_err(failed)?;

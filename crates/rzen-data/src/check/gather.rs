@@ -9,7 +9,7 @@ use super::CheckError;
 use super::finding::{Finding, FindingKind, FoundContent, Place, RowPlace};
 use crate::eval_corpus::{check_query, each_candidate, each_query, each_task};
 use crate::train_rows::each_train_row;
-use crate::{Candidate, EvalQuery, EvalTask, ManifestError, train_manifest};
+use crate::{Candidate, EvalQuery, EvalTask, ManifestError, train_manifests};
 
 /// Everything that the rows of a corpus say, by number.
 #[derive(Default)]
@@ -102,9 +102,10 @@ impl Numbers<String> {
 pub(super) fn gather(corpus: &Path) -> Result<Gathered, CheckError> {
     let mut gathered = Gathered::default();
     for folder in folders(corpus)? {
-        match train_manifest(&folder) {
-            Ok(path) if path.is_file() => gathered.train(corpus, &path),
-            Ok(_) => {}
+        match train_manifests(&folder) {
+            Ok(paths) => {
+                paths.iter().filter(|path| path.is_file()).for_each(|path| gathered.train(corpus, path));
+            }
             Err(error) => gathered.unreadable(&error, &folder.join("train.jsonl"), corpus),
         }
     }
@@ -179,7 +180,7 @@ impl Gathered {
             corpus,
             path,
             true,
-            |path| each_train_row(path, Path::new("")),
+            |path| each_train_row(path, corpus, Path::new("")),
             |gathered, sample| {
                 let row = gathered.sample(&sample);
                 gathered.rows.push(row);

@@ -1,15 +1,14 @@
 //! What is in the files.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use rayon::prelude::*;
 use rzen_core::{Media, Part, VideoSource};
-use sha2::{Digest, Sha256};
 
 use super::picture_facts::PictureFacts;
-use crate::{LoadError, Loader};
+use crate::parquet_media::is_there;
+use crate::{LoadError, Loader, media_sha256};
 
 /// What is in a file.
 pub(super) struct Scanned {
@@ -49,8 +48,8 @@ pub(super) fn scan(loader: &Loader, media: &[Part], progress: &dyn Fn(usize, usi
 
 fn read(loader: &Loader, part: &Part) -> Scanned {
     // Whatever stands there that is no file (a folder, a pipe) is refused by the loader.
-    let path = path_of(part).map(|path| loader.options.root.join(path)).filter(|path| path.is_file());
-    let digest = path.and_then(|path| digest(&path).ok());
+    let path = path_of(part).map(|path| loader.options.root.join(path)).filter(|path| is_there(path));
+    let digest = path.and_then(|path| media_sha256(&path).ok());
     let seen = match loader.load_part(part) {
         Ok(Media::Image(picture)) => Ok(Seen::Picture(PictureFacts::of(&picture, true))),
         Ok(Media::Frames(frames)) => {
@@ -66,18 +65,6 @@ fn path_of(part: &Part) -> Option<&Path> {
     match part {
         Part::Image(path) | Part::Video(VideoSource::File(path)) | Part::Document { path, .. } => Some(path),
         Part::Text(_) | Part::Video(VideoSource::Frames(_)) => None,
-    }
-}
-
-fn digest(path: &Path) -> io::Result<[u8; 32]> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finalize().into()),
-            count => hasher.update(&buffer[..count]),
-        }
     }
 }
 

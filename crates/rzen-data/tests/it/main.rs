@@ -18,6 +18,7 @@ mod manifests;
 #[path = "../miniature/mod.rs"]
 mod miniature;
 mod mp4;
+mod parquet_media;
 mod pictures;
 mod plan;
 mod published;

@@ -13,16 +13,34 @@ use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::Type;
 use serde_json::Value;
 
-/// Writes rows in the columns of `schema`. Bytes that are no text are lists of numbers.
+/// Writes rows in the columns of `schema`, in one group. Bytes that are no text are lists of numbers.
 pub fn write_parquet(path: &Path, schema: &str, rows: &[Value]) {
-    let schema = Arc::new(parse_message_type(schema).unwrap());
-    let mut leaves: Vec<Leaf> = (0..count_leaves(&schema)).map(|_| Leaf::default()).collect();
-    for row in rows {
-        shred_inside(&schema, row, Levels::default(), &mut leaves);
-    }
     let properties = WriterProperties::builder().set_compression(parquet::basic::Compression::SNAPPY).build();
+    write_parquet_as(path, schema, rows, rows.len().max(1), properties);
+}
+
+/// The same in groups of so many rows.
+pub fn write_parquet_as(
+    path: &Path,
+    schema: &str,
+    rows: &[Value],
+    group_len: usize,
+    properties: WriterProperties,
+) {
+    let schema = Arc::new(parse_message_type(schema).unwrap());
     let mut writer =
-        SerializedFileWriter::new(File::create(path).unwrap(), schema, Arc::new(properties)).unwrap();
+        SerializedFileWriter::new(File::create(path).unwrap(), schema.clone(), Arc::new(properties)).unwrap();
+    for rows in rows.chunks(group_len) {
+        write_group(&mut writer, &schema, rows);
+    }
+    writer.close().unwrap();
+}
+
+fn write_group(writer: &mut SerializedFileWriter<File>, schema: &Type, rows: &[Value]) {
+    let mut leaves: Vec<Leaf> = (0..count_leaves(schema)).map(|_| Leaf::default()).collect();
+    for row in rows {
+        shred_inside(schema, row, Levels::default(), &mut leaves);
+    }
     let mut group = writer.next_row_group().unwrap();
     for leaf in leaves {
         let mut column = group.next_column().unwrap().unwrap();
@@ -45,7 +63,6 @@ pub fn write_parquet(path: &Path, schema: &str, rows: &[Value]) {
         column.close().unwrap();
     }
     group.close().unwrap();
-    writer.close().unwrap();
 }
 
 /// What is written of a column.

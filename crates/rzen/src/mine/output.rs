@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use rzen_core::{Item, Sample, TeacherScores};
+use rzen_core::{Item, Origin, Sample, TeacherScores};
 use rzen_data::{BadRow, Loader, NegativesLost, train_line};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -57,7 +57,11 @@ pub fn write(output: &Path, source: &Source, mined: &Mined, record: &Record, loa
             let mut rows: Vec<(&Unit, usize, &MinedRow)> = units
                 .flat_map(|(unit, rows)| rows.iter().enumerate().map(move |(at, row)| (unit, at, row)))
                 .collect();
-            rows.sort_by_key(|(unit, at, _)| unit.rows[*at].sample.origin.line);
+            let place = |unit: &Unit, at: usize| {
+                let origin = &unit.rows[at].sample.origin;
+                (origin.file.clone(), origin.line)
+            };
+            rows.sort_by_cached_key(|(unit, at, _)| place(unit, *at));
             let folder = Path::new(&dataset.name);
             fs::create_dir_all(part.join(folder))?;
             let mut lines = [("train.jsonl", String::new()), ("mined.jsonl", String::new())];
@@ -89,6 +93,12 @@ pub fn write(output: &Path, source: &Source, mined: &Mined, record: &Record, loa
     refused.map_or(written, Err)
 }
 
+/// The name of the manifest of a row, where its dataset may have several.
+pub(super) fn file_of_several(origin: &Origin) -> Option<&str> {
+    let name = origin.file.file_name()?.to_str()?;
+    (origin.file.file_stem()? != "train").then_some(name)
+}
+
 /// The row with its negatives.
 fn line_of(unit: &Unit, at: usize, row: &MinedRow, keep: bool, scores: bool) -> Result<String> {
     let sample = unit.rows[at].sample;
@@ -105,7 +115,10 @@ fn line_of(unit: &Unit, at: usize, row: &MinedRow, keep: bool, scores: bool) -> 
 
 /// What became of a row.
 #[derive(Serialize)]
-struct Fate {
+struct Fate<'a> {
+    /// The manifest that was read, where it is one of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a str>,
     /// Its line in the manifest that was read.
     line: usize,
     /// Negatives that were taken, by rank.
@@ -118,6 +131,7 @@ struct Fate {
 
 fn fate_of(unit: &Unit, at: usize, row: &MinedRow) -> Result<String> {
     let fate = Fate {
+        file: file_of_several(&unit.rows[at].sample.origin),
         line: unit.rows[at].sample.origin.line,
         ranks: row.taken.iter().map(|taken| taken.rank).collect(),
         scores: row.taken.iter().map(|taken| taken.score).collect(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use rzen_data::Loader;
 
-use super::output::Record;
+use super::output::{Record, file_of_several};
 use super::tell::{LATE, cells, columns, examples, rank_in_words};
 use super::{Mined, RANKS};
 use crate::report::{MinedCandidate, MinedExample, MinedPage, write_mined};
@@ -46,7 +46,10 @@ fn example(mined: &Mined, (unit, row): (usize, usize), loader: &Loader) -> Mined
         answers: false,
     });
     MinedExample {
-        row: format!("{}, line {}", unit.name, sample.origin.line),
+        row: match file_of_several(&sample.origin) {
+            Some(file) => format!("{}, {file}, row {}", unit.name, sample.origin.line),
+            None => format!("{}, line {}", unit.name, sample.origin.line),
+        },
         rank: rank_in_words(row),
         instruction: sample.query.instruction.clone(),
         query: shown(loader, &sample.query),

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf, absolute};
 
 use anyhow::{Context, Result, ensure};
 use rzen_core::{Item, Origin, Sample};
-use rzen_data::{BadRow, Candidate, EvalCopy, candidates, forms_of_query, train_manifest, train_rows};
+use rzen_data::{BadRow, Candidate, EvalCopy, candidates, forms_of_query, train_manifests, train_rows};
 
 use super::evaluation::tasks;
 use crate::files::is_temporary;
@@ -54,7 +54,10 @@ impl Source {
                 "--dataset `{name}` is no folder of the corpus; give its plain name"
             );
             ensure!(read.iter().all(|other: &Dataset| other.name != name), "--dataset names `{name}` twice");
-            let rows = train_rows(&train_manifest(&corpus.join(&name))?, &corpus)?;
+            let mut rows = Vec::new();
+            for manifest in train_manifests(&corpus.join(&name))? {
+                rows.extend(train_rows(&manifest, &corpus)?);
+            }
             read.push(Dataset { name, rows });
         }
         let mut pool = Vec::new();
@@ -84,12 +87,16 @@ fn datasets_of(corpus: &Path) -> Result<Vec<String>> {
         let entry = entry.with_context(advice)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         // What an import that was killed had begun.
-        if !is_temporary(&name) && train_manifest(&entry.path())?.is_file() {
+        if !is_temporary(&name) && train_manifests(&entry.path())?[0].is_file() {
             names.push(name);
         }
     }
     names.sort();
-    ensure!(!names.is_empty(), "--corpus {}: no folder there holds a train.jsonl", corpus.display());
+    ensure!(
+        !names.is_empty(),
+        "--corpus {}: no folder there holds a train.jsonl or train.parquet",
+        corpus.display()
+    );
     Ok(names)
 }
 

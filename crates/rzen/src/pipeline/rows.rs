@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use rzen_data::train_manifest;
+use rzen_data::train_manifests;
 
 use crate::files::{hex, sha256};
 use crate::recipe::{Recipe, Stage};
@@ -17,7 +17,7 @@ pub(super) fn check_datasets(recipe: &Recipe, corpus: &Path) -> Result<()> {
         recipe.stages.iter().flat_map(|stage| &stage.datasets).map(|row| row.dataset.as_str()).collect();
     let mut missing = Vec::new();
     for dataset in &named {
-        if !train_manifest(&corpus.join(dataset))?.is_file() {
+        if !train_manifests(&corpus.join(dataset))?[0].is_file() {
             missing.push(*dataset);
         }
     }
@@ -43,11 +43,17 @@ impl Rows {
     pub fn load(stage: &Stage, corpus: &Path, seed: u64) -> Result<Self> {
         let mut manifests = BTreeMap::new();
         for row in &stage.datasets {
-            let path = train_manifest(&corpus.join(&row.dataset))?;
-            let hash = sha256(&path).with_context(|| {
-                format!("stage `{}`, dataset `{}`: {}", stage.name, row.dataset, path.display())
-            })?;
-            manifests.insert(row.dataset.clone(), hex(&hash));
+            let paths = train_manifests(&corpus.join(&row.dataset))?;
+            for path in &paths {
+                let hash = sha256(path).with_context(|| {
+                    format!("stage `{}`, dataset `{}`: {}", stage.name, row.dataset, path.display())
+                })?;
+                let name = match path.file_name().filter(|_| paths.len() > 1) {
+                    Some(file) => format!("{}/{}", row.dataset, file.display()),
+                    None => row.dataset.clone(),
+                };
+                manifests.insert(name, hex(&hash));
+            }
         }
         let data = StageData::load(stage, corpus, seed).with_context(|| format!("stage `{}`", stage.name))?;
         Ok(Rows { data: Arc::new(data), manifests })
@@ -61,8 +67,10 @@ impl Rows {
         manifests: &BTreeMap<String, String>,
     ) -> Result<Self> {
         let rows = Self::load(stage, corpus, seed)?;
-        let changed = rows.manifests.iter().find(|(dataset, hash)| manifests.get(*dataset) != Some(hash));
-        if let Some((dataset, _)) = changed {
+        let names = rows.manifests.keys().chain(manifests.keys());
+        if let Some(dataset) =
+            names.into_iter().find(|name| rows.manifests.get(*name) != manifests.get(*name))
+        {
             bail!(
                 "stage `{}`: the manifest of dataset `{dataset}` changed while the run trained; put it back, and the same \
                  command goes on, or give --output for another run",

@@ -1,6 +1,6 @@
 //! The tables `[[stage]]`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rzen_train::{Checkpointing, StageConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
@@ -77,6 +77,14 @@ impl Stage {
         for row in &self.datasets {
             row.check().map_err(|problem| anyhow::anyhow!("dataset `{}`: {problem}", row.dataset))?;
         }
+        let shares: Vec<f64> = self.datasets.iter().filter_map(|row| row.share).collect();
+        if let Some(without) = self.datasets.iter().find(|row| row.share.is_none() && !shares.is_empty()) {
+            bail!("dataset `{}` has no `share` and others have; give one to all of them", without.dataset);
+        }
+        ensure!(
+            shares.is_empty() || shares.iter().any(|share| *share > 0.0),
+            "no dataset has a `share` above 0"
+        );
         self.train.check()?;
         self.objective.config(vec!["task".to_owned()]).validate().context("`objective`")?;
         self.training.validate().context("`training`")

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use rzen_core::{Item, Part, VideoSource};
+use rzen_data::media_sha256;
 use sha2::{Digest, Sha256};
 
-use crate::files::sha256;
 use crate::progress::Progress;
 
 /// A SHA-256.
@@ -44,7 +44,7 @@ impl Contents {
         progress.message("files");
         for (at, piece) in found.chunks(PIECE).enumerate() {
             self.files.par_extend(piece.par_iter().map(|file| {
-                let hash = sha256(file).map_err(|error| error.to_string());
+                let hash = media_sha256(file).map_err(|error| error.to_string());
                 (file.clone(), hash)
             }));
             progress.part(at * PIECE + piece.len(), found.len());

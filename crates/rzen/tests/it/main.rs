@@ -12,6 +12,7 @@ mod from_checkpoint;
 mod mine;
 #[path = "../../../rzen-data/tests/miniature/mod.rs"]
 mod miniature;
+mod parquet;
 mod program;
 #[path = "../../../rzen-model/tests/encoder/reference.rs"]
 #[allow(dead_code)]
