@@ -4,7 +4,7 @@ mod items;
 
 use burn::tensor::{Device, FloatDType};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rzen_model::{Collator, Encoded, ModelConfig, PositionMode, Qwen2Vl};
+use rzen_model::{Collator, Encoded, ModelConfig, PositionMode, PrefixCache, Qwen2Vl};
 
 use items::{SPECIAL, picture, words};
 
@@ -49,6 +49,34 @@ fn blocks(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Queries of 64 tokens, one at a time, the first 48 of them an instruction.
+fn queries(criterion: &mut Criterion) {
+    let device = Device::flex();
+    let config = config(4);
+    let collator = Collator::new(&config, &SPECIAL, PositionMode::Sequential, &device);
+    let instruction = words(0, 48);
+    let query = |number| {
+        let input_ids = [instruction.input_ids.clone(), words(number, 16).input_ids].concat();
+        collator.collate(&[&Encoded { input_ids, pictures: vec![] }])
+    };
+    // More than are kept, so that none is found whole.
+    let queries: Vec<_> = (1..65).map(query).collect();
+    let mut group = criterion.benchmark_group("query");
+    group.sample_size(20);
+    for (kind, dtype) in [("f32", FloatDType::F32), ("bf16", FloatDType::BF16)] {
+        let model = Qwen2Vl::random(&config, 1, dtype, &device);
+        let mut next = queries.iter().cycle();
+        let mut input = || next.next().expect("there is no end");
+        group.bench_function(format!("{kind}/alone"), |b| b.iter(|| model.embed(input()).into_data()));
+        let cache = PrefixCache::default();
+        model.embed_after(input(), &cache);
+        group.bench_function(format!("{kind}/after_prefix"), |b| {
+            b.iter(|| model.embed_after(input(), &cache).into_data());
+        });
+    }
+    group.finish();
+}
+
 fn collate(criterion: &mut Criterion) {
     let collator = Collator::new(&config(1), &SPECIAL, PositionMode::Sequential, &Device::flex());
     let mut group = criterion.benchmark_group("collate");
@@ -60,5 +88,5 @@ fn collate(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, blocks, collate);
+criterion_group!(benches, blocks, queries, collate);
 criterion_main!(benches);

@@ -18,7 +18,7 @@ use crate::rotary::Rotary;
 use crate::trace::Trace;
 use crate::vision::VisionTower;
 use crate::weights::{Naming, TensorFiles, Weights};
-use crate::{Companions, ModelError};
+use crate::{Companions, ModelError, PrefixCache};
 
 /// Qwen2-VL as an embedding encoder.
 ///
@@ -191,8 +191,21 @@ impl Qwen2Vl {
     /// What [`Encode::encode`] gives, to rounding. In main memory (feature `cpu`) it goes through fused
     /// kernels, without padding, with f32 states even where weights are bf16.
     pub fn embed(&self, input: &EncoderInput) -> Tensor<2> {
+        self.embed_with(input, None)
+    }
+
+    /// As [`Qwen2Vl::embed`]; in main memory what the items of a batch begin with is not computed again where a batch before
+    /// began with it. Vectors are the same to rounding, but for that they depend on what came before.
+    ///
+    /// `cache` must have been used with this model alone.
+    pub fn embed_after(&self, input: &EncoderInput, cache: &PrefixCache) -> Tensor<2> {
+        self.embed_with(input, Some(cache))
+    }
+
+    #[cfg_attr(not(feature = "cpu"), allow(unused_variables))]
+    fn embed_with(&self, input: &EncoderInput, cache: Option<&PrefixCache>) -> Tensor<2> {
         #[cfg(feature = "cpu")]
-        if let Some(pooled) = crate::fused::pooled(self, input) {
+        if let Some(pooled) = crate::fused::pooled(self, input, cache) {
             return unit_rows(pooled);
         }
         self.encode_traced(input, &mut Trace::off())

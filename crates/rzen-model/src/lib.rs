@@ -27,6 +27,9 @@ mod mapped;
 mod norm;
 mod pieces;
 mod plan;
+// Without main memory nothing is kept.
+#[cfg_attr(not(feature = "cpu"), allow(dead_code))]
+mod prefixes;
 mod presets;
 mod processor;
 mod random_checkpoint;
@@ -47,6 +50,7 @@ pub use error::ModelError;
 pub use fit::check_fit;
 pub use layout::{TensorRole, TensorSpec};
 pub use plan::{ItemShape, Memory, Operations, Way};
+pub use prefixes::PrefixCache;
 pub use processor::{
     Encoded, FrameRule, Patches, PositionMode, ProcessError, Processor, ProcessorConfig, SPECIAL_TOKENS,
     SpecialIds, SpecialTokens, Template, Truncation, fit_picture, load_size, picture_patches, position_ids,

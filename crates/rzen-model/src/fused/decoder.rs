@@ -6,6 +6,7 @@ use super::layers::{Layer, RmsNorm, Stored};
 use super::{Angles, add_mlp};
 use crate::decoder::{self, DecoderLayer};
 use crate::encoder::TokenInput;
+use crate::prefixes::{Prefix, PrefixCache, TOKENS};
 
 /// The parameters of the decoder.
 pub(super) struct Decoder {
@@ -43,8 +44,14 @@ impl Decoder {
     }
 
     /// The normed state of each item's last token: `[batch, hidden_size]`, as
-    /// [`decoder::Decoder::pooled`]. `pictures`: `[tokens, hidden_size]`.
-    pub(super) fn pooled(&self, input: &TokenInput, pictures: &[f32]) -> Option<Scratch> {
+    /// [`decoder::Decoder::pooled`]. `pictures`: `[tokens, hidden_size]`. What all items begin with is taken from `cache`, and
+    /// kept there.
+    pub(super) fn pooled(
+        &self,
+        input: &TokenInput,
+        pictures: &[f32],
+        cache: Option<&PrefixCache>,
+    ) -> Option<Scratch> {
         let angles = Angles::of(&input.rotary)?;
         let tables = [angles.cos.f32()?, angles.sin.f32()?];
         let integers = |x: &burn::tensor::Tensor<1, burn::tensor::Int>| {
@@ -53,10 +60,32 @@ impl Decoder {
         let (ids, order) = (integers(&input.ids)?, integers(&input.order)?);
         let half = tables[0].len() / ids.len();
         let angle = |row: usize| tables.map(|table| &table[row * half..][..half]);
-        let same = |a: usize, b: usize| {
-            order[a] == a as i64 && order[b] == b as i64 && ids[a] == ids[b] && angle(a) == angle(b)
+        let is_text = |row: usize| order[row] == row as i64;
+        let same = |a: usize, b: usize| is_text(a) && is_text(b) && ids[a] == ids[b] && angle(a) == angle(b);
+        let shortest = input.lengths.iter().copied().min().unwrap_or(0).max(1);
+        let known = cache.and_then(|cache| {
+            cache.find(|prefix, token| {
+                let of_prefix = prefix.angles.each_ref().map(|table| &table[token * half..][..half]);
+                let as_known =
+                    |row: usize| is_text(row) && ids[row] == prefix.ids[token] && angle(row) == of_prefix;
+                // Each item keeps a row of its own.
+                token < shortest - 1 && (0..input.batch).all(|item| as_known(item * input.seq + token))
+            })
+        });
+        let known_rows = known.as_ref().map_or(0, |(_, rows)| *rows);
+        let packed = Packed::new(&input.lengths, input.seq, known_rows, same);
+        // Of one item all words may come again, of several what they share.
+        let to_keep = match packed.last.len() {
+            _ if cache.is_none() => 0,
+            1 => (0..shortest.min(TOKENS)).take_while(|row| is_text(*row)).count(),
+            _ => packed.shared.min(TOKENS),
         };
-        let packed = Packed::new(&input.lengths, input.seq, same);
+        let mut kept: Vec<[Vec<f32>; 2]> = Vec::new();
+        let mut keep = |[keys, values]: [&[f32]; 2], width: usize| {
+            if to_keep > known_rows {
+                kept.push([keys, values].map(|rows| rows[..to_keep * width].to_vec()));
+            }
+        };
 
         let hidden = self.hidden;
         let mut x = Scratch::new(packed.rows.len() * hidden);
@@ -69,16 +98,38 @@ impl Decoder {
         let gather = |rows: &[usize]| tables.map(|table| take_rows(table, half, rows));
         let [cos, sin] = gather(&packed.rows);
         let (last, layers) = self.layers.split_last()?;
-        for layer in layers {
-            layer.forward(&mut x, [&cos, &sin], &packed.windows);
+        let known_of = |layer: usize| match &known {
+            Some((prefix, rows)) => prefix.layers[layer]
+                .each_ref()
+                .map(|numbers| &numbers[..numbers.len() / prefix.ids.len() * rows]),
+            None => [[].as_slice(); 2],
+        };
+        for (number, layer) in layers.iter().enumerate() {
+            let [keys, values] = layer.forward(&mut x, [&cos, &sin], &packed.windows, known_of(number));
+            keep([&keys, &values], layer.k_proj.outputs());
         }
         // Nothing reads the other tokens' states after the last block.
         let last_rows: Vec<usize> = packed.last.iter().map(|&row| packed.rows[row]).collect();
         let [last_cos, last_sin] = gather(&last_rows);
         let windows = packed.last_windows();
-        let pooled = last.pooled(&x, &packed.last, [&cos, &sin], [&last_cos, &last_sin], &windows);
+        let (pooled, [keys, values]) = last.pooled(
+            &x,
+            &packed.last,
+            [&cos, &sin],
+            [&last_cos, &last_sin],
+            &windows,
+            known_of(layers.len()),
+        );
+        keep([&keys, &values], last.k_proj.outputs());
         let mut normed = Scratch::new(pooled.len());
         self.norm.forward(&pooled, &mut normed);
+        if let Some(cache) = cache.filter(|_| !kept.is_empty()) {
+            cache.keep(Prefix {
+                ids: ids[..to_keep].to_vec(),
+                angles: tables.map(|table| table[..to_keep * half].to_vec()),
+                layers: kept,
+            });
+        }
         Some(normed)
     }
 }
@@ -101,19 +152,27 @@ impl Block {
         })
     }
 
-    /// `x`: `[rows, hidden]`, in place; `angles` have a row for each.
-    pub(super) fn forward(&self, x: &mut [f32], angles: [&[f32]; 2], windows: &[Window]) {
+    /// `x`: `[rows, hidden]`, in place; `angles` have a row for each. Keys and values begin with those that are `known`, and
+    /// all of them are returned.
+    pub(super) fn forward(
+        &self,
+        x: &mut [f32],
+        angles: [&[f32]; 2],
+        windows: &[Window],
+        known: [&[f32]; 2],
+    ) -> [Scratch; 2] {
         let mut normed = Scratch::new(x.len());
         self.input_layernorm.forward(x, &mut normed);
-        let q = self.turned(&self.q_proj, &normed, angles);
-        let k = self.turned(&self.k_proj, &normed, angles);
-        let v = self.project(&self.v_proj, &normed);
+        let q = self.turned(&self.q_proj, &normed, angles, &[]);
+        let k = self.turned(&self.k_proj, &normed, angles, known[0]);
+        let v = self.project(&self.v_proj, &normed, known[1]);
         self.attend(&q, &k, &v, windows, &mut normed);
         self.o_proj.forward(&normed, x, true, Then::Nothing);
         self.mlp(x, &mut normed);
+        [k, v]
     }
 
-    /// The states of some rows after this block: `[rows, hidden]`.
+    /// The states of some rows after this block: `[rows, hidden]`; and keys and values as of [`forward`](Block::forward).
     fn pooled(
         &self,
         x: &[f32],
@@ -121,32 +180,36 @@ impl Block {
         angles: [&[f32]; 2],
         row_angles: [&[f32]; 2],
         windows: &[Window],
-    ) -> Scratch {
+        known: [&[f32]; 2],
+    ) -> (Scratch, [Scratch; 2]) {
         let hidden = self.o_proj.outputs();
         let mut normed = Scratch::new(x.len());
         self.input_layernorm.forward(x, &mut normed);
-        let k = self.turned(&self.k_proj, &normed, angles);
-        let v = self.project(&self.v_proj, &normed);
+        let k = self.turned(&self.k_proj, &normed, angles, known[0]);
+        let v = self.project(&self.v_proj, &normed, known[1]);
         let mut few = take_rows(&normed, hidden, rows);
-        let q = self.turned(&self.q_proj, &few, row_angles);
+        let q = self.turned(&self.q_proj, &few, row_angles, &[]);
         self.attend(&q, &k, &v, windows, &mut few);
         let mut pooled = take_rows(x, hidden, rows);
         self.o_proj.forward(&few, &mut pooled, true, Then::Nothing);
         self.mlp(&mut pooled, &mut few);
-        pooled
+        (pooled, [k, v])
     }
 
-    fn project(&self, layer: &Layer, x: &[f32]) -> Scratch {
-        let mut y = Scratch::new(x.len() / self.o_proj.outputs() * layer.outputs());
-        layer.forward(x, &mut y, false, Then::Nothing);
+    /// Projected, behind rows that are `known`.
+    fn project(&self, layer: &Layer, x: &[f32], known: &[f32]) -> Scratch {
+        let mut y = Scratch::new(known.len() + x.len() / self.o_proj.outputs() * layer.outputs());
+        let (first, rest) = y.split_at_mut(known.len());
+        first.copy_from_slice(known);
+        layer.forward(x, rest, false, Then::Nothing);
         y
     }
 
-    /// Projected, and turned by the rotary positions.
-    fn turned(&self, layer: &Layer, x: &[f32], [cos, sin]: [&[f32]; 2]) -> Scratch {
-        let mut y = self.project(layer, x);
+    /// Projected, and turned by the rotary positions, behind rows that are `known`.
+    fn turned(&self, layer: &Layer, x: &[f32], [cos, sin]: [&[f32]; 2], known: &[f32]) -> Scratch {
+        let mut y = self.project(layer, x, known);
         let width = layer.outputs();
-        rzen_kernels::rotate(&mut y, width, width, cos, sin, self.width() / 2);
+        rzen_kernels::rotate(&mut y[known.len()..], width, width, cos, sin, self.width() / 2);
         y
     }
 
@@ -199,38 +262,47 @@ fn take_rows(x: &[f32], width: usize, rows: &[usize]) -> Scratch {
 struct Packed {
     /// Where each row stands among the padded ones.
     rows: Vec<usize>,
+    /// Queries are counted among the rows, keys among those that are known and the rows behind them.
     windows: Vec<Window>,
     /// The row of each item's last token.
     last: Vec<usize>,
+    /// Tokens that all items begin with, the known ones included.
+    shared: usize,
 }
 
 impl Packed {
     /// Packs items of these lengths out of rows of `seq`; `same` says whether two padded rows hold the same
-    /// token at the same place. The longest beginning that all items share comes first, once.
-    fn new(lengths: &[usize], seq: usize, same: impl Fn(usize, usize) -> bool) -> Self {
+    /// token at the same place. The longest beginning that all items share comes first, once, but for its first `known`
+    /// tokens.
+    fn new(lengths: &[usize], seq: usize, known: usize, same: impl Fn(usize, usize) -> bool) -> Self {
         // Each item keeps a row of its own; one without tokens has a row of padding.
         let lengths = lengths.iter().map(|&length| length.max(1));
         let shared = match lengths.len() {
-            1 => 0,
+            1 => known,
             _ => {
                 let shortest = lengths.clone().min().unwrap_or(1);
                 let alike = |t: &usize| (1..lengths.len()).all(|b| same(*t, b * seq + t));
-                (0..shortest - 1).take_while(alike).count()
+                known + (known..shortest - 1).take_while(alike).count()
             }
         };
-        let mut rows: Vec<usize> = (0..shared).collect();
+        let mut rows: Vec<usize> = (known..shared).collect();
+        let window = |rows: std::ops::Range<usize>, prefix| Window {
+            prefix: 0..prefix,
+            keys: known + rows.start..known + rows.end,
+            queries: rows,
+        };
         let mut windows = vec![];
-        if shared > 0 {
-            windows.push(Window::of(0..shared));
+        if shared > known {
+            windows.push(window(0..shared - known, known));
         }
         let mut last = Vec::new();
         for (b, length) in lengths.enumerate() {
             let start = rows.len();
             rows.extend(b * seq + shared..b * seq + length);
-            windows.push(Window { prefix: 0..shared, ..Window::of(start..rows.len()) });
+            windows.push(window(start..rows.len(), shared));
             last.push(rows.len() - 1);
         }
-        Packed { rows, windows, last }
+        Packed { rows, windows, last, shared }
     }
 
     /// One query for each item, its last token, and all that this sees.
@@ -249,7 +321,7 @@ mod tests {
     fn rows_are_packed_and_a_common_beginning_comes_once() {
         let tokens = [[1, 2, 3, 4, 5], [1, 2, 3, 9, 0], [1, 2, 8, 0, 0]];
         let same = |a: usize, b: usize| tokens[a / 5][a % 5] == tokens[b / 5][b % 5];
-        let packed = Packed::new(&[5, 4, 3], 5, same);
+        let packed = Packed::new(&[5, 4, 3], 5, 0, same);
         let beside = |rows| Window { prefix: 0..2, ..Window::of(rows) };
         assert_eq!(packed.rows, [0, 1, 2, 3, 4, 7, 8, 12]);
         assert_eq!(packed.windows, [Window::of(0..2), beside(2..5), beside(5..7), beside(7..8)]);
@@ -257,10 +329,24 @@ mod tests {
         let queries: Vec<_> = packed.last_windows().into_iter().map(|w| (w.queries, w.keys)).collect();
         assert_eq!(queries, [(0..1, 2..5), (1..2, 5..7), (2..3, 7..8)]);
 
+        // Of what is known there are keys, and no rows.
+        let packed = Packed::new(&[5, 4, 3], 5, 1, same);
+        let window = |queries: std::ops::Range<usize>, prefix| Window {
+            prefix: 0..prefix,
+            keys: queries.start + 1..queries.end + 1,
+            queries,
+        };
+        assert_eq!(packed.rows, [1, 2, 3, 4, 7, 8, 12]);
+        assert_eq!(packed.windows, [window(0..1, 1), window(1..4, 2), window(4..6, 2), window(6..7, 2)]);
+        assert_eq!((packed.last, packed.shared), (vec![3, 5, 6], 2));
+
         // Equal items keep a row each; one alone shares with nobody.
-        assert_eq!(Packed::new(&[3, 3], 5, |_, _| true).rows, [0, 1, 2, 7]);
-        let alone = Packed::new(&[3], 5, |_, _| true);
+        assert_eq!(Packed::new(&[3, 3], 5, 0, |_, _| true).rows, [0, 1, 2, 7]);
+        let alone = Packed::new(&[3], 5, 0, |_, _| true);
         assert_eq!((alone.rows, alone.windows), (vec![0, 1, 2], vec![Window::of(0..3)]));
-        assert_eq!(Packed::new(&[0, 2], 2, |_, _| true).rows, [0, 2, 3]);
+        let alone = Packed::new(&[3], 5, 2, |_, _| true);
+        let keys = Window { keys: 2..3, ..window(0..1, 2) };
+        assert_eq!((alone.rows, alone.windows), (vec![2], vec![keys]));
+        assert_eq!(Packed::new(&[0, 2], 2, 0, |_, _| true).rows, [0, 2, 3]);
     }
 }

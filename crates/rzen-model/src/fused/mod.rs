@@ -16,19 +16,23 @@ use crate::decoder::DecoderLayer;
 use crate::encoder::TokenInput;
 use crate::pieces::MLP_ROWS;
 use crate::vision::VisionBlock;
-use crate::{EncoderInput, PatchInput, Qwen2Vl};
+use crate::{EncoderInput, PatchInput, PrefixCache, Qwen2Vl};
 pub(crate) use layers::Layer;
 use layers::Stored;
 
 /// The pooled states, `[batch, hidden_size]`, if all is in main memory.
-pub(crate) fn pooled(model: &Qwen2Vl, input: &EncoderInput) -> Option<Tensor<2>> {
+pub(crate) fn pooled(
+    model: &Qwen2Vl,
+    input: &EncoderInput,
+    cache: Option<&PrefixCache>,
+) -> Option<Tensor<2>> {
     // Of both before either computes: what is elsewhere is elsewhere for all of a model.
     let decoder = decoder::Decoder::of(&model.model, model.widen)?;
     let pictures = match &input.patches {
         Some(patches) => vision::Tower::of(&model.visual, model.widen)?.forward(patches)?,
         None => Scratch::new(0),
     };
-    let states = decoder.pooled(&input.tokens, &pictures)?;
+    let states = decoder.pooled(&input.tokens, &pictures, cache)?;
     let hidden = model.config().text.hidden_size;
     let data = TensorData::new(states.to_vec(), [states.len() / hidden, hidden]);
     Some(Tensor::from_data(data, &model.model.embed_tokens.weight.val().device()))
@@ -58,7 +62,7 @@ pub(crate) fn decoder_layer(
     let (layer, angles) = (decoder::Block::of(layer, widen)?, Angles::of(&input.rotary)?);
     let angles = [angles.cos.f32()?, angles.sin.f32()?];
     let windows = neighbours(std::iter::repeat_n(input.seq, input.batch));
-    changed(x, |x| layer.forward(x, angles, &windows))
+    changed(x, |x| drop(layer.forward(x, angles, &windows, [&[]; 2])))
 }
 
 /// Windows of these lengths, one after another.
@@ -150,7 +154,7 @@ mod tests {
         let collator = Collator::new(&config(), &special(), PositionMode::Mrope, &device);
         for items in [&items[..], &items[..1], &items[2..], &[&items[..1], &items[..1]].concat()] {
             let input = collator.collate(&items.iter().collect::<Vec<_>>());
-            let fused = pooled(model, &input).expect("all is in main memory");
+            let fused = pooled(model, &input, None).expect("all is in main memory");
             let fused = (fused.clone() / fused.square().sum_dim(1).sqrt()).into_data();
             let plain = model.encode(input).into_data();
             let [fused, plain] = [fused, plain].map(|data| data.try_to_vec::<f32>().unwrap());
@@ -166,12 +170,56 @@ mod tests {
         }
     }
 
+    /// Whatever came before, a vector is what it would be alone.
+    #[test]
+    fn what_items_begin_with_is_computed_once() {
+        let device = Device::flex();
+        let collator = Collator::new(&config(), &special(), PositionMode::Mrope, &device);
+        let text = |ids: Vec<u32>| Encoded { input_ids: ids, pictures: vec![] };
+        let start: Vec<u32> = (1..20).collect();
+        let with = |more: &[u32]| text([&start[..], more, &[299]].concat());
+        let [_, shown, long, _]: [Encoded; 4] = items().try_into().ok().unwrap();
+        let longer = text((1..180).chain([299]).collect());
+        // Alone, together, longer and shorter than what is kept, a picture in what is kept and after it, nothing in common.
+        let batches = [
+            vec![with(&[40])],
+            vec![with(&[41, 42, 43]), with(&[44])],
+            vec![with(&[])],
+            vec![long, longer.clone()],
+            vec![longer],
+            vec![shown.clone()],
+            vec![with(&[45]), shown],
+            vec![text(vec![299])],
+            vec![text(vec![1, 299]), with(&[46])],
+            vec![with(&[40])],
+        ];
+        for (dtype, tolerance) in [(FloatDType::F32, 1e-5), (FloatDType::BF16, 1e-2)] {
+            let model = Qwen2Vl::random(&config(), 3, dtype, &device);
+            let cache = PrefixCache::default();
+            for (number, batch) in batches.iter().enumerate() {
+                let input = collator.collate(&batch.iter().collect::<Vec<_>>());
+                let [cached, plain] = [model.embed_after(&input, &cache), model.embed(&input)]
+                    .map(|vectors| vectors.into_data().try_to_vec::<f32>().unwrap());
+                let off = cached.iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(off < tolerance, "{dtype:?}: off by {off} in batch {number}, after {cache:?}");
+            }
+            // Of a long text so much is kept.
+            assert!(format!("{cache:?}").contains("128"), "{cache:?}");
+            // It is not computed again: another model would begin with the states of this one.
+            let other = Qwen2Vl::random(&config(), 4, dtype, &device);
+            let input = collator.collate(&[&with(&[40])]);
+            let [cached, plain] = [other.embed_after(&input, &cache), other.embed(&input)]
+                .map(|vectors| vectors.into_data().try_to_vec::<f32>().unwrap());
+            assert!(cached.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 0.02), "nothing was found");
+        }
+    }
+
     #[test]
     fn what_waits_for_a_gradient_is_left_to_the_tensors() {
         let device = Device::flex();
         let collator = Collator::new(&config(), &special(), PositionMode::Mrope, &device);
         let input = collator.collate(&[&items()[0]]);
         let model = Qwen2Vl::random(&config(), 3, FloatDType::F32, &device.autodiff());
-        assert!(pooled(&model, &input).is_none());
+        assert!(pooled(&model, &input, None).is_none());
     }
 }
