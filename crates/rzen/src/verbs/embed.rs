@@ -1,18 +1,19 @@
 //! `rzen embed`: vectors of the rows of a file.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use rzen_core::Embed;
+use rzen_core::{Embed, Item};
 use rzen_data::{EmbedRow, embed_rows};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use crate::files::whole_file;
-use crate::output::check_file;
+use crate::output::{check_file, vectors_beside};
 use crate::progress::Progress;
-use crate::vectors::embed_in_runs;
+use crate::vectors::{Contents, Key, Model, Unreadable, VectorStore, embed_in_runs, embed_missing};
 use crate::verbs::model_options::ModelOptions;
 
 /// Embed the rows of a JSONL file
@@ -36,6 +37,10 @@ pub struct Args {
     /// Folder that relative paths in rows count from
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    /// Where vectors are kept as they come, found by content; they stay for later runs. By default OUTPUT.vectors, where there
+    /// are many rows, and until they are written
+    #[arg(long, value_name = "DIR")]
+    vectors: Option<PathBuf>,
     /// Rows that may be unreadable before the embedding stops; they are named, and left out of the output
     #[arg(long, default_value_t = 0, value_name = "N")]
     bad_row_limit: usize,
@@ -44,7 +49,7 @@ pub struct Args {
 /// Runs the verb.
 ///
 /// # Errors
-/// Names the option, or the row and its file, that is wrong. No output is left then.
+/// Names the option, or the row and its file, that is wrong. No output is left then; vectors that were kept stay for the next run.
 pub fn run(args: &Args) -> Result<()> {
     let format = Format::of(&args.output)?;
     ensure!(
@@ -56,16 +61,49 @@ pub fn run(args: &Args) -> Result<()> {
     let here = args.input.parent().unwrap_or(Path::new("")).to_owned();
     let rows = embed_rows(&args.input, args.root.as_ref().unwrap_or(&here))?;
     ensure!(!rows.is_empty(), "{}: no rows", args.input.display());
-    let embedder = args.model.embedder()?;
-    let Embedded { rows: whole, vectors, bad } = embed(&embedder, &rows, args)?;
+    let open = || args.model.boxed();
+    // Of few there is nothing to lose, and hashing a model takes longer than they do.
+    let kept = match args.vectors.is_some() || rows.len() > args.model.chunk() {
+        true => Some(Kept {
+            folder: vectors_beside(&args.output, args.vectors.as_deref())?,
+            model: args.model.stored(&open)?,
+        }),
+        false => None,
+    };
+    let (Embedded { rows: whole, vectors, bad, before }, store) = match &kept {
+        Some(kept) => {
+            let (embedded, store) = embed_kept(kept, &rows, args)?;
+            (embedded, Some(store))
+        }
+        None => (embed(&*open()?, &rows, args)?, None),
+    };
     whole_file(&args.output, |file| match format {
         Format::Safetensors => write_safetensors(file, &whole, &vectors),
         Format::JsonLines => write_json_lines(file, &whole, &vectors),
     })?;
+    if let (Some(kept), Some(store), None) = (&kept, store, &args.vectors) {
+        let path = store.path().to_owned();
+        drop(store);
+        std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
+        // Vectors of other models may be there.
+        let _ = std::fs::remove_dir(&kept.folder);
+    }
     bad.iter().for_each(|row| eprintln!("left out: {row}"));
     let left_out = if bad.is_empty() { String::new() } else { format!(", {} rows left out", bad.len()) };
-    println!("{} vectors of {} numbers{left_out}: {}", vectors.len(), embedder.dim(), args.output.display());
+    let before = if before == 0 { String::new() } else { format!(", {before} of them computed before") };
+    println!(
+        "{} vectors of {} numbers{before}{left_out}: {}",
+        vectors.len(),
+        vectors[0].len(),
+        args.output.display()
+    );
     Ok(())
+}
+
+/// A model whose vectors are kept.
+struct Kept<'a> {
+    folder: PathBuf,
+    model: Model<'a>,
 }
 
 /// What came of rows.
@@ -76,6 +114,8 @@ struct Embedded<'a> {
     vectors: Vec<Vec<f32>>,
     /// What is wrong with the others.
     bad: Vec<String>,
+    /// Different vectors that an earlier run computed.
+    before: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -103,7 +143,7 @@ fn embed<'a>(embedder: &dyn Embed, rows: &'a [EmbedRow], args: &Args) -> Result<
     let ahead = args.model.chunk();
     let progress = Progress::tasks("embed", rows.len().div_ceil(ahead));
     progress.message("rows");
-    let mut embedded = Embedded { rows: Vec::new(), vectors: Vec::new(), bad: Vec::new() };
+    let mut embedded = Embedded { rows: Vec::new(), vectors: Vec::new(), bad: Vec::new(), before: 0 };
     let mut done = 0;
     for part in rows.chunks(ahead) {
         embed_in_runs(
@@ -114,11 +154,8 @@ fn embed<'a>(embedder: &dyn Embed, rows: &'a [EmbedRow], args: &Args) -> Result<
                 embedded.rows.extend(whole);
                 embedded.vectors.extend(vectors);
                 if let Some((row, refused)) = refused {
-                    embedded.bad.push(format!("{}: row `{}`: {}", row.origin, row.id, refused.message));
-                    ensure!(
-                        embedded.bad.len() <= args.bad_row_limit,
-                        too_many(&embedded.bad, args.bad_row_limit)
-                    );
+                    embedded.bad.push(complaint(row, &refused.message));
+                    check_limit(&embedded.bad, args)?;
                 }
                 Ok(())
             },
@@ -132,14 +169,62 @@ fn embed<'a>(embedder: &dyn Embed, rows: &'a [EmbedRow], args: &Args) -> Result<
     Ok(embedded)
 }
 
-fn too_many(bad: &[String], limit: usize) -> String {
-    match (bad, limit) {
-        ([one], 0) => format!("{one}; mend the row, or leave such rows out with --bad-row-limit"),
-        _ => format!(
+/// The same with vectors that are kept as they come, and found by an earlier run.
+fn embed_kept<'a>(kept: &Kept, rows: &'a [EmbedRow], args: &Args) -> Result<(Embedded<'a>, VectorStore)> {
+    let mut contents = Contents::default();
+    contents.read(rows.iter().map(|row| &row.item));
+    let keys: Vec<Result<Key, Unreadable>> = rows.iter().map(|row| contents.vector_key(&row.item)).collect();
+    let unreadable = |(row, key): (&EmbedRow, &Result<Key, Unreadable>)| {
+        let Unreadable { file, message } = key.as_ref().err()?;
+        Some(complaint(row, &format!("can't read `{}`: {message}", file.display())))
+    };
+    // What isn't there is found before hours of embedding.
+    check_limit(&rows.iter().zip(&keys).filter_map(unreadable).collect::<Vec<_>>(), args)?;
+    let mut store = VectorStore::open(&kept.folder, &kept.model.key)?;
+    let items: Vec<(Key, &Item)> =
+        rows.iter().zip(&keys).filter_map(|(row, key)| Some((*key.as_ref().ok()?, &row.item))).collect();
+    let before = items.iter().map(|(key, _)| key).collect::<HashSet<_>>();
+    let before = before.into_iter().filter(|key| store.contains(key)).count();
+    let refused = embed_missing(&mut store, &kept.model, &items, "embed", &|_| Ok(()))?;
+    let mut embedded = Embedded { rows: Vec::new(), vectors: Vec::new(), bad: Vec::new(), before };
+    let mut found = Vec::new();
+    for (row, key) in rows.iter().zip(&keys) {
+        match key {
+            Ok(key) => match refused.get(key) {
+                Some(message) => embedded.bad.push(complaint(row, message)),
+                None => {
+                    embedded.rows.push(row);
+                    found.push(*key);
+                }
+            },
+            Err(_) => embedded.bad.extend(unreadable((row, key))),
+        }
+    }
+    check_limit(&embedded.bad, args)
+        .with_context(|| format!("the other vectors are kept in {}", kept.folder.display()))?;
+    ensure!(!found.is_empty(), "{}: no row could be embedded", args.input.display());
+    let numbers = store.rows(&found)?;
+    let dim = numbers.len() / found.len();
+    embedded.vectors = numbers.chunks_exact(dim).map(<[f32]>::to_vec).collect();
+    Ok((embedded, store))
+}
+
+fn complaint(row: &EmbedRow, message: &str) -> String {
+    format!("{}: row `{}`: {message}", row.origin, row.id)
+}
+
+fn check_limit(bad: &[String], args: &Args) -> Result<()> {
+    let limit = args.bad_row_limit;
+    match bad {
+        [one] if limit == 0 => {
+            bail!("{one}; mend the row, or leave such rows out with --bad-row-limit")
+        }
+        _ if bad.len() > limit => bail!(
             "{} rows can't be embedded, more than --bad-row-limit {limit}: {}",
             bad.len(),
             bad.join("; ")
         ),
+        _ => Ok(()),
     }
 }
 

@@ -110,3 +110,54 @@ fn rows_that_can_not_be_read_are_left_out_where_that_is_allowed() {
         .collect();
     assert_eq!(ids, ["a", "b", "c"]);
 }
+
+#[test]
+fn what_was_computed_before_a_run_stopped_is_not_computed_again() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let text =
+        |n: usize| format!("{{\"id\": \"{n}\", \"content\": [{{\"text\": \"number {}\"}}]}}\n", n % 35);
+    let picture = "{\"id\": \"picture\", \"content\": [{\"image\": \"cut.png\"}]}\n";
+    let rows = (0..40).map(text).collect::<String>() + picture;
+    std::fs::write(folder.join("cut.png"), b"\x89PNG\r\n\x1a\n\0\0\0").unwrap();
+    // Parts of 16 rows.
+    let run_with = |rows: &str, more: &[&str]| {
+        let output = embed(folder, rows, &[&["--output", "out.jsonl", "--batch-size", "1"], more].concat());
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        (output.status.success(), said)
+    };
+    let (done, said) = run_with(&rows, &[]);
+    assert!(!done && said.contains("rows.jsonl:41: row `picture`") && said.contains("cut.png"), "{said}");
+    assert!(said.contains("kept in out.jsonl.vectors") && said.contains("--bad-row-limit"), "{said}");
+    assert!(!folder.join("out.jsonl").exists() && folder.join("out.jsonl.vectors").is_dir());
+
+    std::fs::copy(first_with(&run().join("runs/tiny/world"), ".png"), folder.join("cut.png")).unwrap();
+    let (done, said) = run_with(&rows, &[]);
+    assert!(
+        done && said.contains("41 vectors of 32 numbers, 35 of them computed before: out.jsonl"),
+        "{said}"
+    );
+    assert!(!folder.join("out.jsonl.vectors").exists(), "nothing is left of what was kept");
+    let lines = || std::fs::read_to_string(folder.join("out.jsonl")).unwrap();
+    let first = lines();
+    let row = |line: usize| serde_json::from_str::<Value>(first.lines().nth(line).unwrap()).unwrap();
+    assert!(row(1)["embedding"] == row(36)["embedding"] && row(1)["embedding"] != row(2)["embedding"]);
+    assert_eq!((row(36)["id"].as_str(), row(40)["id"].as_str()), (Some("36"), Some("picture")));
+
+    // Kept where it is asked for.
+    for expected in ["41 vectors of 32 numbers: ", "41 vectors of 32 numbers, 36 of them computed before: "] {
+        let (done, said) = run_with(&rows, &["--vectors", "kept"]);
+        assert!(done && said.contains(expected), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(folder.join("kept")).unwrap().count(), 1);
+
+    // What isn't there is told before anything is computed.
+    std::fs::remove_file(folder.join("cut.png")).unwrap();
+    let (done, said) = run_with(&rows, &["--vectors", "other"]);
+    assert!(
+        !done && said.contains("row `picture`: can't read `cut.png`") && !folder.join("other").exists(),
+        "{said}"
+    );
+    let (done, said) = run_with(&rows, &["--vectors", "kept", "--bad-row-limit", "1"]);
+    assert!(done && said.contains("40 vectors") && said.contains("1 rows left out"), "{said}");
+}
