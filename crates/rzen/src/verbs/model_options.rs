@@ -6,6 +6,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use rzen_core::Embed;
 use rzen_data::ProtocolSettings;
+use rzen_merge::{BaseRecord, weights_sha256};
 use rzen_model::{ModelConfig, PositionMode, Processor, ProcessorConfig, SpecialTokens, Template};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -26,6 +27,10 @@ pub struct ModelOptions {
     /// Folder of a PEFT adapter to put on it
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Take the adapter even if it was trained on other weights than the model's
+    #[arg(long)]
+    #[serde(default)]
+    pub any_base: bool,
     /// Positions of picture tokens: sequential (as released) or mrope
     #[arg(long, value_name = "MODE")]
     pub positions: Option<String>,
@@ -113,8 +118,26 @@ impl ModelOptions {
     /// # Errors
     /// Names the option, or the file of the model, that is wrong.
     pub fn embedder(&self) -> Result<LocalEmbedder> {
+        self.check_base()?;
         let limits = LoadLimits::parse(&self.load)?.options();
         Ok(self.open()?.embedder(PathBuf::new(), self.batch_size, self.batch_tokens, limits))
+    }
+
+    /// Refuses an adapter that was trained on another base, where its training wrote down which. Reads all weights.
+    fn check_base(&self) -> Result<()> {
+        let Some(adapter) = self.adapter.as_deref().filter(|_| !self.any_base) else { return Ok(()) };
+        self.check()?;
+        let Some(record) = BaseRecord::read(adapter)? else { return Ok(()) };
+        let found = weights_sha256(&self.model)?;
+        anyhow::ensure!(
+            found == record.weights_sha256,
+            "--adapter {} was trained on weights with the SHA-256 {:.12}…, and those of --model {} have {found:.12}…; give the model that \
+             it was trained on, or --any-base",
+            adapter.display(),
+            record.weights_sha256,
+            self.model.display()
+        );
+        Ok(())
     }
 
     /// The same as an embedder of any kind, for [`stored`](Self::stored).
@@ -221,6 +244,7 @@ impl ModelOptions {
         ModelOptions {
             model,
             adapter: None,
+            any_base: false,
             positions: None,
             image_tokens: None,
             frame_tokens: None,

@@ -100,7 +100,8 @@ pub fn run(args: &Args) -> Result<()> {
     })?;
     let queries = args.queries()?;
     let mut store = VectorStore::open_to_read(&args.index, &catalog.header.key)?;
-    let options = args.model_of(&catalog)?;
+    // The base of an adapter was checked when the index was made with these files.
+    let options = ModelOptions { any_base: true, ..args.model_of(&catalog)? };
     let items: Vec<Item> = queries.iter().map(|query| query.item.clone()).collect();
     let vectors = options.embedder()?.embed(&items)?;
     let below = args.below.as_deref().map(resolved).transpose()?;

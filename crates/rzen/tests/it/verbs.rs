@@ -285,6 +285,12 @@ fn adapters_stay_with_their_base() {
     let error = refuse(folder, &[&soup[..], &["--base", &start, "--output", "wrong"]].concat());
     assert!(error.contains("SHA-256") && error.contains("any base") && error.contains("start"), "{error}");
     succeed(folder, &[&soup[..], &["--base", &start, "--any-base", "--output", "any"]].concat());
+    std::fs::write(folder.join("rows.jsonl"), "{\"id\": \"1\", \"content\": [{\"text\": \"a\"}]}\n").unwrap();
+    let embed = ["embed", "--input", "rows.jsonl", "--output", "a.jsonl", "--adapter", &a, "--model"];
+    let error = refuse(folder, &[&embed[..], &[&start]].concat());
+    assert!(error.contains("was trained on weights") && error.contains("--any-base"), "{error}");
+    succeed(folder, &[&embed[..], &[&start, "--any-base"]].concat());
+    succeed(folder, &[&embed[..], &[&base]].concat());
     succeed(folder, &[&soup[..], &["--base", &base, "--output", "right"]].concat());
     let records =
         ["right/soup.json", &trained.path("soup/adapter/soup.json"), &trained.path("soup/model/soup.json")]
