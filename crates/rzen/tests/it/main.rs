@@ -17,6 +17,8 @@ mod program;
 #[path = "../../../rzen-model/tests/encoder/reference.rs"]
 #[allow(dead_code)]
 mod reference;
+mod resume;
 mod search;
+mod soups;
 mod train_golden;
 mod verbs;
