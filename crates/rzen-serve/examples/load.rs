@@ -29,7 +29,8 @@ fn main() {
 fn measure(address: &str, clients: usize, time: Duration) -> Vec<Duration> {
     let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        let asking: Vec<_> = (0..clients).map(|_| scope.spawn(|| ask_until(address, &over, &count))).collect();
+        let asking: Vec<_> =
+            (0..clients).map(|_| scope.spawn(|| ask_until(address, &over, &count))).collect();
         std::thread::sleep(time);
         over.store(true, Ordering::Relaxed);
         asking.into_iter().flat_map(|client| client.join().expect("a client does not panic")).collect()

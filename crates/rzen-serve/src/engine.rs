@@ -219,7 +219,8 @@ mod tests {
         let mut results = Vec::new();
         for one in asking {
             let result = one.await.unwrap();
-            results.push(result.map(|mut all| all.remove(0).vector).map_err(|refusal| refusal.status.as_u16()));
+            results
+                .push(result.map(|mut all| all.remove(0).vector).map_err(|refusal| refusal.status.as_u16()));
         }
         results
     }

@@ -1,6 +1,6 @@
 //! A client that writes and reads HTTP as it stands.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
@@ -37,7 +37,7 @@ impl Answer {
 pub fn send(address: SocketAddr, method: &str, path: &str, headers: &str, body: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n{headers}\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
@@ -47,14 +47,16 @@ pub fn send(address: SocketAddr, method: &str, path: &str, headers: &str, body: 
 }
 
 /// Reads the answer.
-pub fn receive(mut stream: TcpStream) -> Answer {
-    let mut bytes = Vec::new();
-    let read = stream.read_to_end(&mut bytes);
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
-    let end = end.unwrap_or_else(|| panic!("no answer ({read:?})"));
-    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+pub fn receive(stream: TcpStream) -> Answer {
+    let (mut stream, mut head) = (BufReader::new(stream), String::new());
+    while !head.ends_with("\r\n\r\n") {
+        assert!(stream.read_line(&mut head).unwrap() > 0, "the connection ended: {head}");
+    }
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, head, body: bytes[end + 4..].to_vec() }
+    let mut answer = Answer { status, head, body: Vec::new() };
+    answer.body = vec![0; answer.header("content-length").unwrap().parse().unwrap()];
+    stream.read_exact(&mut answer.body).unwrap();
+    answer
 }
 
 pub fn post(address: SocketAddr, path: &str, body: &Value) -> Answer {

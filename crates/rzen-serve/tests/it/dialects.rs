@@ -61,8 +61,15 @@ fn the_paths_of_tei() {
     let answer = post(server.address, "/embed", &json!({ "inputs": ["one", "two"], "normalize": true }));
     let vectors: Vec<Vec<f32>> = answer.json().as_array().unwrap().iter().map(numbers).collect();
     assert_eq!(vectors, [vector("one"), vector("two")]);
-    assert_eq!(numbers(&post(server.address, "/embed", &json!({ "inputs": "one" })).json()[0]), vector("one"));
-    let refused = [json!({ "normalize": false }), json!({ "truncation_direction": "Left" }), json!({ "dimensions": 3 })];
+    assert_eq!(
+        numbers(&post(server.address, "/embed", &json!({ "inputs": "one" })).json()[0]),
+        vector("one")
+    );
+    let refused = [
+        json!({ "normalize": false }),
+        json!({ "truncation_direction": "Left" }),
+        json!({ "dimensions": 3 }),
+    ];
     for mut body in refused {
         body["inputs"] = json!("one");
         assert_eq!(post(server.address, "/embed", &body).status, 400, "{body}");
@@ -94,13 +101,18 @@ fn what_is_wrong_is_told_with_its_field() {
         (json!({ "input": [] }), 400, "input", "empty list"),
         (json!({ "input": ["a", 7] }), 400, "input[1]", "send texts"),
         (json!({ "input": [[1, 2]] }), 400, "input[0]", "send texts"),
-        (json!({ "input": ["a"; 5] }), 400, "input", "at most 4"),
+        (json!({ "input": vec!["a"; 5] }), 400, "input", "at most 4"),
         (json!({ "input": "a", "dimensions": 3 }), 400, "dimensions", "have 2 numbers"),
         (json!({ "input": "a", "encoding_format": "int8" }), 400, "encoding_format", "float and base64"),
         (json!({ "input": "a", "messages": [] }), 400, "input", "beside `messages`"),
         (json!({ "input": "a", "truncate_prompt_tokens": 5 }), 400, "truncate_prompt_tokens", "not known"),
         (json!({ "input": { "image": "http://[::1]/a.png" } }), 400, "input.image", "opens no connections"),
-        (json!({ "input": ["a", { "content": [{ "image": "/etc/passwd" }] }] }), 400, "input[1].content[0].image", "neither"),
+        (
+            json!({ "input": ["a", { "content": [{ "image": "/etc/passwd" }] }] }),
+            400,
+            "input[1].content[0].image",
+            "neither",
+        ),
         (json!({ "input": [{ "image": broken }] }), 422, "input[0]", "`input[0].image` is broken [mov]"),
         (json!({ "input": [{ "video": "I0VYVE0zVQ==" }] }), 422, "input[0].video", "no clip"),
         (json!({ "input": ["a", "bad"] }), 400, "input[1]", "can't be read"),
@@ -157,7 +169,10 @@ fn an_index_is_searched() {
     let (status, message) = ask(json!({ "query": "a", "below": "/broken" })).error();
     assert!(status == 500 && !message.contains("fire"), "{message}");
     let picture = get(server.address, "/v1/search/pictures/1");
-    assert_eq!((picture.status, picture.header("content-type"), picture.text().as_str()), (200, Some("image/jpeg"), "JPEG"));
+    assert_eq!(
+        (picture.status, picture.header("content-type"), picture.text().as_str()),
+        (200, Some("image/jpeg"), "JPEG")
+    );
     for id in ["2", "..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd"] {
         assert_eq!(get(server.address, &format!("/v1/search/pictures/{id}")).status, 404, "{id}");
     }
