@@ -9,6 +9,8 @@ mod doctor;
 mod embed;
 mod eval;
 mod from_checkpoint;
+#[path = "../../../rzen-serve/tests/it/client.rs"]
+mod http;
 mod mine;
 #[path = "../../../rzen-data/tests/miniature/mod.rs"]
 mod miniature;
@@ -17,5 +19,6 @@ mod program;
 #[allow(dead_code)]
 mod reference;
 mod search;
+mod serve;
 mod train_golden;
 mod verbs;
