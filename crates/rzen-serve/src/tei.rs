@@ -31,6 +31,9 @@ fn read(body: &Value, most: usize, dim: usize) -> Result<Vec<Asked>, Refusal> {
     if let Some(normalize) = object.get("normalize").filter(|normalize| normalize.value != true) {
         return Err(normalize.refuse("must be true: vectors are of unit length"));
     }
+    if let Some(truncate) = object.get("truncate").filter(|truncate| truncate.value != true) {
+        return Err(truncate.refuse("must be true: texts that are too long are cut"));
+    }
     if let Some(direction) = object.get("truncation_direction") {
         let is_right = direction.text()?.eq_ignore_ascii_case("right");
         (is_right.then_some(()))

@@ -66,7 +66,7 @@ fn the_paths_of_tei() {
         vector("one")
     );
     let refused = [
-        json!({ "normalize": false }),
+        json!({ "normalize": false }), json!({ "truncate": false }),
         json!({ "truncation_direction": "Left" }),
         json!({ "dimensions": 3 }),
     ];
@@ -82,7 +82,7 @@ fn the_paths_of_tei() {
     let metrics = get(server.address, "/metrics").text();
     for line in [
         "rzen_requests_total{path=\"/embed\",status=\"200\"} 2",
-        "rzen_requests_total{path=\"/embed\",status=\"400\"} 3",
+        "rzen_requests_total{path=\"/embed\",status=\"400\"} 4",
         // The probe of the start, and three texts.
         "rzen_items_total 6",
         "rzen_queue_items 0",
