@@ -60,6 +60,11 @@ impl ServedIndex {
                 }
             }
         }
+        self.loaded()
+    }
+
+    /// The index as it was read last.
+    fn loaded(&self) -> Arc<LoadedIndex> {
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -109,7 +114,7 @@ impl Search for ServedIndex {
     }
 
     fn picture(&self, id: &str) -> Result<Option<Vec<u8>>, Box<dyn Error + Send + Sync>> {
-        let index = self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let index = self.loaded();
         let places = index.places(id);
         match places.iter().find(|place| place.entry.is_as_indexed()) {
             None => Ok(None),
@@ -118,7 +123,7 @@ impl Search for ServedIndex {
     }
 
     fn items(&self) -> usize {
-        self.now().len()
+        self.loaded().len()
     }
 }
 
