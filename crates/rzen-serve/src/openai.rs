@@ -20,6 +20,7 @@ use crate::server::Server;
 struct Wanted {
     items: Vec<Asked>,
     as_base64: bool,
+    dimensions: Option<u32>,
 }
 
 /// Answers a request.
@@ -27,14 +28,15 @@ pub(crate) async fn embeddings<M: ServedModel>(
     State(server): State<Arc<Server<M>>>,
     request: Request,
 ) -> Result<Response, Refusal> {
+    let most = server.settings.max_client_batch_size;
+    let (wanted, _permit) = server.admit(request, move |body| read(body, most)).await?;
     let ready = server.ready()?;
-    let (most, dim) = (server.settings.max_client_batch_size, ready.engine.dim());
-    let (wanted, _permit) = server.admit(request, move |body| read(body, most, dim)).await?;
+    check_dimensions(wanted.dimensions, ready.engine.dim())?;
     let embedded = server.embed(wanted.items).await?;
     Ok(answer(&List::of(&embedded, wanted.as_base64, &ready.name)))
 }
 
-fn read(body: &Value, most: usize, dim: usize) -> Result<Wanted, Refusal> {
+fn read(body: &Value, most: usize) -> Result<Wanted, Refusal> {
     let keys = ["model", "input", "messages", "instruction", "encoding_format", "dimensions", "user"];
     let object = Field::body(body).object(&keys)?;
     let instruction = object.text("instruction")?;
@@ -45,9 +47,7 @@ fn read(body: &Value, most: usize, dim: usize) -> Result<Wanted, Refusal> {
         (None, None) => return Err(Refusal::field("input", "is missing, and so is `messages`")),
         _ => return Err(Refusal::field("input", "stands beside `messages`; give one of them")),
     };
-    if let Some(dimensions) = object.get("dimensions") {
-        check_dimensions(&dimensions, dim)?;
-    }
+    let dimensions = object.get("dimensions").map(|field| field.number(1)).transpose()?;
     let as_base64 = match object.get("encoding_format") {
         None => false,
         Some(format) => match format.text()? {
@@ -56,15 +56,16 @@ fn read(body: &Value, most: usize, dim: usize) -> Result<Wanted, Refusal> {
             _ => return Err(format.refuse("is not known; known are float and base64")),
         },
     };
-    Ok(Wanted { items, as_base64 })
+    Ok(Wanted { items, as_base64, dimensions })
 }
 
 /// Refuses a size that isn't the model's.
-pub(crate) fn check_dimensions(field: &Field, dim: usize) -> Result<(), Refusal> {
-    match field.number(1)? as usize == dim {
-        true => Ok(()),
-        false => {
-            Err(field.refuse(&format!("is {}, and this model's vectors have {dim} numbers", field.value)))
+pub(crate) fn check_dimensions(asked: Option<u32>, dim: usize) -> Result<(), Refusal> {
+    match asked.filter(|asked| *asked as usize != dim) {
+        None => Ok(()),
+        Some(asked) => {
+            let problem = format!("is {asked}, and this model's vectors have {dim} numbers");
+            Err(Refusal::field("dimensions", &problem))
         }
     }
 }

@@ -59,7 +59,8 @@ impl Refusal {
         Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
-    pub fn too_large(message: String) -> Self {
+    pub fn too_large(most: usize) -> Self {
+        let message = format!("the body has more than {most} bytes, the most that is taken");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
     }
 

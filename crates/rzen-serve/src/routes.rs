@@ -64,7 +64,9 @@ async fn check_key<M: ServedModel>(
     next: Next,
 ) -> Response {
     match &server.settings.api_key {
-        Some(key) if !brings(request.headers(), key) => Refusal::key().into_response(),
+        Some(key) if !brings(request.headers(), key) => {
+            server.refuse(request, Refusal::key()).await.into_response()
+        }
         _ => next.run(request).await,
     }
 }
@@ -88,7 +90,7 @@ async fn check_host<M: ServedModel>(
     match is_local && !names_this_machine(request.headers()) {
         true => {
             let message = "this server is for its own machine: ask it as 127.0.0.1 or localhost, or start it with --api-key";
-            Refusal::foreign_host(message).into_response()
+            server.refuse(request, Refusal::foreign_host(message)).await.into_response()
         }
         false => next.run(request).await,
     }

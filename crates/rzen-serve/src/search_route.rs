@@ -27,9 +27,9 @@ pub(crate) async fn search<M: ServedModel>(
     State(server): State<Arc<Server<M>>>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let index = index_of(&server)?;
     let most = server.settings.max_top;
     let ((item, wanted), _permit) = server.admit(request, move |body| read(body, most)).await?;
+    let index = index_of(&server)?;
     let embedded = server.embed(vec![item]).await?;
     let usage = Usage::of(&embedded);
     let find = move || {

@@ -1,12 +1,14 @@
 //! The life of a server, and what its answers share.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::body::to_bytes;
+use axum::body::{HttpBody, to_bytes};
 use axum::extract::Request;
 use axum::http::header;
 use axum::serve::ListenerExt;
@@ -129,31 +131,21 @@ impl<M: ServedModel> Server<M> {
         self.opened.get().ok_or_else(|| Refusal::not_ready("the model is being opened"))
     }
 
-    /// Reads the body of a request, if there is room for one more; the permit is its place.
+    /// Reads the body of a request, if the server is ready and there is room for one more; the permit is its place.
     pub async fn admit<T: Send + 'static>(
         &self,
         request: Request,
         read: impl FnOnce(&Value) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<(T, OwnedSemaphorePermit), Refusal> {
-        let Settings { payload_limit, max_concurrent_requests, body_timeout, .. } = self.settings;
-        let permit = self.requests.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| Refusal::overloaded(max_concurrent_requests))?;
-        let too_large = || {
-            Refusal::too_large(format!(
-                "the body has more than {payload_limit} bytes, the most that is taken"
-            ))
+        let Settings { payload_limit, body_timeout, .. } = self.settings;
+        let permit = match self.place(&request) {
+            Ok(permit) => permit,
+            Err(refusal) => return Err(self.refuse(request, refusal).await),
         };
-        let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        if length
-            .and_then(|length| length.parse::<u64>().ok())
-            .is_some_and(|length| length > payload_limit as u64)
-        {
-            return Err(too_large());
-        }
         let body = tokio::time::timeout(body_timeout, to_bytes(request.into_body(), payload_limit)).await;
         let slow =
             || Refusal::too_slow(format!("the body did not arrive within {} s", body_timeout.as_secs()));
-        let body = body.map_err(|_| slow())?.map_err(|_| too_large())?;
+        let body = body.map_err(|_| slow())?.map_err(|_| Refusal::too_large(payload_limit))?;
         let parse = move || {
             let value =
                 serde_json::from_slice(&body).map_err(|error| Refusal::no_json(&error.to_string()))?;
@@ -163,6 +155,35 @@ impl<M: ServedModel> Server<M> {
         let parsed =
             spawn_blocking(parse).await.map_err(|_| Refusal::server("the request could not be read"))?;
         Ok((parsed?, permit))
+    }
+
+    /// A place among the requests that are answered.
+    fn place(&self, request: &Request) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.ready()?;
+        let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        let length = length.and_then(|length| length.parse::<u64>().ok());
+        if length.is_some_and(|length| length > self.settings.payload_limit as u64) {
+            return Err(Refusal::too_large(self.settings.payload_limit));
+        }
+        let permit = self.requests.clone().try_acquire_owned();
+        permit.map_err(|_| Refusal::overloaded(self.settings.max_concurrent_requests))
+    }
+
+    /// Gives a refusal back once the body of its request is read and forgotten: clients that can't send all of it don't read why.
+    pub async fn refuse(&self, request: Request, refusal: Refusal) -> Refusal {
+        let (mut body, most) = (request.into_body(), self.settings.payload_limit);
+        let forget = async {
+            let mut bytes = 0;
+            while let Some(Ok(frame)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+                bytes += frame.data_ref().map_or(0, |data| data.len());
+                // Of what is longer than any request may be not all is waited for.
+                if bytes > most {
+                    break;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(self.settings.body_timeout, forget).await;
+        refusal
     }
 
     /// The vectors of items, in order.

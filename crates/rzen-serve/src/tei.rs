@@ -19,13 +19,14 @@ pub(crate) async fn embed<M: ServedModel>(
     State(server): State<Arc<Server<M>>>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let (most, dim) = (server.settings.max_client_batch_size, server.ready()?.engine.dim());
-    let (items, _permit) = server.admit(request, move |body| read(body, most, dim)).await?;
+    let most = server.settings.max_client_batch_size;
+    let ((items, dimensions), _permit) = server.admit(request, move |body| read(body, most)).await?;
+    check_dimensions(dimensions, server.ready()?.engine.dim())?;
     let embedded = server.embed(items).await?;
     Ok(answer(&embedded.iter().map(|embedded| &embedded.vector).collect::<Vec<_>>()))
 }
 
-fn read(body: &Value, most: usize, dim: usize) -> Result<Vec<Asked>, Refusal> {
+fn read(body: &Value, most: usize) -> Result<(Vec<Asked>, Option<u32>), Refusal> {
     let keys = ["inputs", "normalize", "truncate", "truncation_direction", "dimensions", "instruction"];
     let object = Field::body(body).object(&keys)?;
     if let Some(normalize) = object.get("normalize").filter(|normalize| normalize.value != true) {
@@ -39,10 +40,8 @@ fn read(body: &Value, most: usize, dim: usize) -> Result<Vec<Asked>, Refusal> {
         (is_right.then_some(()))
             .ok_or_else(|| direction.refuse("must be Right: texts are cut at their end"))?;
     }
-    if let Some(dimensions) = object.get("dimensions") {
-        check_dimensions(&dimensions, dim)?;
-    }
-    read_input(&object.required("inputs")?, object.text("instruction")?, most)
+    let dimensions = object.get("dimensions").map(|field| field.number(1)).transpose()?;
+    Ok((read_input(&object.required("inputs")?, object.text("instruction")?, most)?, dimensions))
 }
 
 /// `GET /info`.

@@ -66,7 +66,8 @@ fn the_paths_of_tei() {
         vector("one")
     );
     let refused = [
-        json!({ "normalize": false }), json!({ "truncate": false }),
+        json!({ "normalize": false }),
+        json!({ "truncate": false }),
         json!({ "truncation_direction": "Left" }),
         json!({ "dimensions": 3 }),
     ];

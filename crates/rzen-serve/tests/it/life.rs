@@ -30,7 +30,8 @@ fn waiting(server: &Running) -> u32 {
 #[test]
 fn too_many_requests_are_refused_at_once() {
     let (stub, hold) = Stub::held();
-    let server = Running::start(stub, Settings { max_concurrent_requests: 2, ..settings() });
+    let limits = Settings { max_concurrent_requests: 2, payload_limit: 10_000_000, ..settings() };
+    let server = Running::start(stub, limits);
     let first = ask(&server, "a");
     hold.began.recv().unwrap();
     let second = ask(&server, "b");
@@ -38,6 +39,8 @@ fn too_many_requests_are_refused_at_once() {
     let third = receive(ask(&server, "c"));
     assert_eq!((third.status, third.header("retry-after")), (429, Some("1")));
     assert_eq!(third.json()["error"]["type"], "rate_limit_error");
+    // Also where it has more to send than the system takes by itself.
+    assert_eq!(receive(ask(&server, &"c".repeat(9_000_000))).status, 429);
     // Others than those are answered meanwhile, and the same later.
     assert_eq!(get(server.address, "/info").status, 200);
     drop(hold);
