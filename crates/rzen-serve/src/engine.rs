@@ -11,7 +11,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use crate::asked::Asked;
 use crate::metrics::Metrics;
 use crate::model::{ReadError, ServedModel};
-use crate::queue::{BatchLimits, Queue, Waiting, work};
+use crate::queue::{BatchLimits, Queue, Ticket, Waiting, work};
 use crate::refusal::Refusal;
 
 /// A vector, and the tokens that it was computed of.
@@ -105,7 +105,8 @@ impl<M: ServedModel> Engine<M> {
         let room = self.room.clone().acquire_many_owned(share).await.map_err(|_| stopping())?;
         drop(permit);
         let (reply, vector) = oneshot::channel();
-        self.queue.push(Waiting { read, tokens, since: Instant::now(), reply, room: Some(room) });
+        let ticket = Ticket { tokens, since: Instant::now(), reply, room };
+        self.queue.push(Waiting { read, ticket });
         let vector = vector.await.map_err(|_| stopping())?.map_err(|problem| lost(&field, &problem))?;
         Ok(Embedded { vector, tokens })
     }

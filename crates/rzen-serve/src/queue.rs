@@ -26,11 +26,16 @@ pub struct BatchLimits {
 /// An item that waits.
 pub(crate) struct Waiting<R> {
     pub read: R,
+    pub ticket: Ticket,
+}
+
+/// Who waits for an item, and what it costs.
+pub(crate) struct Ticket {
     pub tokens: usize,
     pub since: Instant,
     pub reply: oneshot::Sender<Result<Vec<f32>, String>>,
-    /// Its share of the room for tokens that wait; given back when it is computed.
-    pub room: Option<OwnedSemaphorePermit>,
+    /// Its share of the room for tokens that wait; given back with the ticket.
+    pub room: OwnedSemaphorePermit,
 }
 
 /// Items in the order that they came in.
@@ -42,6 +47,13 @@ pub(crate) struct Queue<R> {
 struct State<R> {
     waiting: VecDeque<Waiting<R>>,
     closed: bool,
+}
+
+impl<R> Waiting<R> {
+    /// Whether somebody still waits for it.
+    fn is_wanted(&self) -> bool {
+        !self.ticket.reply.is_closed()
+    }
 }
 
 impl<R> Queue<R> {
@@ -61,7 +73,7 @@ impl<R> Queue<R> {
 
     /// Items that somebody waits for.
     pub fn len(&self) -> usize {
-        self.lock().waiting.iter().filter(|item| !item.reply.is_closed()).count()
+        self.lock().waiting.iter().filter(|item| item.is_wanted()).count()
     }
 
     /// Nothing is taken any more; what waits is still computed.
@@ -75,7 +87,7 @@ impl<R> Queue<R> {
     fn next_batch(&self, limits: BatchLimits) -> Option<Vec<Waiting<R>>> {
         let mut state = self.lock();
         loop {
-            state.waiting.retain(|item| !item.reply.is_closed());
+            state.waiting.retain(Waiting::is_wanted);
             if !state.waiting.is_empty() {
                 break;
             }
@@ -86,7 +98,7 @@ impl<R> Queue<R> {
         }
         let (mut batch, mut tokens) = (Vec::new(), 0);
         while let Some(next) = state.waiting.front() {
-            tokens += next.tokens;
+            tokens += next.ticket.tokens;
             if !batch.is_empty() && (batch.len() >= limits.items || tokens > limits.tokens) {
                 break;
             }
@@ -108,22 +120,19 @@ pub(crate) fn work<M: ServedModel>(
     metrics: &Arc<Metrics>,
 ) {
     while let Some(batch) = queue.next_batch(limits) {
-        compute(model, batch, metrics);
+        let now = Instant::now();
+        batch.iter().for_each(|item| metrics.waited(now - item.ticket.since));
+        let (reads, tickets) = batch.into_iter().map(|item| (item.read, item.ticket)).unzip();
+        compute(model, reads, tickets, metrics);
     }
 }
 
 /// Computes a batch. Where it fails as a whole, each item is computed by itself, so that only the one at fault is lost.
-fn compute<M: ServedModel>(model: &M, batch: Vec<Waiting<M::Read>>, metrics: &Arc<Metrics>) {
+fn compute<M: ServedModel>(model: &M, reads: Vec<M::Read>, tickets: Vec<Ticket>, metrics: &Arc<Metrics>) {
     let began = Instant::now();
-    let tokens: usize = batch.iter().map(|item| item.tokens).sum();
-    let (mut reads, mut others) = (Vec::new(), Vec::new());
-    for item in batch {
-        metrics.waited(began - item.since);
-        reads.push(item.read);
-        others.push((item.tokens, item.since, item.reply, item.room));
-    }
     // What the model holds is not changed by embedding, so that nothing broken can be seen after a panic.
     let result = catch_unwind(AssertUnwindSafe(|| model.embed(&reads)));
+    let tokens = tickets.iter().map(|ticket| ticket.tokens).sum();
     metrics.batch(reads.len(), tokens, began.elapsed());
     let result = result.unwrap_or_else(|_| Err("it panicked".to_owned())).and_then(|vectors| {
         match vectors.len() == reads.len() {
@@ -133,9 +142,8 @@ fn compute<M: ServedModel>(model: &M, batch: Vec<Waiting<M::Read>>, metrics: &Ar
     });
     match result {
         Ok(vectors) => {
-            for (vector, (.., reply, _)) in vectors.into_iter().zip(others) {
-                // Nobody waits for it where the client has gone.
-                let _ = reply.send(checked(vector, model.dim()));
+            for (vector, ticket) in vectors.into_iter().zip(tickets) {
+                ticket.answer(checked(vector, model.dim()));
             }
         }
         Err(problem) if reads.len() > 1 => {
@@ -143,15 +151,23 @@ fn compute<M: ServedModel>(model: &M, batch: Vec<Waiting<M::Read>>, metrics: &Ar
                 "serve: a batch of {} failed ({problem}); its items are computed one by one",
                 reads.len()
             );
-            for (read, (tokens, since, reply, room)) in reads.into_iter().zip(others) {
-                compute(model, vec![Waiting { read, tokens, since, reply, room }], metrics);
+            for (read, ticket) in reads.into_iter().zip(tickets) {
+                compute(model, vec![read], vec![ticket], metrics);
             }
         }
         Err(problem) => {
-            for (.., reply, _) in others {
-                let _ = reply.send(Err(format!("the model failed: {problem}")));
-            }
+            let failed = format!("the model failed: {problem}");
+            tickets.into_iter().for_each(|ticket| ticket.answer(Err(failed.clone())));
         }
+    }
+}
+
+impl Ticket {
+    fn answer(self, result: Result<Vec<f32>, String>) {
+        let Ticket { reply, room, .. } = self;
+        // Nobody waits for it where the client has gone.
+        let _ = reply.send(result);
+        drop(room);
     }
 }
 
