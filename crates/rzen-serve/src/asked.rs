@@ -66,6 +66,11 @@ impl Asked {
         Asked::new(field, found, system.as_deref().or(instruction))
     }
 
+    /// A picture by itself.
+    pub fn image(field: &Field, instruction: Option<&str>) -> Result<Self, Refusal> {
+        Asked::new(field, vec![AskedPart::Image(media(field, MediaKind::Image)?)], instruction)
+    }
+
     fn new(field: &Field, content: Vec<AskedPart>, instruction: Option<&str>) -> Result<Self, Refusal> {
         let texts = content.iter().map(|part| match part {
             AskedPart::Text(text) => text.len(),

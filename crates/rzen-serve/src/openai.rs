@@ -31,7 +31,7 @@ pub(crate) async fn embeddings<M: ServedModel>(
     let most = server.settings.max_client_batch_size;
     let (wanted, _permit) = server.admit(request, move |body| read(body, most)).await?;
     let ready = server.ready()?;
-    check_dimensions(wanted.dimensions, ready.engine.dim())?;
+    check_dimensions("dimensions", wanted.dimensions, ready.engine.dim())?;
     let embedded = server.embed(wanted.items).await?;
     Ok(answer(&List::of(&embedded, wanted.as_base64, &ready.name)))
 }
@@ -60,12 +60,12 @@ fn read(body: &Value, most: usize) -> Result<Wanted, Refusal> {
 }
 
 /// Refuses a size that isn't the model's.
-pub(crate) fn check_dimensions(asked: Option<u32>, dim: usize) -> Result<(), Refusal> {
+pub(crate) fn check_dimensions(field: &str, asked: Option<u32>, dim: usize) -> Result<(), Refusal> {
     match asked.filter(|asked| *asked as usize != dim) {
         None => Ok(()),
         Some(asked) => {
             let problem = format!("is {asked}, and this model's vectors have {dim} numbers");
-            Err(Refusal::field("dimensions", &problem))
+            Err(Refusal::field(field, &problem))
         }
     }
 }
@@ -128,16 +128,23 @@ impl Usage {
         let tokens = embedded.iter().map(|embedded| embedded.tokens).sum();
         Usage { prompt_tokens: tokens, total_tokens: tokens }
     }
+
+    pub fn total(&self) -> usize {
+        self.total_tokens
+    }
+}
+
+/// A vector as little-endian f32 in base64.
+pub(crate) fn in_base64(vector: &[f32]) -> String {
+    let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
+    STANDARD.encode(bytes)
 }
 
 impl<'a> List<'a> {
     fn of(embedded: &'a [Embedded], as_base64: bool, model: &'a str) -> Self {
         let numbers = |vector: &'a [f32]| match as_base64 {
             false => Numbers::Float(vector),
-            true => {
-                let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
-                Numbers::Base64(STANDARD.encode(bytes))
-            }
+            true => Numbers::Base64(in_base64(vector)),
         };
         let entry = |(index, embedded): (usize, &'a Embedded)| Entry {
             object: "embedding",

@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 use crate::model::ServedModel;
 use crate::refusal::Refusal;
 use crate::server::Server;
-use crate::{openai, page, search_route, tei};
+use crate::{cohere, openai, page, search_route, tei};
 
 /// All paths. Those that need the key are a router of their own, so that no path needs to be compared.
 pub(crate) fn router<M: ServedModel>(server: Arc<Server<M>>) -> Router {
@@ -24,6 +24,7 @@ pub(crate) fn router<M: ServedModel>(server: Arc<Server<M>>) -> Router {
         .route("/v1/models", get(tei::models::<M>))
         .route("/v1/search", post(search_route::search::<M>))
         .route("/v1/search/pictures/{id}", get(search_route::picture::<M>))
+        .route("/v2/embed", post(cohere::embed::<M>))
         .route("/embed", post(tei::embed::<M>))
         .route("/info", get(tei::info::<M>))
         .route("/metrics", get(tei::metrics::<M>))

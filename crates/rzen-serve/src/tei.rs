@@ -21,7 +21,7 @@ pub(crate) async fn embed<M: ServedModel>(
 ) -> Result<Response, Refusal> {
     let most = server.settings.max_client_batch_size;
     let ((items, dimensions), _permit) = server.admit(request, move |body| read(body, most)).await?;
-    check_dimensions(dimensions, server.ready()?.engine.dim())?;
+    check_dimensions("dimensions", dimensions, server.ready()?.engine.dim())?;
     let embedded = server.embed(items).await?;
     Ok(answer(&embedded.iter().map(|embedded| &embedded.vector).collect::<Vec<_>>()))
 }

@@ -94,6 +94,44 @@ fn the_paths_of_tei() {
 }
 
 #[test]
+fn items_in_the_form_of_cohere() {
+    let server = Running::start(Stub::free(), settings());
+    let ask = |body: Value| post(server.address, "/v2/embed", &body);
+    let types = ["float", "base64"];
+    let answer =
+        ask(json!({ "model": "m", "input_type": "search_query", "texts": ["one"], "embedding_types": types,
+        "truncate": "END", "output_dimension": 2 }))
+        .json();
+    assert_eq!(numbers(&answer["embeddings"]["float"][0]), vector("one"));
+    let bytes: Vec<u8> = vector("one").iter().flat_map(|number| number.to_le_bytes()).collect();
+    assert_eq!(answer["embeddings"]["base64"], json!([STANDARD.encode(bytes)]));
+    assert_eq!(
+        (&answer["texts"], &answer["meta"]["billed_units"]["input_tokens"]),
+        (&json!(["one"]), &json!(3))
+    );
+    let data = "data:image/png;base64,aGVsbG8=";
+    let input = json!({ "content": [{ "type": "image_url", "image_url": { "url": data } }] });
+    for body in [json!({ "images": [data] }), json!({ "inputs": [input] })] {
+        let answer = ask(body.clone()).json();
+        assert_eq!(numbers(&answer["embeddings"]["float"][0]), vector("5 bytes, 532"), "{body}");
+    }
+    for (body, field) in [
+        (json!({}), "texts"),
+        (json!({ "texts": ["a"], "images": [data] }), "texts"),
+        (json!({ "texts": [{ "text": "a" }] }), "texts[0]"),
+        (json!({ "images": ["a", "https://example.com/a.png"] }), "images[0]"),
+        (json!({ "texts": ["a"], "embedding_types": ["int8"] }), "embedding_types[0]"),
+        (json!({ "texts": ["a"], "truncate": "NONE" }), "truncate"),
+        (json!({ "texts": ["a"], "output_dimension": 3 }), "output_dimension"),
+        (json!({ "texts": ["a", "a", "a", "a", "a"] }), "texts"),
+    ] {
+        let answer = ask(body.clone());
+        assert_eq!((answer.status, answer.json()["error"]["param"].as_str()), (400, Some(field)), "{body}");
+    }
+    server.end();
+}
+
+#[test]
 fn what_is_wrong_is_told_with_its_field() {
     let server = Running::start(Stub::free(), settings());
     let broken = STANDARD.encode("broken");

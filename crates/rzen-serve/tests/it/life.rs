@@ -176,6 +176,7 @@ fn a_key_opens_all_but_health() {
         ("POST", "/v1/search"),
         ("GET", "/v1/search/pictures/1"),
         ("GET", "/v1/models"),
+        ("POST", "/v2/embed"),
         ("POST", "/embed"),
         ("GET", "/info"),
         ("GET", "/metrics"),
