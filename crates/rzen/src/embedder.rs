@@ -115,7 +115,8 @@ impl LocalEmbedder {
         Ok(part)
     }
 
-    fn encode_item(&self, item: &Item) -> Result<Encoded, Box<dyn Error + Send + Sync>> {
+    /// Reads and encodes an item.
+    pub(crate) fn encode_item(&self, item: &Item) -> Result<Encoded, Box<dyn Error + Send + Sync>> {
         if let Some(encoded) = self.kept.as_ref().and_then(|kept| kept.get(item)) {
             return Ok(encoded);
         }
@@ -213,7 +214,7 @@ fn batches(items: &[Encoded], settings: EmbedSettings) -> Vec<Vec<usize>> {
 
 impl LocalEmbedder {
     /// Embeds in batches of similar length and returns the vectors in the order of the items.
-    fn embed_encoded(&self, items: &[Encoded]) -> Vec<Vec<f32>> {
+    pub(crate) fn embed_encoded(&self, items: &[Encoded]) -> Vec<Vec<f32>> {
         let batches = batches(items, self.settings);
         let mut vectors = vec![Vec::new(); items.len()];
         let threads = self.settings.threads.max(1).min(batches.len().max(1));

@@ -31,6 +31,7 @@ pub mod report;
 pub mod run_cards;
 pub mod run_folder;
 pub mod scratch;
+mod served;
 pub mod soup;
 pub mod stage_data;
 pub mod summary;

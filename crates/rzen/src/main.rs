@@ -4,7 +4,9 @@ use std::panic;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rzen::verbs::{data, doctor, embed, eval, index, init, inspect, plan, report, search, soup, train};
+use rzen::verbs::{
+    data, doctor, embed, eval, index, init, inspect, plan, report, search, serve, soup, train,
+};
 
 /// Train, soup, evaluate and use a multimodal embedder (RzenEmbed on Qwen2-VL).
 #[derive(Parser)]
@@ -22,6 +24,7 @@ enum Verb {
     Embed(embed::Args),
     Index(index::Args),
     Search(search::Args),
+    Serve(serve::Args),
     Data(data::Args),
     Inspect(inspect::Args),
     Init(init::Args),
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Verb::Embed(args) => embed::run(&args),
         Verb::Index(args) => index::run(&args),
         Verb::Search(args) => search::run(&args),
+        Verb::Serve(args) => serve::run(&args),
         Verb::Data(args) => data::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Init(args) => init::run(&args),

@@ -254,15 +254,20 @@ pub fn shown(loader: &Loader, item: &Item) -> Vec<ReportPart> {
 const THUMBNAIL: u32 = 160;
 
 fn thumbnail(picture: &Picture) -> ReportPart {
+    ReportPart::Image { bytes: small_jpeg(picture, THUMBNAIL), media_type: "image/jpeg".into() }
+}
+
+/// A picture as JPEG, made smaller where a side is longer than `side`.
+pub(crate) fn small_jpeg(picture: &Picture, side: u32) -> Vec<u8> {
     let rgb = RgbImage::from_raw(picture.width(), picture.height(), picture.rgb().to_vec());
     let image = DynamicImage::from(rgb.expect("a picture holds all of its pixels"));
-    let small = match picture.width().max(picture.height()) > THUMBNAIL {
-        true => image.thumbnail(THUMBNAIL, THUMBNAIL),
+    let small = match picture.width().max(picture.height()) > side {
+        true => image.thumbnail(side, side),
         false => image,
     };
     let mut bytes = Cursor::new(Vec::new());
     small.write_to(&mut bytes, ImageFormat::Jpeg).expect("an RGB picture becomes a JPEG in memory");
-    ReportPart::Image { bytes: bytes.into_inner(), media_type: "image/jpeg".into() }
+    bytes.into_inner()
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ const LIBRARIES: &[&str] = &[
     "rzen-train",
     "rzen-merge",
     "rzen-eval",
+    "rzen-serve",
 ];
 
 const PICTURE: &[Arrows] = &[
@@ -32,6 +33,7 @@ const PICTURE: &[Arrows] = &[
     Arrows { from: "rzen-train", normal: CORE, dev: &["rzen-loss"] },
     Arrows { from: "rzen-merge", normal: &[], dev: &[] },
     Arrows { from: "rzen-eval", normal: &["rzen-core", "rzen-kernels"], dev: &[] },
+    Arrows { from: "rzen-serve", normal: CORE, dev: &[] },
     Arrows { from: "rzen", normal: LIBRARIES, dev: &[] },
     Arrows { from: "xtask", normal: &[], dev: &[] },
     Arrows { from: "benches", normal: LIBRARIES, dev: &["rzen"] },

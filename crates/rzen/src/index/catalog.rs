@@ -94,6 +94,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether its file has the length and the time that it had when it was indexed.
+    pub fn is_as_indexed(&self) -> bool {
+        let now = fs::metadata(&self.path);
+        now.is_ok_and(|now| (now.len(), modified(&now)) == (self.bytes, self.modified))
+    }
+
     /// Whether `file` is the one that was looked at, as far as its length and its time can tell.
     pub(super) fn is_of(&self, file: &FoundFile) -> bool {
         self.modified.is_some()

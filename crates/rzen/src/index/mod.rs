@@ -10,9 +10,11 @@
 mod catalog;
 mod find;
 mod search;
+mod served;
 mod update;
 
 pub use catalog::{CATALOG, Catalog, Entry, Header, Stamp};
 pub use find::{Found, FoundFile, Kind, Trouble, find};
-pub use search::{Hit, Place, search};
+pub use search::{Hit, LoadedIndex, Place, search};
+pub use served::ServedIndex;
 pub use update::{How, Outcome, Wrong, update};

@@ -62,6 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
     let rows = embed_rows(&args.input, args.root.as_ref().unwrap_or(&here))?;
     ensure!(!rows.is_empty(), "{}: no rows", args.input.display());
     let open = || args.model.boxed();
+    args.model.check()?;
     // Of few there is nothing to lose, and hashing a model takes longer than they do.
     let kept = match args.vectors.is_some() || rows.len() > args.model.chunk() {
         true => Some(Kept {
@@ -75,7 +76,10 @@ pub fn run(args: &Args) -> Result<()> {
             let (embedded, store) = embed_kept(kept, &rows, args)?;
             (embedded, Some(store))
         }
-        None => (embed(&*open()?, &rows, args)?, None),
+        None => {
+            args.model.check_base()?;
+            (embed(&*open()?, &rows, args)?, None)
+        }
     };
     whole_file(&args.output, |file| match format {
         Format::Safetensors => write_safetensors(file, &whole, &vectors),

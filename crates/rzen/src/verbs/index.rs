@@ -75,6 +75,9 @@ pub fn run(args: &Args) -> Result<()> {
         args.check_earlier(&earlier.header, &key, &options, &folders)?;
     }
     let earlier = earlier.filter(|earlier| earlier.header.key == key);
+    if earlier.is_none() {
+        options.check_base()?;
+    }
     let mut header = Header::new(key, options.clone(), stamps.into_inner());
     (header.instruction, header.folders) = (args.instruction.clone(), folders);
     let limits = LoadLimits::parse(&options.load)?;

@@ -11,5 +11,6 @@ pub mod model_options;
 pub mod plan;
 pub mod report;
 pub mod search;
+pub mod serve;
 pub mod soup;
 pub mod train;

@@ -118,15 +118,16 @@ impl ModelOptions {
     /// # Errors
     /// Names the option, or the file of the model, that is wrong.
     pub fn embedder(&self) -> Result<LocalEmbedder> {
-        self.check_base()?;
         let limits = LoadLimits::parse(&self.load)?.options();
         Ok(self.open()?.embedder(PathBuf::new(), self.batch_size, self.batch_tokens, limits))
     }
 
     /// Refuses an adapter that was trained on another base, where its training wrote down which. Reads all weights.
-    fn check_base(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// Names the two, or the file that can't be read.
+    pub fn check_base(&self) -> Result<()> {
         let Some(adapter) = self.adapter.as_deref().filter(|_| !self.any_base) else { return Ok(()) };
-        self.check()?;
         let Some(record) = BaseRecord::read(adapter)? else { return Ok(()) };
         let found = weights_sha256(&self.model)?;
         anyhow::ensure!(
@@ -148,12 +149,13 @@ impl ModelOptions {
         Ok(Box::new(self.embedder()?))
     }
 
-    /// The model as one whose vectors are kept; `open` opens it.
+    /// The model as one whose vectors are kept; `open` opens it. Reads all weights.
     ///
     /// # Errors
-    /// Names the option, or the file of the model, that is wrong.
+    /// Names the option, or the file of the model, that is wrong; also where the adapter is another base's.
     pub fn stored<'a>(&self, open: &'a dyn Fn() -> Result<Box<dyn Embed>>) -> Result<Model<'a>> {
         self.check()?;
+        self.check_base()?;
         Ok(Model::new(self.key()?, self.chunk(), open))
     }
 
@@ -181,6 +183,10 @@ impl ModelOptions {
                 adapter.display()
             );
         }
+        anyhow::ensure!(
+            self.adapter.is_some() || !self.any_base,
+            "--any-base is said of an adapter; name it by --adapter"
+        );
         crate::device::check_name(&self.device)?;
         crate::device::dtype(&self.dtype)?;
         LoadLimits::parse(&self.load)?;

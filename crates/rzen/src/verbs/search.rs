@@ -100,8 +100,9 @@ pub fn run(args: &Args) -> Result<()> {
     })?;
     let queries = args.queries()?;
     let mut store = VectorStore::open_to_read(&args.index, &catalog.header.key)?;
-    // The base of an adapter was checked when the index was made with these files.
-    let options = ModelOptions { any_base: true, ..args.model_of(&catalog)? };
+    let moved =
+        Moved { model: args.model.as_ref(), adapter: args.adapter.as_ref(), device: args.device.as_ref() };
+    let options = moved.model_of(&catalog)?;
     let items: Vec<Item> = queries.iter().map(|query| query.item.clone()).collect();
     let vectors = options.embedder()?.embed(&items)?;
     let below = args.below.as_deref().map(resolved).transpose()?;
@@ -140,17 +141,29 @@ impl Args {
         );
         Ok(vec![Query { id: None, item: Item { content, instruction: self.instruction.clone() } }])
     }
+}
 
-    /// The model of the index, as far as it is still that.
-    fn model_of(&self, catalog: &Catalog) -> Result<ModelOptions> {
+/// Where the model of an index is now, as far as it was moved.
+pub(super) struct Moved<'a> {
+    pub model: Option<&'a PathBuf>,
+    pub adapter: Option<&'a PathBuf>,
+    pub device: Option<&'a String>,
+}
+
+impl Moved<'_> {
+    /// The model of the index.
+    ///
+    /// # Errors
+    /// If there is no model, or it gives other vectors than those of the index.
+    pub fn model_of(&self, catalog: &Catalog) -> Result<ModelOptions> {
         let header = &catalog.header;
         let mut options = header.model.clone();
-        if let Some(model) = &self.model {
+        if let Some(model) = self.model {
             options.model = model.clone();
         }
-        if self.adapter.is_some() {
+        if let Some(adapter) = self.adapter {
             ensure!(options.adapter.is_some(), "--adapter: the index was made without one");
-            options.adapter = self.adapter.clone();
+            options.adapter = Some(adapter.clone());
         }
         options.check()?;
         let key = options.key_by(&|path| Stamp::hash(path, &header.stamps, &RefCell::default()))?;
@@ -160,7 +173,7 @@ impl Args {
              made with by --model, or make the index anew with `rzen index --overwrite`",
             options.model.display()
         );
-        if let Some(device) = &self.device {
+        if let Some(device) = self.device {
             options.device = device.clone();
         }
         Ok(options)

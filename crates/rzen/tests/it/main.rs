@@ -9,6 +9,8 @@ mod doctor;
 mod embed;
 mod eval;
 mod from_checkpoint;
+#[path = "../../../rzen-serve/tests/it/client.rs"]
+mod http;
 mod mine;
 #[path = "../../../rzen-data/tests/miniature/mod.rs"]
 mod miniature;
@@ -19,6 +21,7 @@ mod program;
 mod reference;
 mod resume;
 mod search;
+mod serve;
 mod soups;
 mod train_golden;
 mod verbs;

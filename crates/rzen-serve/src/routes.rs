@@ -1,0 +1,143 @@
+//! Which path is answered by what, and what goes before every answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::model::ServedModel;
+use crate::refusal::Refusal;
+use crate::server::Server;
+use crate::{cohere, openai, page, search_route, tei};
+
+/// All paths. Those that need the key are a router of their own, so that no path needs to be compared.
+pub(crate) fn router<M: ServedModel>(server: Arc<Server<M>>) -> Router {
+    let closed = Router::new()
+        .route("/v1/embeddings", post(openai::embeddings::<M>))
+        .route("/v1/models", get(tei::models::<M>))
+        .route("/v1/search", post(search_route::search::<M>))
+        .route("/v1/search/pictures/{id}", get(search_route::picture::<M>))
+        .route("/v2/embed", post(cohere::embed::<M>))
+        .route("/embed", post(tei::embed::<M>))
+        .route("/info", get(tei::info::<M>))
+        .route("/metrics", get(tei::metrics::<M>))
+        .fallback(async || Refusal::not_found("there is nothing at this path"))
+        .method_not_allowed_fallback(async || Refusal::method())
+        .layer(from_fn_with_state(server.clone(), check_key::<M>));
+    Router::new()
+        .route("/", get(page::page::<M>))
+        .route("/health", get(tei::health::<M>))
+        .method_not_allowed_fallback(async || Refusal::method())
+        .merge(closed)
+        .layer(from_fn_with_state(server.clone(), check_host::<M>))
+        .layer(from_fn_with_state(server.clone(), watch::<M>))
+        .with_state(server)
+}
+
+/// Counts a request, and writes a line about it if that is wanted; of its content nothing.
+async fn watch<M: ServedModel>(
+    State(server): State<Arc<Server<M>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let path = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    let (status, time) = (response.status().as_u16(), began.elapsed());
+    if server.settings.access_log {
+        eprintln!("serve: {method} {path} {status} {:.1} ms", time.as_secs_f64() * 1e3);
+    }
+    server.metrics.request(path, status, time);
+    response
+}
+
+async fn check_key<M: ServedModel>(
+    State(server): State<Arc<Server<M>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match &server.settings.api_key {
+        Some(key) if !brings(request.headers(), key) => {
+            server.refuse(request, Refusal::key()).await.into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// Whether a request brings the key; compared in a time that tells nothing about it.
+fn brings(headers: &HeaderMap, key: &str) -> bool {
+    let given = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+    let given = given.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+    let hash = |bytes: &[u8]| Sha256::digest(bytes);
+    given.is_some_and(|(_, given)| hash(given).ct_eq(&hash(key.as_bytes())).into())
+}
+
+/// Refuses names that are not this machine's where only this machine is served: pages of other sites may lead their own names
+/// here. A key, which they don't have, protects as well.
+async fn check_host<M: ServedModel>(
+    State(server): State<Arc<Server<M>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let is_local = server.address.ip().is_loopback() && server.settings.api_key.is_none();
+    match is_local && !names_this_machine(request.headers()) {
+        true => {
+            let message = "this server is for its own machine: ask it as 127.0.0.1 or localhost, or start it with --api-key";
+            server.refuse(request, Refusal::foreign_host(message)).await.into_response()
+        }
+        false => next.run(request).await,
+    }
+}
+
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    // Without a name it is no browser that asks.
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let host = host.to_str().unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name);
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(name: header::HeaderName, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn the_key_is_the_whole_key() {
+        let brings = |value| brings(&headers(header::AUTHORIZATION, value), "secret");
+        assert!(brings("Bearer secret") && brings("bearer secret"));
+        for wrong in
+            ["", "secret", "Bearer ", "Bearer secre", "Bearer secrets", "Basic secret", "Bearer  secret"]
+        {
+            assert!(!brings(wrong), "{wrong}");
+        }
+        assert!(!super::brings(&HeaderMap::new(), "secret"));
+    }
+
+    #[test]
+    fn other_names_are_told_from_this_machine() {
+        let local = |value| names_this_machine(&headers(header::HOST, value));
+        for name in ["localhost", "LOCALHOST:8080", "127.0.0.1:80", "127.1.2.3", "[::1]:8080", "[::1]"] {
+            assert!(local(name), "{name}");
+        }
+        for name in ["example.com", "localhost.example.com:80", "10.0.0.1", "127.0.0.1.example.com", ""] {
+            assert!(!local(name), "{name}");
+        }
+        assert!(names_this_machine(&HeaderMap::new()));
+    }
+}

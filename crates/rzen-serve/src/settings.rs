@@ -1,0 +1,28 @@
+//! What a server may be told.
+
+use std::time::Duration;
+
+use crate::queue::BatchLimits;
+
+/// Limits and habits of a server.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The most that is computed at once.
+    pub batch: BatchLimits,
+    /// Requests that are answered at once; one more is refused (429).
+    pub max_concurrent_requests: usize,
+    /// Items of a request.
+    pub max_client_batch_size: usize,
+    /// Bytes of a request's body.
+    pub payload_limit: usize,
+    /// Hits of a search.
+    pub max_top: usize,
+    /// What requests must bring as `Authorization: Bearer …`.
+    pub api_key: Option<String>,
+    /// Longest time for the body of a request to arrive.
+    pub body_timeout: Duration,
+    /// Longest time for requests to be finished once the server was told to stop.
+    pub grace: Duration,
+    /// Whether each request is a line on standard error: method, path, status and time.
+    pub access_log: bool,
+}
