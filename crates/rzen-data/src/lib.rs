@@ -73,7 +73,7 @@ pub use loader::Loader;
 pub use manifest_error::ManifestError;
 pub use negatives::{NegativeChoice, NegativesLost, Sampling, forms_of_query};
 pub use options::{IncompleteVideo, LoadOptions, VideoDecoder};
-pub use parquet_media::{media_sha256, picture_page_bytes};
+pub use parquet_media::{media_is_there, media_sha256, picture_page_bytes};
 pub use plan::{DatasetSpec, PlanError, PlannedBatch, PlannedRow, epoch_plan};
 pub use published::{
     Distribution, MissingMedia, Modality, Problem, Problems, Protocol, ProtocolSettings, Published,
@@ -82,4 +82,4 @@ pub use published::{
 pub use sample_frames::sample_frames;
 pub use teacher::TeacherFilter;
 pub use train_line::train_line;
-pub use train_rows::{draw_positive, each_positive, train_manifests, train_rows};
+pub use train_rows::{draw_positive, each_positive, train_manifests, train_rows, train_rows_of};

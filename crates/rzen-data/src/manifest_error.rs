@@ -151,7 +151,7 @@ pub enum ManifestError {
         /// The row.
         origin: Origin,
     },
-    /// A dataset has manifests of several kinds.
+    /// A dataset has manifests of several kinds, or two sets of them.
     #[error("`{}` holds {first} and {second}; keep what is to be trained on", folder.display())]
     TwoManifests {
         /// The dataset's folder.

@@ -1,8 +1,9 @@
 //! Pictures inside Parquet files, found without reading what lies before them.
 //!
-//! Such a picture has a path like any other, `FILE.parquet#COLUMN@PLACE`. `COLUMN` is the leaf of the schema that holds
+//! Such a picture has a path like any other, `FILE.parquet#COLUMN@PLACE-HASH`. `COLUMN` is the leaf of the schema that holds
 //! the bytes, `query.list.element.image.bytes`; `PLACE` counts the places of that leaf from the start of the file,
-//! the empty ones too (Parquet's levels), which is how pages can be passed over without unpacking them.
+//! the empty ones too (Parquet's levels), which is how pages can be passed over without unpacking them; `HASH` are the first
+//! digits of the bytes' SHA-256, so that a file which changed is noticed.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -21,40 +22,70 @@ use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, ParquetMetaD
 use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
-use parquet::schema::types::ColumnDescriptor;
+use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor};
 use sha2::{Digest, Sha256};
 
 use crate::cell::Cell;
+use crate::isolate::guard;
+use crate::parquet_rows::damaged;
 
 const MARK: &str = ".parquet#";
 
 /// A picture inside a Parquet file.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Inside<'a> {
-    file: &'a Path,
-    column: &'a str,
+#[derive(Debug, PartialEq)]
+pub(crate) struct Inside {
+    pub file: PathBuf,
+    column: String,
     place: u64,
+    hash: String,
 }
 
-impl<'a> Inside<'a> {
+impl Inside {
     /// What the path names, if it is no file of its own.
-    pub fn of(path: &'a Path) -> Option<Self> {
-        let text = path.to_str()?;
-        let end = text.rfind(MARK)? + MARK.len();
-        let (column, place) = text[end..].rsplit_once('@')?;
-        let place = place.parse().ok().filter(|_| !column.contains(['/', '\\']))?;
-        Some(Inside { file: Path::new(&text[..end - 1]), column, place })
+    pub fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        let end = name.rfind(MARK)? + MARK.len();
+        let (column, place) = name[end..].rsplit_once('@')?;
+        let (place, hash) = place.split_once('-')?;
+        let file = path.with_file_name(&name[..end - 1]);
+        Some(Inside { file, column: column.to_owned(), place: place.parse().ok()?, hash: hash.to_owned() })
     }
 
     /// The bytes of the picture.
     ///
     /// # Errors
     /// What the system says, or what is wrong with the file, as [`io::ErrorKind::InvalidData`].
-    pub fn read(self) -> io::Result<Vec<u8>> {
-        let file = File::open(self.file)?;
-        let opened = opened(self.file, &file)?;
-        opened.value(file, self.column, self.place).map_err(invalid)
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        let file = open(&self.file)?;
+        let bytes = guarded(|| {
+            let opened = opened(&self.file, &file)?;
+            opened.value(&self.file, &file, &self.column, self.place).map_err(invalid)
+        })?;
+        match short_hash(&bytes) == self.hash {
+            true => Ok(bytes),
+            false => {
+                let changed = "other bytes are there than when the rows were read; did the file change?";
+                Err(io::Error::new(io::ErrorKind::InvalidData, changed))
+            }
+        }
     }
+}
+
+/// Pipes and devices are refused: reading one may never end.
+fn open(path: &Path) -> io::Result<File> {
+    match std::fs::metadata(path)?.is_file() {
+        true => File::open(path),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file")),
+    }
+}
+
+/// Makes an error of a panic in the reader of Parquet.
+fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    guard(read).unwrap_or_else(|lost| Err(invalid(damaged(lost))))
+}
+
+fn short_hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn invalid(error: ParquetError) -> io::Error {
@@ -102,7 +133,7 @@ fn opened(path: &Path, file: &File) -> io::Result<Arc<Opened>> {
 }
 
 impl Opened {
-    fn value(&self, file: File, column: &str, place: u64) -> ParquetResult<Vec<u8>> {
+    fn value(&self, path: &Path, file: &File, column: &str, place: u64) -> ParquetResult<Vec<u8>> {
         let schema = self.metadata.file_metadata().schema_descr();
         let missing = || ParquetError::General(format!("column `{column}` holds no bytes at {place}"));
         let leaf = schema.columns().iter().position(|leaf| leaf.path().string() == column);
@@ -118,27 +149,21 @@ impl Opened {
             place -= count;
         }
         let (group, chunk) = group.ok_or_else(missing)?;
-        let pages = self.pages(&file, (group, leaf), chunk)?;
+        let pages = self.pages(file, (group, leaf), chunk)?;
         let number = pages.data.partition_point(|page| page.before <= place);
         let page = number.checked_sub(1).map(|number| &pages.data[number]).ok_or_else(missing)?;
         let place = usize::try_from(place - page.before).map_err(|_| missing())?;
-
-        let column = &schema.columns()[leaf];
-        let mut reader = ColumnReaderImpl::<ByteArrayType>::new(
-            column.clone(),
-            Box::new(Unpacked::read(file, chunk, pages.dictionary > 0, page)?),
-        );
-        let (mut definitions, mut repetitions, mut values) = (Vec::new(), Vec::new(), Vec::new());
-        reader.read_records(usize::MAX, Some(&mut definitions), Some(&mut repetitions), &mut values)?;
-        let full = column.max_def_level();
-        let value = match full {
-            0 => place,
-            _ if definitions.get(place) == Some(&full) => {
-                definitions[..place].iter().filter(|level| **level == full).count()
+        let key = PageKey { path: path.to_owned(), stamp: self.stamp, offset: page.offset };
+        let unpacked = match recent(&key) {
+            Some(unpacked) => unpacked,
+            None => {
+                let column = schema.columns()[leaf].clone();
+                let unpacked = Arc::new(Unpacked::read(file, column, chunk, pages.dictionary > 0, page)?);
+                keep_recent(key, unpacked.clone());
+                unpacked
             }
-            _ => return Err(missing()),
         };
-        values.get(value).map(|value: &ByteArray| value.data().to_vec()).ok_or_else(missing)
+        unpacked.value(place).map(|value| value.data().to_vec()).ok_or_else(missing)
     }
 
     /// The pages of a column in a row group, of whose headers each is read once.
@@ -209,17 +234,88 @@ impl ChunkReader for Watched {
     }
 }
 
-/// A page, with the dictionary that it may need before it.
-struct Unpacked(VecDeque<Page>);
+/// The places of a page.
+struct Unpacked {
+    /// The definition level of each, and that of a value; none where every place has one.
+    definitions: Option<(Vec<i16>, i16)>,
+    values: Vec<ByteArray>,
+}
 
 impl Unpacked {
     fn read(
-        file: File,
+        file: &File,
+        column: ColumnDescPtr,
         chunk: &ColumnChunkMetaData,
         dictionary: bool,
         page: &PageStart,
     ) -> ParquetResult<Self> {
-        let file = Arc::new(file);
+        let page = OnePage::read(file, chunk, dictionary, page)?;
+        let full = column.max_def_level();
+        let mut reader = ColumnReaderImpl::<ByteArrayType>::new(column, Box::new(page));
+        let (mut definitions, mut repetitions, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        reader.read_records(usize::MAX, Some(&mut definitions), Some(&mut repetitions), &mut values)?;
+        Ok(Unpacked { definitions: (full > 0).then_some((definitions, full)), values })
+    }
+
+    fn value(&self, place: usize) -> Option<&ByteArray> {
+        let value = match &self.definitions {
+            None => place,
+            Some((levels, full)) if levels.get(place) == Some(full) => {
+                levels[..place].iter().filter(|level| *level == full).count()
+            }
+            Some(_) => return None,
+        };
+        self.values.get(value)
+    }
+
+    fn bytes(&self) -> usize {
+        self.values.iter().map(ByteArray::len).sum()
+    }
+}
+
+#[derive(PartialEq)]
+struct PageKey {
+    path: PathBuf,
+    stamp: Stamp,
+    offset: u64,
+}
+
+/// Pages that were unpacked last, the newest at the end: who reads pictures in their order unpacks each page once.
+static RECENT: Mutex<Vec<(PageKey, Arc<Unpacked>)>> = Mutex::new(Vec::new());
+
+/// Bytes of pictures in pages that are kept unpacked, at most, but for the newest page.
+const RECENT_BYTES: usize = 256 << 20;
+
+fn recent(key: &PageKey) -> Option<Arc<Unpacked>> {
+    let recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.iter().find(|(other, _)| other == key).map(|(_, page)| page.clone())
+}
+
+fn keep_recent(key: PageKey, page: Arc<Unpacked>) {
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.retain(|(other, _)| *other != key);
+    recent.push((key, page));
+    let mut bytes = 0;
+    let fits = |(_, page): &&(PageKey, Arc<Unpacked>)| {
+        bytes += page.bytes();
+        bytes <= RECENT_BYTES
+    };
+    let count = recent.iter().rev().take_while(fits).count().clamp(1, 256);
+    let gone = recent.len() - count;
+    recent.drain(..gone);
+}
+
+/// A page, with the dictionary that it may need before it.
+struct OnePage(VecDeque<Page>);
+
+impl OnePage {
+    fn read(
+        file: &File,
+        chunk: &ColumnChunkMetaData,
+        dictionary: bool,
+        page: &PageStart,
+    ) -> ParquetResult<Self> {
+        let file = Arc::new(file.try_clone()?);
         let location = PageLocation {
             offset: i64::try_from(page.offset)?,
             compressed_page_size: i32::try_from(page.length)?,
@@ -237,11 +333,11 @@ impl Unpacked {
             pages.extend(dictionary);
             pages.rotate_left(1);
         }
-        Ok(Unpacked(pages))
+        Ok(OnePage(pages))
     }
 }
 
-impl Iterator for Unpacked {
+impl Iterator for OnePage {
     type Item = ParquetResult<Page>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -249,7 +345,7 @@ impl Iterator for Unpacked {
     }
 }
 
-impl PageReader for Unpacked {
+impl PageReader for OnePage {
     fn get_next_page(&mut self) -> ParquetResult<Option<Page>> {
         Ok(self.0.pop_front())
     }
@@ -268,16 +364,48 @@ impl PageReader for Unpacked {
     }
 }
 
+/// Pictures of a dataset and where each was first: equal ones are one, as they are where pictures are files.
+#[derive(Clone, Default)]
+pub(crate) struct KnownPictures(Arc<Mutex<Known>>);
+
+#[derive(Default)]
+struct Known {
+    /// `FILE#COLUMN` of each column.
+    columns: Vec<String>,
+    /// By the first half of the SHA-256: the column, and the place in it.
+    places: HashMap<[u8; 16], (u32, u64)>,
+}
+
+impl KnownPictures {
+    /// The path of a picture, which may be at `place` of `column` first.
+    fn path(&self, bytes: &[u8], column: usize, place: u64) -> String {
+        let digest: [u8; 32] = Sha256::digest(bytes).into();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest[..16]);
+        let (column, place) = *known.places.entry(half).or_insert((column as u32, place));
+        let hash: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        // Paths in the order of their names are in the order of the file.
+        format!("{}@{place:09}-{hash}", known.columns[column as usize])
+    }
+
+    fn add(&self, column: String) -> usize {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.columns.push(column);
+        known.columns.len() - 1
+    }
+}
+
 /// Puts paths in the place of the pictures in the rows of a file, which have to come in order and all.
 pub(crate) struct Namer {
-    /// The file, as it stands in paths.
-    file: String,
+    known: KnownPictures,
     leaves: Vec<Leaf>,
 }
 
 /// A column of bytes.
 struct Leaf {
-    column: String,
+    /// Its number among the known ones.
+    column: usize,
     names: Vec<String>,
     /// Places that went by.
     count: u64,
@@ -295,21 +423,19 @@ impl Namer {
     ///
     /// # Errors
     /// If its schema can't be read, or `name` is no text and there are pictures to be named.
-    pub fn new(path: &Path, name: &Path) -> io::Result<Self> {
-        let opened = opened(path, &File::open(path)?)?;
+    pub fn new(path: &Path, name: &Path, known: KnownPictures) -> io::Result<Self> {
+        let file = open(path)?;
+        let opened = guarded(|| opened(path, &file))?;
         let schema = opened.metadata.file_metadata().schema_descr();
-        let leaves = schema.columns().iter().filter(|leaf| is_bytes(leaf)).map(|leaf| Leaf {
-            column: leaf.path().string(),
-            names: leaf.path().parts().to_vec(),
-            count: 0,
-        });
-        let leaves: Vec<Leaf> = leaves.collect();
-        let file = match name.to_str() {
-            Some(name) => name.to_owned(),
-            None if leaves.is_empty() => String::new(),
-            None => return Err(io::Error::new(io::ErrorKind::InvalidInput, "its name is not UTF-8")),
-        };
-        Ok(Namer { file, leaves })
+        let mut leaves = Vec::new();
+        for leaf in schema.columns().iter().filter(|leaf| is_bytes(leaf)) {
+            let name = name
+                .to_str()
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "its name is not UTF-8"))?;
+            let column = known.add(format!("{name}#{}", leaf.path().string()));
+            leaves.push(Leaf { column, names: leaf.path().parts().to_vec(), count: 0 });
+        }
+        Ok(Namer { known, leaves })
     }
 
     /// Names the pictures in the next row: whatever is bytes, or a struct of `bytes` and more, under the key `image`, or
@@ -318,7 +444,7 @@ impl Namer {
         for leaf in &mut self.leaves {
             let Some((_, cell)) = row.iter_mut().find(|(name, _)| *name == leaf.names[0]) else { continue };
             let holder = Holder { key: &leaf.names[0], listed: false };
-            let path = |place| format!("{}#{}@{place}", self.file, leaf.column);
+            let path = |bytes: &[u8], place| self.known.path(bytes, leaf.column, place);
             visit(cell, &leaf.names[1..], holder, &mut leaf.count, &path);
         }
     }
@@ -337,7 +463,7 @@ fn visit(
     names: &[String],
     holder: Holder<'_>,
     count: &mut u64,
-    path: &dyn Fn(u64) -> String,
+    path: &dyn Fn(&[u8], u64) -> String,
 ) {
     let is_picture = holder.key == "image" || holder.key == "video" && holder.listed;
     match cell {
@@ -355,8 +481,8 @@ fn visit(
             let Some((at, field)) = below else { return *count += 1 };
             let last = at + 1 == names.len();
             match &mut fields[field].1 {
-                Cell::Bytes(_) if last && is_picture && names[at] == "bytes" => {
-                    *cell = Cell::Text(path(*count));
+                Cell::Bytes(bytes) if last && is_picture && names[at] == "bytes" => {
+                    *cell = Cell::Text(path(bytes, *count));
                     *count += 1;
                 }
                 inner => {
@@ -365,8 +491,8 @@ fn visit(
                 }
             }
         }
-        Cell::Bytes(_) if is_picture => {
-            *cell = Cell::Text(path(*count));
+        Cell::Bytes(bytes) if is_picture => {
+            *cell = Cell::Text(path(bytes, *count));
             *count += 1;
         }
         _ => *count += 1,
@@ -382,22 +508,26 @@ pub fn picture_page_bytes(manifest: &Path) -> io::Result<u64> {
     if manifest.extension().is_none_or(|ending| ending != "parquet") {
         return Ok(0);
     }
-    let file = File::open(manifest)?;
-    let opened = opened(manifest, &file)?;
+    let file = open(manifest)?;
+    guarded(|| largest_page(manifest, &file))
+}
+
+fn largest_page(manifest: &Path, file: &File) -> io::Result<u64> {
+    let opened = opened(manifest, file)?;
     let leaves = opened.metadata.file_metadata().schema_descr().columns();
     let mut largest = 0;
     for (group, metadata) in opened.metadata.row_groups().iter().enumerate() {
         for leaf in (0..leaves.len()).filter(|leaf| is_bytes(&leaves[*leaf])) {
-            let pages = opened.pages(&file, (group, leaf), metadata.column(leaf)).map_err(invalid)?;
+            let pages = opened.pages(file, (group, leaf), metadata.column(leaf)).map_err(invalid)?;
             largest = pages.data.iter().map(|page| pages.dictionary + page.length).fold(largest, u64::max);
         }
     }
     Ok(largest)
 }
 
-/// Whether there is a file at a path, or around what it names.
-pub(crate) fn is_there(path: &Path) -> bool {
-    Inside::of(path).map_or(path, |inside| inside.file).is_file()
+/// Whether a path of an item leads to a file, or to a picture inside a Parquet file that is there.
+pub fn media_is_there(path: &Path) -> bool {
+    Inside::of(path).map_or_else(|| path.is_file(), |inside| inside.file.is_file())
 }
 
 /// The SHA-256 of the bytes that a path of an item leads to, a file or a picture inside a Parquet file.

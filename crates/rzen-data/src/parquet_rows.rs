@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Row as ParquetRow;
 use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 use rzen_core::Origin;
@@ -13,7 +14,8 @@ use serde_json::{Map, Value};
 
 use crate::ManifestError;
 use crate::cell::{Cell, columns};
-use crate::parquet_media::{Namer, is_bytes};
+use crate::isolate::{Lost, guard};
+use crate::parquet_media::{KnownPictures, Namer, is_bytes};
 use crate::row::Row;
 
 /// Opens a Parquet file; its rows are read as they are asked for.
@@ -26,7 +28,31 @@ pub(crate) fn table(
         true => RowIter::from_file_into(Box::new(reader)).with_batch_size(LARGE_CELLS),
         false => reader.into_iter(),
     };
-    Ok(rows.map(|row| row.map(columns)))
+    Ok(guarded(rows).map(|row| row.map(columns)))
+}
+
+/// Rows up to the one where a damaged file makes the reader panic, which is an error.
+fn guarded(
+    mut rows: impl Iterator<Item = Result<ParquetRow, ParquetError>>,
+) -> impl Iterator<Item = Result<ParquetRow, ParquetError>> {
+    let mut broken = false;
+    std::iter::from_fn(move || {
+        if broken {
+            return None;
+        }
+        guard(|| rows.next()).unwrap_or_else(|lost| {
+            broken = true;
+            Some(Err(damaged(lost)))
+        })
+    })
+}
+
+/// What a panic in the reader comes to.
+pub(crate) fn damaged(lost: Lost) -> ParquetError {
+    match lost {
+        Lost::Panic(message) => ParquetError::General(message),
+        Lost::Timeout => ParquetError::General("it did not end".to_owned()),
+    }
 }
 
 /// So many rows of each column lie in memory at once where cells may be large.
@@ -43,7 +69,7 @@ pub(crate) fn table_of(
     let fields = schema.get_fields().iter().filter(|field| names.contains(&field.name())).cloned().collect();
     let wanted = Type::group_type_builder(schema.name()).with_fields(fields).build().map_err(unreadable)?;
     let rows = RowIter::from_file_into(Box::new(reader)).with_batch_size(LARGE_CELLS);
-    Ok(rows.project(Some(wanted)).map_err(unreadable)?.map(|row| row.map(columns)))
+    Ok(guarded(rows.project(Some(wanted)).map_err(unreadable)?).map(|row| row.map(columns)))
 }
 
 /// The columns of a Parquet file, in order.
@@ -56,7 +82,7 @@ pub(crate) fn column_names(path: &Path) -> Result<Vec<String>, ManifestError> {
 fn open(path: &Path) -> Result<SerializedFileReader<File>, ManifestError> {
     let file = File::open(path).map_err(|source| ManifestError::Read { path: path.to_owned(), source })?;
     let unreadable = |source| ManifestError::Parquet { path: path.to_owned(), source };
-    SerializedFileReader::new(file).map_err(unreadable)
+    guard(|| SerializedFileReader::new(file)).unwrap_or_else(|lost| Err(damaged(lost))).map_err(unreadable)
 }
 
 /// Reads the rows of a manifest one by one. `allowed` are the columns that there may be; those in `json` may hold JSON
@@ -64,13 +90,14 @@ fn open(path: &Path) -> Result<SerializedFileReader<File>, ManifestError> {
 pub(crate) fn each_row(
     path: &Path,
     name: &Path,
+    known: KnownPictures,
     allowed: &'static [&'static str],
     json: &'static [&'static str],
 ) -> Result<impl Iterator<Item = Result<Row, ManifestError>> + use<>, ManifestError> {
     let file: Arc<Path> = path.into();
     let rows = table(path)?;
     let unreadable = |source| ManifestError::Read { path: path.to_owned(), source };
-    let mut namer = Namer::new(path, name).map_err(unreadable)?;
+    let mut namer = Namer::new(path, name, known).map_err(unreadable)?;
     Ok(rows.enumerate().map(move |(index, cells)| {
         let origin = Origin { file: file.clone(), line: index + 1 };
         let mut cells =

@@ -56,7 +56,7 @@ pub(crate) fn guarded<T>(
 /// Reads a whole file, after a look at what and how large it is, or a picture inside a Parquet file.
 pub(crate) fn read_file(path: &Path, options: &LoadOptions) -> Result<Vec<u8>, LoadError> {
     if let Some(inside) = Inside::of(path) {
-        let bytes = read_inside(path, inside)?;
+        let bytes = read_inside(path, &inside)?;
         check_length(path, bytes.len() as u64, options)?;
         return Ok(bytes);
     }
@@ -76,22 +76,22 @@ fn check_length(path: &Path, length: u64, options: &LoadOptions) -> Result<(), L
     }
 }
 
-fn read_inside(path: &Path, inside: Inside<'_>) -> Result<Vec<u8>, LoadError> {
-    let read = || match inside.read() {
+fn read_inside(path: &Path, inside: &Inside) -> Result<Vec<u8>, LoadError> {
+    file_length(&inside.file)?;
+    match inside.read() {
         Ok(bytes) if bytes.is_empty() => Err(LoadError::Empty { path: path.to_owned() }),
         Ok(bytes) => Ok(bytes),
         Err(source) if source.kind() == ErrorKind::InvalidData => {
             Err(LoadError::Parquet { path: path.to_owned(), source })
         }
         Err(source) => Err(LoadError::Read { path: path.to_owned(), source }),
-    };
-    guarded(path, "Parquet", read)
+    }
 }
 
 /// The first bytes of a file, at most `count`.
 pub(crate) fn read_head(path: &Path, count: u64) -> Result<Vec<u8>, LoadError> {
     if let Some(inside) = Inside::of(path) {
-        let mut head = read_inside(path, inside)?;
+        let mut head = read_inside(path, &inside)?;
         head.truncate(count as usize);
         return Ok(head);
     }

@@ -59,7 +59,7 @@ pub enum PlanError {
     /// The dataset or group is too small to learn from.
     #[error(
         "`{name}` gives {found} rows an epoch, expected at least 2 for a batch; \
-         add rows, raise its weight or cap, or set its weight to 0"
+         add rows, raise its weight, share or cap, or leave it out"
     )]
     TooFewRows {
         /// The dataset or group.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rzen_core::{Item, Part, Sample, Task, TeacherScores};
 
+use crate::parquet_media::KnownPictures;
 use crate::rng::Rng;
 use crate::row::{Row, each_row};
 use crate::{ManifestError, parquet_rows};
@@ -33,7 +34,7 @@ const CONTENT: &[&str] = &["query", "positive", "positives", "negatives"];
 /// `train-….parquet`. Where there are none, the first.
 ///
 /// # Errors
-/// If there are several kinds, if the folder can't be read, or if of `train-00000-of-00003.parquet` and its like some are missing.
+/// If there are several kinds or sets, if the folder can't be read, or if of `train-00000-of-00003.parquet` and its like some are missing.
 pub fn train_manifests(folder: &Path) -> Result<Vec<PathBuf>, ManifestError> {
     let single = |name: &str| Some(folder.join(name)).filter(|path| path.exists());
     let kinds: [Vec<PathBuf>; 3] = [
@@ -62,7 +63,13 @@ fn shards(folder: &Path) -> Result<Vec<PathBuf>, ManifestError> {
     let unreadable = |source| ManifestError::Read { path: folder.to_owned(), source };
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                // What can't be looked into is told where a file of it is read.
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+            ) =>
+        {
             return Ok(Vec::new());
         }
         Err(source) => return Err(unreadable(source)),
@@ -84,18 +91,28 @@ fn shards(folder: &Path) -> Result<Vec<PathBuf>, ManifestError> {
         let count = count.split('-').next()?;
         Some((number.parse::<usize>().ok()?, count.parse::<usize>().ok()?))
     };
-    let counted: Vec<_> = shards.iter().filter_map(counted).collect();
-    if let Some((_, count)) = counted.iter().max_by_key(|(_, count)| count) {
-        let there: BTreeSet<usize> = counted.iter().map(|(number, _)| *number).collect();
-        let missing: Vec<String> =
-            (0..*count).filter(|number| !there.contains(number)).map(|number| number.to_string()).collect();
-        if !missing.is_empty() {
-            return Err(ManifestError::MissingShards {
+    let counted: Vec<(usize, usize, &PathBuf)> =
+        shards.iter().filter_map(|path| counted(path).map(|(number, count)| (number, count, path))).collect();
+    let Some((_, count, first)) = counted.first() else { return Ok(shards) };
+    let mut there = BTreeSet::new();
+    for (number, other_count, path) in &counted {
+        // An older set, whose files were left there.
+        if other_count != count || !there.insert(*number) {
+            return Err(ManifestError::TwoManifests {
                 folder: folder.to_owned(),
-                count: *count,
-                missing: missing.join(", "),
+                first: name_of(first),
+                second: name_of(path),
             });
         }
+    }
+    let missing: Vec<String> =
+        (0..*count).filter(|number| !there.contains(number)).map(|number| number.to_string()).collect();
+    if !missing.is_empty() {
+        return Err(ManifestError::MissingShards {
+            folder: folder.to_owned(),
+            count: *count,
+            missing: missing.join(", "),
+        });
     }
     Ok(shards)
 }
@@ -112,33 +129,50 @@ fn shards(folder: &Path) -> Result<Vec<PathBuf>, ManifestError> {
 /// for each positive and negative. The instruction belongs to the query alone.
 ///
 /// A file that ends in `.parquet` has these keys as columns. Parts are lists of structs or JSON in text. Pictures inside
-/// the file get paths that [`Loader`](crate::Loader) reads: `train.parquet#query.list.element.image.bytes@7`.
+/// the file get paths that [`Loader`](crate::Loader) reads, equal ones the same:
+/// `train.parquet#query.list.element.image.bytes@000000007-9f86d081884c7d65`.
 ///
 /// `root` is put before relative paths; give an empty one to leave them as they are.
 ///
 /// # Errors
 /// The first row that is wrong, with file, line and key. Files of media are not opened.
 pub fn train_rows(manifest: &Path, root: &Path) -> Result<Vec<Sample>, ManifestError> {
-    let samples: Vec<Sample> = each_train_row(manifest, root, root)?.collect::<Result<_, _>>()?;
-    match samples.is_empty() {
-        true => Err(ManifestError::NoRows { path: manifest.to_owned() }),
-        false => Ok(samples),
+    train_rows_of(&[manifest.to_owned()], root)
+}
+
+/// The rows of a dataset's [manifests](train_manifests), read as [`train_rows`] does. A picture that is inside several times, in
+/// whichever of them, goes by one path.
+///
+/// # Errors
+/// As of [`train_rows`].
+pub fn train_rows_of(manifests: &[PathBuf], root: &Path) -> Result<Vec<Sample>, ManifestError> {
+    let known = KnownPictures::default();
+    let mut samples = Vec::new();
+    for manifest in manifests {
+        for sample in each_train_row(manifest, root, root, &known)? {
+            samples.push(sample?);
+        }
+    }
+    match manifests.first().filter(|_| samples.is_empty()) {
+        Some(manifest) => Err(ManifestError::NoRows { path: manifest.clone() }),
+        None => Ok(samples),
     }
 }
 
 /// Reads training rows as [`train_rows`] does, one by one; after a wrong one come those behind it. `corpus` is the folder that
-/// paths count from, `root` is put before them.
+/// paths count from, `root` is put before them, `known` holds the pictures inside the manifests of the dataset.
 pub(crate) fn each_train_row<'a>(
     manifest: &Path,
     corpus: &Path,
     root: &'a Path,
+    known: &KnownPictures,
 ) -> Result<impl Iterator<Item = Result<Sample, ManifestError>> + use<'a>, ManifestError> {
-    Ok(each_manifest_row(manifest, corpus)?.map(move |row| row.and_then(|row| sample(row, root))))
+    Ok(each_manifest_row(manifest, corpus, known)?.map(move |row| row.and_then(|row| sample(row, root))))
 }
 
 type Rows = Box<dyn Iterator<Item = Result<Row, ManifestError>>>;
 
-fn each_manifest_row(manifest: &Path, corpus: &Path) -> Result<Rows, ManifestError> {
+fn each_manifest_row(manifest: &Path, corpus: &Path, known: &KnownPictures) -> Result<Rows, ManifestError> {
     if manifest.extension().is_none_or(|ending| ending != "parquet") {
         return Ok(Box::new(each_row(manifest, KEYS)?));
     }
@@ -147,7 +181,7 @@ fn each_manifest_row(manifest: &Path, corpus: &Path) -> Result<Rows, ManifestErr
         Ok(name) => name.to_owned(),
         Err(_) => std::path::absolute(manifest).map_err(unreadable)?,
     };
-    Ok(Box::new(parquet_rows::each_row(manifest, &name, KEYS, CONTENT)?))
+    Ok(Box::new(parquet_rows::each_row(manifest, &name, known.clone(), KEYS, CONTENT)?))
 }
 
 fn sample(mut row: Row, root: &Path) -> Result<Sample, ManifestError> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rzen_core::{Embed, Task};
-use rzen_data::{EvalCorpus, EvalSet, EvalTask};
+use rzen_data::{EvalCorpus, EvalSet, EvalTask, media_is_there};
 use rzen_eval::{EmbeddingCache, Metric, RankQuery, RankTask, Results, RunOptions, TaskScore, run_task};
 
 use crate::progress::Progress;
@@ -75,7 +75,7 @@ pub(crate) fn find_files(task: &RankTask, seen: &mut HashSet<PathBuf>) -> Result
     let pool = task.pool.iter().map(|(id, item)| ("candidate", id, item));
     for (kind, id, item) in queries.chain(pool) {
         for file in item.content.iter().flat_map(|part| part.files(Path::new(""))) {
-            let there = seen.contains(&file) || file.is_file();
+            let there = seen.contains(&file) || media_is_there(&file);
             ensure!(
                 there,
                 "task `{}`, {kind} `{id}`: {} is missing; put the file there, or leave the task out",

@@ -228,9 +228,8 @@ pub(crate) fn training_texts(recipe: &Recipe, system_prompt: &str, corpus: &Path
     let mut seen = std::collections::BTreeSet::new();
     for row in recipe.stages.iter().flat_map(|stage| &stage.datasets) {
         if seen.insert(&row.dataset) {
-            for manifest in train_manifests(&corpus.join(&row.dataset))? {
-                texts.extend(crate::stage_data::texts(&manifest, corpus)?);
-            }
+            let manifests = train_manifests(&corpus.join(&row.dataset))?;
+            texts.extend(crate::stage_data::texts(&manifests, corpus)?);
         }
     }
     Ok(texts)

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rzen_core::{Origin, Part, Sample};
 use rzen_data::{
     BadRows, DatasetSpec, LoadedSample, PlannedBatch, PlannedRow, RowKeys, TeacherFilter, draw_positive,
-    each_positive, epoch_plan, picture_page_bytes, row_keys, train_manifests, train_rows,
+    each_positive, epoch_plan, picture_page_bytes, row_keys, train_manifests, train_rows_of,
 };
 
 use crate::augment::Augment;
@@ -257,21 +257,19 @@ pub(crate) fn rows_by_name(
 ) -> Result<Named> {
     let mut by_name: Vec<(String, Vec<Sample>)> = Vec::new();
     let mut unused = 0;
-    for manifest in manifests {
-        for mut sample in train_rows(manifest, corpus)? {
-            if !stage.instructions {
-                sample.query.instruction = None;
-            }
-            if let Some(teacher) = teacher {
-                teacher.apply(&mut sample)?;
-            }
-            unused += sample.hard_negatives.len().saturating_sub(stage.hard_negatives);
-            sample.hard_negatives.truncate(stage.hard_negatives);
-            sample.hard_negatives.shrink_to_fit();
-            match by_name.iter_mut().find(|(other, _)| *other == sample.name) {
-                Some((_, rows)) => rows.push(sample),
-                None => by_name.push((sample.name.clone(), vec![sample])),
-            }
+    for mut sample in train_rows_of(manifests, corpus)? {
+        if !stage.instructions {
+            sample.query.instruction = None;
+        }
+        if let Some(teacher) = teacher {
+            teacher.apply(&mut sample)?;
+        }
+        unused += sample.hard_negatives.len().saturating_sub(stage.hard_negatives);
+        sample.hard_negatives.truncate(stage.hard_negatives);
+        sample.hard_negatives.shrink_to_fit();
+        match by_name.iter_mut().find(|(other, _)| *other == sample.name) {
+            Some((_, rows)) => rows.push(sample),
+            None => by_name.push((sample.name.clone(), vec![sample])),
         }
     }
     Ok(Named { by_name, unused })
@@ -312,13 +310,13 @@ fn plan(
     Ok((batches, firsts))
 }
 
-/// Every text of a manifest's rows, with the instructions.
+/// Every text of the rows of a dataset's manifests, with the instructions.
 ///
 /// # Errors
 /// Names the manifest and the row.
-pub fn texts(manifest: &Path, corpus: &Path) -> Result<Vec<String>> {
+pub fn texts(manifests: &[PathBuf], corpus: &Path) -> Result<Vec<String>> {
     let mut texts = Vec::new();
-    for sample in train_rows(manifest, corpus)? {
+    for sample in train_rows_of(manifests, corpus)? {
         for item in std::iter::once(&sample.query).chain(sample.positives()).chain(&sample.hard_negatives) {
             texts.extend(item.instruction.clone());
             texts.extend(item.content.iter().filter_map(|part| match part {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{CheckError, Checked, CheckedManifest, FindingKind, RowPlace};
 use crate::eval_copy::EvalCopy;
+use crate::parquet_media::KnownPictures;
 use crate::train_line::Line;
 use crate::train_rows::each_train_row;
 
@@ -61,8 +62,11 @@ pub fn write_clean(
         }
     }
     let mut manifests = Vec::new();
+    // Of each dataset.
+    let mut known: BTreeMap<Option<&Path>, KnownPictures> = BTreeMap::new();
     for manifest in checked.manifests.iter().filter(|manifest| manifest.trains) {
-        manifests.push(write_rows(checked, manifest, &out, folder)?);
+        let known = known.entry(Path::new(&manifest.file).parent()).or_default();
+        manifests.push(write_rows(checked, manifest, known, &out, folder)?);
     }
     EvalCopy::read(&checked.corpus)
         .map_err(|(path, source)| CheckError::Read { path, source })?
@@ -86,12 +90,13 @@ pub fn write_clean(
 fn write_rows(
     checked: &Checked,
     manifest: &CheckedManifest,
+    known: &KnownPictures,
     out: &BTreeMap<&RowPlace, BTreeSet<FindingKind>>,
     folder: &Path,
 ) -> Result<CleanedManifest, CheckError> {
     let path = checked.corpus.join(&manifest.file);
     let changed = |problem: String| CheckError::Changed { path: path.clone(), problem };
-    let samples = match each_train_row(&path, &checked.corpus, &checked.corpus) {
+    let samples = match each_train_row(&path, &checked.corpus, &checked.corpus, known) {
         Ok(samples) => samples,
         // It was a finding before.
         Err(_) => {

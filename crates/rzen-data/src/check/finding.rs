@@ -176,7 +176,7 @@ impl FindingKind {
             FindingKind::SmallDataset => {
                 "put it in a `group` with others in the recipe, or use a smaller batch"
             }
-            FindingKind::UnevenDatasets => "set `weight` or `cap` of the datasets in the recipe",
+            FindingKind::UnevenDatasets => "set `weight`, `share` or `cap` of the datasets in the recipe",
         }
     }
 

@@ -8,6 +8,7 @@ use rzen_core::{Item, Part, Sample, VideoSource};
 use super::CheckError;
 use super::finding::{Finding, FindingKind, FoundContent, Place, RowPlace};
 use crate::eval_corpus::{check_query, each_candidate, each_query, each_task};
+use crate::parquet_media::KnownPictures;
 use crate::train_rows::each_train_row;
 use crate::{Candidate, EvalQuery, EvalTask, ManifestError, train_manifests};
 
@@ -104,7 +105,9 @@ pub(super) fn gather(corpus: &Path) -> Result<Gathered, CheckError> {
     for folder in folders(corpus)? {
         match train_manifests(&folder) {
             Ok(paths) => {
-                paths.iter().filter(|path| path.is_file()).for_each(|path| gathered.train(corpus, path));
+                let known = KnownPictures::default();
+                let there = paths.iter().filter(|path| path.is_file());
+                there.for_each(|path| gathered.train(corpus, path, &known));
             }
             Err(error) => gathered.unreadable(&error, &folder.join("train.jsonl"), corpus),
         }
@@ -175,12 +178,12 @@ impl Gathered {
         self.items.values[item].iter().map(part).collect()
     }
 
-    fn train(&mut self, corpus: &Path, path: &Path) {
+    fn train(&mut self, corpus: &Path, path: &Path, known: &KnownPictures) {
         self.read(
             corpus,
             path,
             true,
-            |path| each_train_row(path, corpus, Path::new("")),
+            |path| each_train_row(path, corpus, Path::new(""), known),
             |gathered, sample| {
                 let row = gathered.sample(&sample);
                 gathered.rows.push(row);

@@ -7,8 +7,7 @@ use rayon::prelude::*;
 use rzen_core::{Media, Part, VideoSource};
 
 use super::picture_facts::PictureFacts;
-use crate::parquet_media::is_there;
-use crate::{LoadError, Loader, media_sha256};
+use crate::{LoadError, Loader, media_is_there, media_sha256};
 
 /// What is in a file.
 pub(super) struct Scanned {
@@ -48,7 +47,7 @@ pub(super) fn scan(loader: &Loader, media: &[Part], progress: &dyn Fn(usize, usi
 
 fn read(loader: &Loader, part: &Part) -> Scanned {
     // Whatever stands there that is no file (a folder, a pipe) is refused by the loader.
-    let path = path_of(part).map(|path| loader.options.root.join(path)).filter(|path| is_there(path));
+    let path = path_of(part).map(|path| loader.options.root.join(path)).filter(|path| media_is_there(path));
     let digest = path.and_then(|path| media_sha256(&path).ok());
     let seen = match loader.load_part(part) {
         Ok(Media::Image(picture)) => Ok(Seen::Picture(PictureFacts::of(&picture, true))),

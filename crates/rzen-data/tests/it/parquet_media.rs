@@ -1,5 +1,6 @@
 //! Pictures inside Parquet files.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,10 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, Write
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rzen_core::{Item, Media, Part, Picture, VideoSource};
-use rzen_data::{LoadOptions, Loader, media_sha256, picture_page_bytes, train_manifests, train_rows};
+use rzen_data::{
+    LoadOptions, Loader, media_is_there, media_sha256, picture_page_bytes, train_manifests, train_rows,
+    train_rows_of,
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -135,8 +139,11 @@ fn pictures_are_found_where_they_were_written() {
         for (path, bytes) in found.iter().zip(&drawn.bytes).rev() {
             assert_eq!(media_sha256(path).unwrap(), hash(bytes), "{layout}: {}", path.display());
         }
-        let distinct: std::collections::HashSet<_> = found.iter().collect();
-        assert_eq!(distinct.len(), found.len(), "{layout}");
+        // Equal pictures are one.
+        let paths: HashSet<_> = found.iter().collect();
+        let contents: HashSet<_> = drawn.bytes.iter().collect();
+        assert_eq!(paths.len(), contents.len(), "{layout}");
+        assert!(paths.len() < found.len(), "{layout}");
         let largest = picture_page_bytes(&manifest).unwrap();
         // A page of places in a dictionary is small, the dictionary is not.
         let expected = match layout {
@@ -182,12 +189,14 @@ fn they_are_loaded_like_files() {
     let loader = Loader::default();
     assert_eq!(loader.load(&sample.query).unwrap().parts, [Media::Image(grey(10))]);
     assert_eq!(loader.load(&sample.positive).unwrap().parts, [Media::Frames(vec![grey(20), grey(30)])]);
-    let path = folder.path().join("d/train.parquet#query.list.element.image.bytes@0");
+    let digest: String = Sha256::digest(png(10))[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = format!("d/train.parquet#query.list.element.image.bytes@000000000-{digest}");
+    let path = folder.path().join(&name);
     assert_eq!(sample.query.content, [Part::Image(path.clone())]);
+    assert!(media_is_there(&path) && !media_is_there(&folder.path().join("e").join(&name)));
     // A path counts from the root of a loader like any other.
     let rooted = Loader::new(LoadOptions { root: folder.path().to_owned(), ..LoadOptions::default() });
-    let part = Part::Image("d/train.parquet#query.list.element.image.bytes@0".into());
-    assert_eq!(rooted.load_part(&part).unwrap(), Media::Image(grey(10)));
+    assert_eq!(rooted.load_part(&Part::Image(name.into())).unwrap(), Media::Image(grey(10)));
     // A picture is a clip of one frame.
     let clip = Part::Video(VideoSource::File(path.clone()));
     assert_eq!(loader.load_part(&clip).unwrap(), Media::Frames(vec![grey(10)]));
@@ -205,15 +214,18 @@ fn a_file_that_changed_or_broke_is_named() {
         loader.load_part(&Part::Image(format!("{}#{part}", manifest.display()).into())).unwrap_err()
     };
     let column = "query.list.element.image.bytes";
-    check_message(&error(&format!("{column}@7")), &["d/train.parquet#query", "no bytes at 7"]);
-    check_message(&error("other@0"), &["`other`", "no bytes"]);
-    // The file is another by now: text where the picture was.
+    check_message(&error(&format!("{column}@7-00")), &["d/train.parquet#query", "no bytes at 7"]);
+    check_message(&error("other@0-00"), &["`other`", "no bytes"]);
+    // The file is another by now: text where the picture was, and another picture.
     write_parquet(&manifest, SCHEMA, &[row(json!([{ "text": "q" }]), json!([{ "text": "p" }]))]);
     check_message(&loader.load(&sample.query).unwrap_err(), &["no bytes at 0", "again"]);
+    let other = json!([{ "image": { "bytes": png(11), "path": "a.png" } }]);
+    write_parquet(&manifest, SCHEMA, &[row(other, json!([{ "text": "p" }]))]);
+    check_message(&loader.load(&sample.query).unwrap_err(), &["other bytes", "did the file change", "again"]);
     fs::write(&manifest, "PAR1 and no more").unwrap();
     check_message(&loader.load(&sample.query).unwrap_err(), &["d/train.parquet#query", "again"]);
     fs::remove_file(&manifest).unwrap();
-    check_message(&loader.load(&sample.query).unwrap_err(), &["d/train.parquet#query", "check the path"]);
+    check_message(&loader.load(&sample.query).unwrap_err(), &["d/train.parquet`", "check the path"]);
 }
 
 /// Whatever is damaged, there is an error or the bytes are wrong; nothing panics, hangs or takes all memory.
@@ -223,16 +235,50 @@ fn a_damaged_page_is_an_error() {
     let manifest = dataset(&folder);
     let whole = fs::read(&manifest).unwrap();
     let sample = train_rows(&manifest, folder.path()).unwrap().remove(0);
-    let loader = Loader::default();
+    let path = inside(&sample.query).remove(0);
+    let expected = media_sha256(&path).unwrap();
     let mut refused = 0;
-    for place in 4..whole.len() - 8 {
+    for place in 4..whole.len() {
         let mut damaged = whole.clone();
         damaged[place] ^= 0x5a;
-        fs::write(&manifest, &damaged).unwrap();
-        // Length and time may be what they were, and then the old footer is what is known of the file.
-        refused += usize::from(loader.load(&sample.query).is_err());
+        // Under a name of its own, so that nothing is known of it.
+        let copy = folder.path().join(format!("d/{place}.parquet"));
+        fs::write(&copy, &damaged).unwrap();
+        let name =
+            path.file_name().unwrap().to_str().unwrap().replace("train.parquet", &format!("{place}.parquet"));
+        match media_sha256(&copy.with_file_name(name)) {
+            Ok(found) => assert!(found == expected, "other bytes passed, damaged at {place}"),
+            Err(_) => refused += 1,
+        }
+        let _ = picture_page_bytes(&copy);
+        let _ = train_rows(&copy, folder.path());
     }
     assert!(refused > 20, "{refused} of {}", whole.len());
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_not_opened() {
+    let folder = Folder::new();
+    let pipe = folder.path().join("p.parquet");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let path = folder.path().join("p.parquet#image@0-00");
+    let error = Loader::default().load_part(&Part::Image(path.clone())).unwrap_err();
+    check_message(&error, &["p.parquet", "a pipe or a device"]);
+    assert!(media_sha256(&path).is_err() && !media_is_there(&path));
+}
+
+/// A folder's name may be anything.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_name_of_the_corpus_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = Folder::new();
+    let corpus = folder.path().join(std::ffi::OsStr::from_bytes(b"c\xff#.parquet#x@1-2"));
+    fs::create_dir_all(corpus.join("d")).unwrap();
+    fs::copy(dataset(&folder), corpus.join("d/train.parquet")).unwrap();
+    let sample = &train_rows(&corpus.join("d/train.parquet"), &corpus).unwrap()[0];
+    assert_eq!(Loader::default().load(&sample.query).unwrap().parts, [Media::Image(grey(10))]);
 }
 
 #[test]
@@ -272,6 +318,16 @@ fn a_dataset_may_have_several_parquet_files() {
     check_message(&manifests().unwrap_err(), &["train.parquet", "train-00000-of-00003.parquet", "keep"]);
     fs::remove_file(path("train.parquet")).unwrap();
     names.iter().for_each(|name| fs::remove_file(path(name)).unwrap());
+    // Those of two uploads.
+    for second in ["train-00000-of-00002-b.parquet", "train-00000-of-00001.parquet"] {
+        for name in ["train-00000-of-00002-a.parquet", "train-00001-of-00002-a.parquet", second] {
+            folder.write(name, "");
+        }
+        check_message(&manifests().unwrap_err(), &["train-00000-of-0000", "and train-0000", "keep"]);
+        for name in ["train-00000-of-00002-a.parquet", "train-00001-of-00002-a.parquet", second] {
+            fs::remove_file(path(name)).unwrap();
+        }
+    }
     // The hub's own names, and names that count nothing.
     for names in [["train-00000-of-00001-a80d1f.parquet"].as_slice(), &["train-a.parquet", "train-b.parquet"]]
     {
@@ -279,4 +335,23 @@ fn a_dataset_may_have_several_parquet_files() {
         assert_eq!(manifests().unwrap(), names.iter().map(|name| path(name)).collect::<Vec<_>>());
         names.iter().for_each(|name| fs::remove_file(path(name)).unwrap());
     }
+}
+
+#[test]
+fn files_of_a_dataset_share_their_pictures_and_may_be_empty() {
+    let folder = Folder::new();
+    let pair = |query, positive| {
+        row(json!([{ "image": { "bytes": png(query), "path": null } }]), json!([{ "image": png(positive) }]))
+    };
+    let names =
+        ["train-a.parquet", "train-b.parquet", "train-c.parquet"].map(|name| folder.path().join(name));
+    write_parquet(&names[0], SCHEMA, &[pair(1, 2), pair(3, 1)]);
+    write_parquet(&names[1], SCHEMA, &[]);
+    write_parquet(&names[2], SCHEMA, &[pair(2, 4)]);
+    let rows = train_rows_of(&train_manifests(folder.path()).unwrap(), folder.path()).unwrap();
+    let paths = rows.iter().flat_map(|row| [inside(&row.query), inside(&row.positive)].concat());
+    let paths: Vec<_> = paths.collect();
+    assert_eq!((&paths[0], &paths[1]), (&paths[3], &paths[4]));
+    assert_eq!(HashSet::<&PathBuf>::from_iter(&paths).len(), 4);
+    check_message(&train_rows_of(&names[1..2], folder.path()).unwrap_err(), &["train-b.parquet", "no rows"]);
 }

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf, absolute};
 
 use anyhow::{Context, Result, ensure};
 use rzen_core::{Item, Origin, Sample};
-use rzen_data::{BadRow, Candidate, EvalCopy, candidates, forms_of_query, train_manifests, train_rows};
+use rzen_data::{BadRow, Candidate, EvalCopy, candidates, forms_of_query, train_manifests, train_rows_of};
 
 use super::evaluation::tasks;
 use crate::files::is_temporary;
@@ -54,10 +54,7 @@ impl Source {
                 "--dataset `{name}` is no folder of the corpus; give its plain name"
             );
             ensure!(read.iter().all(|other: &Dataset| other.name != name), "--dataset names `{name}` twice");
-            let mut rows = Vec::new();
-            for manifest in train_manifests(&corpus.join(&name))? {
-                rows.extend(train_rows(&manifest, &corpus)?);
-            }
+            let rows = train_rows_of(&train_manifests(&corpus.join(&name))?, &corpus)?;
             read.push(Dataset { name, rows });
         }
         let mut pool = Vec::new();

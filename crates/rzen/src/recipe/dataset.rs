@@ -46,7 +46,10 @@ impl DatasetRow {
             }
         }
         if self.cap == Some(0) {
-            return Err("`cap` is 0, expected 1 or more; leave the dataset out, or set `weight = 0`".into());
+            return Err(
+                "`cap` is 0, expected 1 or more; leave the dataset out, or set its `weight` or `share` to 0"
+                    .into(),
+            );
         }
         self.augment.check()?;
         self.teacher.as_ref().map_or(Ok(()), TeacherFilter::check)

@@ -36,7 +36,9 @@ impl Contents {
     pub fn read<'a>(&mut self, items: impl Iterator<Item = &'a Item>) {
         let files = items.flat_map(|item| &item.content).flat_map(|part| part.files(Path::new("")));
         let found: HashSet<PathBuf> = files.filter(|file| !self.files.contains_key(file)).collect();
-        let found: Vec<PathBuf> = found.into_iter().collect();
+        let mut found: Vec<PathBuf> = found.into_iter().collect();
+        // Those inside one file after another.
+        found.sort_unstable();
         if found.is_empty() {
             return;
         }

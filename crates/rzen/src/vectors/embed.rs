@@ -17,6 +17,8 @@ pub struct Model<'a> {
     pub key: Key,
     /// Items given to it at a time; the vectors are kept after each time.
     pub chunk: usize,
+    /// Items that can't be embedded before it is given no more.
+    pub most_bad: usize,
     open: &'a dyn Fn() -> Result<Box<dyn Embed>>,
     opened: OnceCell<Box<dyn Embed>>,
 }
@@ -24,7 +26,7 @@ pub struct Model<'a> {
 impl<'a> Model<'a> {
     /// A model that `open` opens.
     pub fn new(key: Key, chunk: usize, open: &'a dyn Fn() -> Result<Box<dyn Embed>>) -> Self {
-        Model { key, chunk, open, opened: OnceCell::new() }
+        Model { key, chunk, most_bad: usize::MAX, open, opened: OnceCell::new() }
     }
 
     fn embedder(&self) -> Result<&dyn Embed> {
@@ -36,7 +38,8 @@ impl<'a> Model<'a> {
     }
 }
 
-/// Embeds the `items` that `store` has no vector of, each once. Returns what is wrong with those that can't be embedded.
+/// Embeds the `items` that `store` has no vector of, each once. Returns what is wrong with those that can't be embedded; if they are
+/// more than `model` may meet, others have no vector either.
 ///
 /// Items of like size come together, the largest first, so that memory runs out early or never. `keep` is asked for each item after it
 /// was embedded; what it refuses is not kept.
@@ -85,6 +88,9 @@ pub fn embed_missing(
         })?;
         progress.part(chunk * model.chunk + part.len(), missing.len());
         progress.advance();
+        if bad.len() > model.most_bad {
+            break;
+        }
     }
     progress.finish();
     Ok(bad)

@@ -76,6 +76,16 @@ impl VectorStore {
         &self.path
     }
 
+    /// Removes the file, which nobody else has open while it is; where that fails it stays, and is told.
+    pub fn remove(self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            eprintln!(
+                "can't remove the vectors {}: {error}; nothing needs them any more",
+                self.path.display()
+            );
+        }
+    }
+
     /// Vectors held.
     pub fn len(&self) -> usize {
         self.places.len()

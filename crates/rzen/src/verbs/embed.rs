@@ -37,8 +37,8 @@ pub struct Args {
     /// Folder that relative paths in rows count from
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Where vectors are kept as they come, found by content; they stay for later runs. By default OUTPUT.vectors, where there
-    /// are many rows, and until they are written
+    /// Where vectors are kept as they come, found by content; they stay for later runs. By default OUTPUT.part.vectors, of more
+    /// rows than 16 batches, and until all are written. Files of media are read once more for it, and all weights
     #[arg(long, value_name = "DIR")]
     vectors: Option<PathBuf>,
     /// Rows that may be unreadable before the embedding stops; they are named, and left out of the output
@@ -63,12 +63,18 @@ pub fn run(args: &Args) -> Result<()> {
     ensure!(!rows.is_empty(), "{}: no rows", args.input.display());
     let open = || args.model.boxed();
     args.model.check()?;
+    let folder = match &args.vectors {
+        Some(folder) => vectors_beside(&args.output, Some(folder))?,
+        None => with_ending(&args.output, ".part.vectors"),
+    };
     // Of few there is nothing to lose, and hashing a model takes longer than they do.
-    let kept = match args.vectors.is_some() || rows.len() > args.model.chunk() {
-        true => Some(Kept {
-            folder: vectors_beside(&args.output, args.vectors.as_deref())?,
-            model: args.model.stored(&open)?,
-        }),
+    let keeps = args.vectors.is_some() || rows.len() > args.model.chunk() || folder.is_dir();
+    let kept = match keeps {
+        true => {
+            let mut model = args.model.stored(&open)?;
+            model.most_bad = args.bad_row_limit;
+            Some(Kept { folder, model })
+        }
         false => None,
     };
     let (Embedded { rows: whole, vectors, bad, before }, store) = match &kept {
@@ -86,10 +92,8 @@ pub fn run(args: &Args) -> Result<()> {
         Format::JsonLines => write_json_lines(file, &whole, &vectors),
     })?;
     if let (Some(kept), Some(store), None) = (&kept, store, &args.vectors) {
-        let path = store.path().to_owned();
-        drop(store);
-        std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
-        // Vectors of other models may be there.
+        // The output is whole, whatever becomes of them. Those of other models stay.
+        store.remove();
         let _ = std::fs::remove_dir(&kept.folder);
     }
     bad.iter().for_each(|row| eprintln!("left out: {row}"));
@@ -207,10 +211,20 @@ fn embed_kept<'a>(kept: &Kept, rows: &'a [EmbedRow], args: &Args) -> Result<(Emb
     check_limit(&embedded.bad, args)
         .with_context(|| format!("the other vectors are kept in {}", kept.folder.display()))?;
     ensure!(!found.is_empty(), "{}: no row could be embedded", args.input.display());
-    let numbers = store.rows(&found)?;
-    let dim = numbers.len() / found.len();
-    embedded.vectors = numbers.chunks_exact(dim).map(<[f32]>::to_vec).collect();
+    for keys in found.chunks(READ_AT_ONCE) {
+        let numbers = store.rows(keys)?;
+        embedded.vectors.extend(numbers.chunks_exact(numbers.len() / keys.len()).map(<[f32]>::to_vec));
+    }
     Ok((embedded, store))
+}
+
+/// Vectors that are read from the disk at once.
+const READ_AT_ONCE: usize = 4096;
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
 }
 
 fn complaint(row: &EmbedRow, message: &str) -> String {

@@ -128,8 +128,8 @@ fn what_was_computed_before_a_run_stopped_is_not_computed_again() {
     };
     let (done, said) = run_with(&rows, &[]);
     assert!(!done && said.contains("rows.jsonl:41: row `picture`") && said.contains("cut.png"), "{said}");
-    assert!(said.contains("kept in out.jsonl.vectors") && said.contains("--bad-row-limit"), "{said}");
-    assert!(!folder.join("out.jsonl").exists() && folder.join("out.jsonl.vectors").is_dir());
+    assert!(said.contains("kept in out.jsonl.part.vectors") && said.contains("--bad-row-limit"), "{said}");
+    assert!(!folder.join("out.jsonl").exists() && folder.join("out.jsonl.part.vectors").is_dir());
 
     std::fs::copy(first_with(&run().join("runs/tiny/world"), ".png"), folder.join("cut.png")).unwrap();
     let (done, said) = run_with(&rows, &[]);
@@ -137,7 +137,7 @@ fn what_was_computed_before_a_run_stopped_is_not_computed_again() {
         done && said.contains("41 vectors of 32 numbers, 35 of them computed before: out.jsonl"),
         "{said}"
     );
-    assert!(!folder.join("out.jsonl.vectors").exists(), "nothing is left of what was kept");
+    assert!(!folder.join("out.jsonl.part.vectors").exists(), "nothing is left of what was kept");
     let lines = || std::fs::read_to_string(folder.join("out.jsonl")).unwrap();
     let first = lines();
     let row = |line: usize| serde_json::from_str::<Value>(first.lines().nth(line).unwrap()).unwrap();
