@@ -109,7 +109,7 @@ fn embed(
         return Ok(Err(bad));
     }
     let items: Vec<(Key, &Item)> = keys.iter().copied().zip(named.iter().map(|(_, item)| *item)).collect();
-    let refused = embed_missing(store, model, &items, label, &|_| Ok(()))?;
+    let refused = embed_missing(store, model, &items, label, &|item| contents.unchanged(item))?;
     if !refused.is_empty() {
         let of_items = keys.iter().zip(&named);
         let bad = of_items

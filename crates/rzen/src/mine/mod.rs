@@ -112,9 +112,11 @@ pub fn mine<'a>(
         source.items().filter_map(|item| Some((contents.vector_key(item).ok()?, item))).collect();
     let different: HashSet<Key> = items.iter().map(|(key, _)| *key).collect();
     let found = different.iter().filter(|key| store.contains(key)).count();
-    let mut refused = embed_missing(&mut store, model, &items, "embed", &|_| Ok(()))?;
+    let mut refused = embed_missing(&mut store, model, &items, "embed", &|item| contents.unchanged(item))?;
     if let (Some(teacher), Some(store)) = (teacher, &mut teacher_store) {
-        refused.extend(embed_missing(store, teacher, &items, "embed with the teacher", &|_| Ok(()))?);
+        refused.extend(embed_missing(store, teacher, &items, "embed with the teacher", &|item| {
+            contents.unchanged(item)
+        })?);
     }
     let (units, bad_rows) = source::units(source, &contents, &refused, options.keep);
     check_limit(&bad_rows, options.bad_row_limit)?;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rayon::prelude::*;
 use rzen_core::{Item, Part, VideoSource};
@@ -25,7 +26,22 @@ pub struct Unreadable {
 /// The hashes of the files of items, each read once.
 #[derive(Default)]
 pub struct Contents {
-    files: HashMap<PathBuf, Result<Key, String>>,
+    files: HashMap<PathBuf, Read>,
+}
+
+/// What came of a file.
+struct Read {
+    hash: Result<Key, String>,
+    /// As it was before it was read.
+    stamp: Option<Stamp>,
+}
+
+/// Length and time. A picture inside another file has none, and need not: its path says what it holds.
+type Stamp = (u64, SystemTime);
+
+fn stamp(file: &Path) -> Option<Stamp> {
+    let metadata = file.metadata().ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
 }
 
 /// Files that are read between two lines of progress.
@@ -46,8 +62,9 @@ impl Contents {
         progress.message("files");
         for (at, piece) in found.chunks(PIECE).enumerate() {
             self.files.par_extend(piece.par_iter().map(|file| {
+                let stamp = stamp(file);
                 let hash = media_sha256(file).map_err(|error| error.to_string());
-                (file.clone(), hash)
+                (file.clone(), Read { hash, stamp })
             }));
             progress.part(at * PIECE + piece.len(), found.len());
             progress.advance();
@@ -106,9 +123,27 @@ impl Contents {
         Ok(hasher.finalize().into())
     }
 
+    /// Whether the files of an item are still those that were hashed. The vector of other bytes would be taken for theirs wherever
+    /// they turn up.
+    ///
+    /// # Errors
+    /// Names one that is not.
+    pub fn unchanged(&self, item: &Item) -> Result<(), String> {
+        let files = item.content.iter().flat_map(|part| part.files(Path::new("")));
+        for file in files {
+            if self.files.get(&file).is_some_and(|read| read.stamp != stamp(&file)) {
+                return Err(format!(
+                    "`{}` changed while it was read; give the same command again",
+                    file.display()
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn file(&self, path: &Path) -> Result<&Key, Unreadable> {
-        let hash = self.files.get(path).expect("the files of all items were read");
-        hash.as_ref().map_err(|message| Unreadable { file: path.to_owned(), message: message.clone() })
+        let read = self.files.get(path).expect("the files of all items were read");
+        read.hash.as_ref().map_err(|message| Unreadable { file: path.to_owned(), message: message.clone() })
     }
 }
 
@@ -151,5 +186,10 @@ mod tests {
         assert_eq!(same(false), [0, 0, 2, 3, 3, 3, 6, 7, 8, 9]);
         assert_eq!(same(true), [0, 0, 2, 3, 3, 5, 6, 7, 8, 9]);
         assert!(contents.vector_key(&missing).unwrap_err().file.ends_with("missing"));
+
+        std::fs::write(&a, "longer").unwrap();
+        assert!(contents.unchanged(&items[8]).unwrap_err().contains("changed while"));
+        contents.unchanged(&items[1]).unwrap();
+        contents.unchanged(&items[5]).unwrap();
     }
 }

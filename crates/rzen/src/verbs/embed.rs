@@ -193,7 +193,7 @@ fn embed_kept<'a>(kept: &Kept, rows: &'a [EmbedRow], args: &Args) -> Result<(Emb
         rows.iter().zip(&keys).filter_map(|(row, key)| Some((*key.as_ref().ok()?, &row.item))).collect();
     let before = items.iter().map(|(key, _)| key).collect::<HashSet<_>>();
     let before = before.into_iter().filter(|key| store.contains(key)).count();
-    let refused = embed_missing(&mut store, &kept.model, &items, "embed", &|_| Ok(()))?;
+    let refused = embed_missing(&mut store, &kept.model, &items, "embed", &|item| contents.unchanged(item))?;
     let mut embedded = Embedded { rows: Vec::new(), vectors: Vec::new(), bad: Vec::new(), before };
     let mut found = Vec::new();
     for (row, key) in rows.iter().zip(&keys) {
