@@ -310,6 +310,8 @@ mod tests {
             stage.datasets = datasets;
             stage.datasets[1].cap = cap;
             let planned = StageData::load(&stage, folder.path(), 7)?;
+            // At the end of an epoch there may be no other row.
+            assert!(planned.batches_with_copies() <= 1);
             let mut counts = [0; 3];
             planned.plan.iter().flat_map(|batch| &batch.rows).for_each(|row| counts[row.dataset] += 1);
             anyhow::Ok(counts)
@@ -320,8 +322,24 @@ mod tests {
         // Of a capped dataset, what the cap leaves counts.
         assert_eq!(count([1.0, 2.0], Some(3)).unwrap(), [4, 4, 4]);
         assert_eq!(count([1.0, 0.0], None).unwrap(), [6, 0, 0]);
-        let error = format!("{:#}", count([1.0, 1e-4], None).unwrap_err());
-        assert!(error.contains("`n0` gives 0 rows an epoch"), "{error}");
+        stage.datasets.truncate(1);
+        (stage.datasets[0].share, stage.datasets[0].weight, stage.batch_size) = (None, 4.0, 12);
+        assert_eq!(StageData::load(&stage, folder.path(), 7).unwrap().batches_with_copies(), 2);
+    }
+
+    #[test]
+    fn a_share_of_too_few_rows_is_refused() {
+        let (folder, mut stage) = corpus();
+        std::fs::create_dir(folder.path().join("e")).unwrap();
+        std::fs::copy(folder.path().join("d/train.jsonl"), folder.path().join("e/train.jsonl")).unwrap();
+        let row = |dataset: &str, share| crate::recipe::DatasetRow {
+            dataset: dataset.into(),
+            share: Some(share),
+            ..stage.datasets[0].clone()
+        };
+        stage.datasets = vec![row("d", 1.0), row("e", 1e-4)];
+        let error = format!("{:#}", StageData::load(&stage, folder.path(), 7).err().unwrap());
+        assert!(error.contains("`d` gives 0 rows an epoch") && error.contains("share"), "{error}");
     }
 
     #[test]

@@ -183,6 +183,15 @@ impl StageData {
         self.unused_negatives
     }
 
+    /// Batches that hold a row several times, which gives fewer negatives than the batch size says.
+    pub fn batches_with_copies(&self) -> usize {
+        let has_copies = |batch: &&PlannedBatch| {
+            let mut seen = HashSet::new();
+            !batch.rows.iter().all(|row| seen.insert(row))
+        };
+        self.plan.iter().filter(has_copies).count()
+    }
+
     /// Parquet files whose pictures take long to find, with the bytes that are unpacked for one of them.
     pub fn large_pages(&self) -> &[(PathBuf, u64)] {
         &self.large_pages

@@ -131,6 +131,16 @@ fn announce(job: &Job, stage: &Stage, data: &StageData, first_step: usize) {
             stage.hard_negatives
         ));
     }
+    let with_copies = data.batches_with_copies();
+    // The end of an epoch may have one.
+    if with_copies * 10 > data.steps() {
+        job.say(&format!(
+            "{}: {with_copies} of {} batches hold a row several times, because few rows are drawn often (`weight`, `share`); such \
+             batches have fewer negatives",
+            stage.name,
+            data.steps()
+        ));
+    }
     for (manifest, bytes) in data.large_pages() {
         job.say(&format!(
             "{}: for each picture in {} a page of {} MB is unpacked; `rzen data import parquet` writes them out, or write the \
