@@ -51,7 +51,7 @@ impl Asked {
     /// The messages of a chat: one of the user, and one of the system before it, which is the instruction.
     pub fn of_messages(field: &Field, instruction: Option<&str>) -> Result<Self, Refusal> {
         let (mut found, mut system) = (None, None);
-        for message in field.list()? {
+        for message in field.list(MOST_PARTS, "messages")? {
             let object = message.object(&["role", "content"])?;
             let (role, given) = (object.required("role")?, object.required("content")?);
             match role.text()? {
@@ -123,11 +123,7 @@ fn content(field: &Field) -> Result<Vec<AskedPart>, Refusal> {
     if !field.is_list() {
         return Ok(vec![AskedPart::Text(field.text()?.to_owned())]);
     }
-    let parts = field.list()?;
-    if parts.len() > MOST_PARTS {
-        return Err(field.refuse(&format!("has {} parts, at most {MOST_PARTS} are taken", parts.len())));
-    }
-    parts.iter().map(part).collect()
+    field.list(MOST_PARTS, "parts")?.iter().map(part).collect()
 }
 
 /// The text of a message of the system.
@@ -167,10 +163,7 @@ fn part(field: &Field) -> Result<AskedPart, Refusal> {
 }
 
 fn frames(field: &Field) -> Result<AskedPart, Refusal> {
-    let frames = field.list()?;
-    if frames.len() > MOST_PARTS {
-        return Err(field.refuse(&format!("has {} frames, at most {MOST_PARTS} are taken", frames.len())));
-    }
+    let frames = field.list(MOST_PARTS, "frames")?;
     let frames = frames.iter().map(|frame| media(frame, MediaKind::Image));
     Ok(AskedPart::Frames(frames.collect::<Result<_, _>>()?))
 }

@@ -74,10 +74,7 @@ fn read(body: &Value, most: usize) -> Result<Wanted, Refusal> {
     let [given] = &given[..] else {
         return Err(Refusal::field("texts", "or `images` or `inputs` must be given, and one of them alone"));
     };
-    let items = given.list()?;
-    if items.len() > most {
-        return Err(given.refuse(&format!("has {} items, at most {most} are taken", items.len())));
-    }
+    let items = given.list(most, "items")?;
     let mut texts = Vec::new();
     let read = |item: &Field| match given.name.as_str() {
         "texts" => {
@@ -92,7 +89,7 @@ fn read(body: &Value, most: usize) -> Result<Wanted, Refusal> {
     match object.get("embedding_types") {
         None => float = true,
         Some(types) => {
-            for kind in types.list()? {
+            for kind in types.list(2, "types")? {
                 match kind.text()? {
                     "float" => float = true,
                     "base64" => base64 = true,

@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 
 mod asked;
+mod body;
 mod cohere;
 mod engine;
 mod field;

@@ -79,10 +79,6 @@ pub(crate) fn read_input(
     if !input.is_list() {
         return Ok(vec![Asked::read(input, instruction)?]);
     }
-    let items = input.list()?;
-    if items.len() > most {
-        return Err(input.refuse(&format!("has {} items, at most {most} are taken", items.len())));
-    }
     let item = |item: &Field| {
         match item.value.is_number() || item.is_list() {
         true => Err(item.refuse(
@@ -91,7 +87,7 @@ pub(crate) fn read_input(
         false => Asked::read(item, instruction),
     }
     };
-    items.iter().map(item).collect()
+    input.list(most, "items")?.iter().map(item).collect()
 }
 
 #[derive(Serialize)]

@@ -66,7 +66,7 @@ fn read(body: &Value, most: usize) -> Result<(Asked, Wanted), Refusal> {
     };
     let kinds = match object.get("kind") {
         None => Vec::new(),
-        Some(kind) if kind.is_list() => kind.list()?.iter().map(kind_of).collect::<Result<_, _>>()?,
+        Some(kind) if kind.is_list() => kind.list(3, "kinds")?.iter().map(kind_of).collect::<Result<_, _>>()?,
         Some(kind) => vec![kind_of(&kind)?],
     };
     // Compared with the paths of the index; nothing is opened by it.

@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use crate::asked::Asked;
+use crate::body::parse;
 use crate::engine::{Embedded, Engine};
 use crate::metrics::Metrics;
 use crate::model::ServedModel;
@@ -107,6 +108,8 @@ pub(crate) struct Server<M: ServedModel> {
     /// Pictures of the index that are drawn at once.
     pub drawing: Arc<Semaphore>,
     requests: Arc<Semaphore>,
+    /// Bodies that are read as JSON at once: they take their size once more meanwhile.
+    parsing: Arc<Semaphore>,
     opened: OnceLock<Serving<M>>,
     /// When items were embedded last.
     proved: Mutex<Option<Instant>>,
@@ -146,15 +149,17 @@ impl<M: ServedModel> Server<M> {
         let slow =
             || Refusal::too_slow(format!("the body did not arrive within {} s", body_timeout.as_secs()));
         let body = body.map_err(|_| slow())?.map_err(|_| Refusal::too_large(payload_limit))?;
+        let lost = || Refusal::server("the request could not be read");
+        let turn = self.parsing.clone().acquire_owned().await.map_err(|_| lost())?;
+        // The turn goes along: where nobody waits any more, the body is still read to its end.
         let parse = move || {
-            let value =
-                serde_json::from_slice(&body).map_err(|error| Refusal::no_json(&error.to_string()))?;
+            let value = parse(&body)?;
             drop(body);
-            read(&value)
+            let read = read(&value);
+            drop((value, turn));
+            read
         };
-        let parsed =
-            spawn_blocking(parse).await.map_err(|_| Refusal::server("the request could not be read"))?;
-        Ok((parsed?, permit))
+        Ok((spawn_blocking(parse).await.map_err(|_| lost())??, permit))
     }
 
     /// A place among the requests that are answered.
@@ -237,12 +242,14 @@ async fn run<M: ServedModel>(
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let grace = settings.grace;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let server = Arc::new(Server {
         requests: Arc::new(Semaphore::new(settings.max_concurrent_requests.min(Semaphore::MAX_PERMITS))),
         settings,
         address,
         metrics: Arc::new(Metrics::new()),
-        drawing: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+        drawing: Arc::new(Semaphore::new(cores)),
+        parsing: Arc::new(Semaphore::new(cores)),
         opened: OnceLock::new(),
         proved: Mutex::new(None),
     });
