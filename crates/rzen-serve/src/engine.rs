@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -69,6 +69,11 @@ impl<M: ServedModel> Engine<M> {
         self.queue.len()
     }
 
+    /// Whether a vector left within the last `time`.
+    pub fn has_embedded(&self, time: Duration) -> bool {
+        self.queue.has_embedded(time)
+    }
+
     /// Takes no more items; those that wait are still computed.
     pub fn close(&self) {
         self.queue.close();
@@ -99,7 +104,16 @@ impl<M: ServedModel> Engine<M> {
         // The permit goes along: where nobody waits any more, the reading still goes on to its end.
         let reading = spawn_blocking(move || (read(&*model, &item), permit));
         let (read, permit) = reading.await.map_err(|error| lost(&field, &error.to_string()))?;
-        let read = read?;
+        self.compute(&field, read?, permit).await
+    }
+
+    /// The vector of a short text, which is read without waiting for others to be read.
+    pub async fn embed_at_once(&self, item: &Asked) -> Result<Embedded, Refusal> {
+        self.compute(&item.field, read(&*self.model, item)?, ()).await
+    }
+
+    /// The vector of an item that was read; `permit` is given back once there is room for it.
+    async fn compute<P>(&self, field: &str, read: M::Read, permit: P) -> Result<Embedded, Refusal> {
         let tokens = self.model.tokens(&read);
         let share = u32::try_from(tokens).unwrap_or(u32::MAX).clamp(1, self.most_room);
         let room = self.room.clone().acquire_many_owned(share).await.map_err(|_| stopping())?;
@@ -107,7 +121,7 @@ impl<M: ServedModel> Engine<M> {
         let (reply, vector) = oneshot::channel();
         let ticket = Ticket { tokens, since: Instant::now(), reply, room };
         self.queue.push(Waiting { read, ticket });
-        let vector = vector.await.map_err(|_| stopping())?.map_err(|problem| lost(&field, &problem))?;
+        let vector = vector.await.map_err(|_| stopping())?.map_err(|problem| lost(field, &problem))?;
         Ok(Embedded { vector, tokens })
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rzen_core::check_unit_vector;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -42,6 +42,8 @@ pub(crate) struct Ticket {
 pub(crate) struct Queue<R> {
     state: Mutex<State<R>>,
     changed: Condvar,
+    /// When a vector left last.
+    embedded: Mutex<Option<Instant>>,
 }
 
 struct State<R> {
@@ -59,7 +61,7 @@ impl<R> Waiting<R> {
 impl<R> Queue<R> {
     pub fn new() -> Self {
         let state = State { waiting: VecDeque::new(), closed: false };
-        Queue { state: Mutex::new(state), changed: Condvar::new() }
+        Queue { state: Mutex::new(state), changed: Condvar::new(), embedded: Mutex::new(None) }
     }
 
     /// Adds an item. After [`close`](Self::close) it is dropped, and with it its reply.
@@ -74,6 +76,12 @@ impl<R> Queue<R> {
     /// Items that somebody waits for.
     pub fn len(&self) -> usize {
         self.lock().waiting.iter().filter(|item| item.is_wanted()).count()
+    }
+
+    /// Whether a vector left within the last `time`.
+    pub fn has_embedded(&self, time: Duration) -> bool {
+        let embedded = *self.embedded.lock().unwrap_or_else(PoisonError::into_inner);
+        embedded.is_some_and(|embedded| embedded.elapsed() < time)
     }
 
     /// Nothing is taken any more; what waits is still computed.
@@ -123,12 +131,18 @@ pub(crate) fn work<M: ServedModel>(
         let now = Instant::now();
         batch.iter().for_each(|item| metrics.waited(now - item.ticket.since));
         let (reads, tickets) = batch.into_iter().map(|item| (item.read, item.ticket)).unzip();
-        compute(model, reads, tickets, metrics);
+        compute(model, queue, reads, tickets, metrics);
     }
 }
 
 /// Computes a batch. Where it fails as a whole, each item is computed by itself, so that only the one at fault is lost.
-fn compute<M: ServedModel>(model: &M, reads: Vec<M::Read>, tickets: Vec<Ticket>, metrics: &Arc<Metrics>) {
+fn compute<M: ServedModel>(
+    model: &M,
+    queue: &Queue<M::Read>,
+    reads: Vec<M::Read>,
+    tickets: Vec<Ticket>,
+    metrics: &Arc<Metrics>,
+) {
     let began = Instant::now();
     // What the model holds is not changed by embedding, so that nothing broken can be seen after a panic.
     let result = catch_unwind(AssertUnwindSafe(|| model.embed(&reads)));
@@ -143,7 +157,11 @@ fn compute<M: ServedModel>(model: &M, reads: Vec<M::Read>, tickets: Vec<Ticket>,
     match result {
         Ok(vectors) => {
             for (vector, ticket) in vectors.into_iter().zip(tickets) {
-                ticket.answer(checked(vector, model.dim()));
+                let vector = checked(vector, model.dim());
+                if vector.is_ok() {
+                    *queue.embedded.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                }
+                ticket.answer(vector);
             }
         }
         Err(problem) if reads.len() > 1 => {
@@ -152,7 +170,7 @@ fn compute<M: ServedModel>(model: &M, reads: Vec<M::Read>, tickets: Vec<Ticket>,
                 reads.len()
             );
             for (read, ticket) in reads.into_iter().zip(tickets) {
-                compute(model, vec![read], vec![ticket], metrics);
+                compute(model, queue, vec![read], vec![ticket], metrics);
             }
         }
         Err(problem) => {

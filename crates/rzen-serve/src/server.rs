@@ -6,7 +6,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
 
 use axum::body::{HttpBody, to_bytes};
 use axum::extract::Request;
@@ -111,8 +110,8 @@ pub(crate) struct Server<M: ServedModel> {
     /// Bodies that are read as JSON at once: they take their size once more meanwhile.
     parsing: Arc<Semaphore>,
     opened: OnceLock<Serving<M>>,
-    /// When items were embedded last.
-    proved: Mutex<Option<Instant>>,
+    /// What came of the last time that the model was asked whether it embeds as at the start; `None` while it is asked.
+    health: Mutex<watch::Receiver<Option<bool>>>,
 }
 
 /// A model that was tried, with all that belongs to it.
@@ -124,9 +123,6 @@ pub(crate) struct Serving<M: ServedModel> {
     pub search: Option<Arc<dyn Search>>,
     probed: Vec<f32>,
 }
-
-/// How long items that were embedded prove that the model works.
-const PROOF: Duration = Duration::from_secs(10);
 
 impl<M: ServedModel> Server<M> {
     /// The model, if the server is ready.
@@ -193,22 +189,36 @@ impl<M: ServedModel> Server<M> {
 
     /// The vectors of items, in order.
     pub async fn embed(&self, items: Vec<Asked>) -> Result<Vec<Embedded>, Refusal> {
-        let embedded = self.ready()?.engine.embed(items).await?;
-        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        Ok(embedded)
+        self.ready()?.engine.embed(items).await
     }
 
-    /// Embeds something, unless something was embedded just now.
+    /// Asks the model for a vector, unless one left just now; once for all who want to know meanwhile.
     pub async fn check_health(&self) -> Result<(), Refusal> {
         let ready = self.ready()?;
-        let proved = *self.proved.lock().unwrap_or_else(PoisonError::into_inner);
-        if proved.is_some_and(|proved| proved.elapsed() < PROOF) {
-            return Ok(());
+        let Some(mut asked) = self.ask_for_health(ready) else { return Ok(()) };
+        let healthy = match tokio::time::timeout(self.settings.proof / 2, asked.wait_for(Option::is_some)).await {
+            Ok(answer) => answer.is_ok_and(|answer| *answer == Some(true)),
+            // It was asked behind others, which were answered.
+            Err(_) => ready.engine.has_embedded(self.settings.proof),
+        };
+        (healthy.then_some(()))
+            .ok_or_else(|| Refusal::not_ready("the model does not embed as it did at the start, or not now"))
+    }
+
+    /// Where to learn what the model answers; `None` where it need not be asked.
+    fn ask_for_health(&self, ready: &Serving<M>) -> Option<watch::Receiver<Option<bool>>> {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *health.borrow();
+        if last != Some(false) && ready.engine.has_embedded(self.settings.proof) {
+            return None;
         }
-        match is_as_before(&ready.engine, &ready.probed).await {
-            true => Ok(()),
-            false => Err(Refusal::not_ready("the model does not embed as it did at the start")),
+        if last.is_some() {
+            let (tell, told) = watch::channel(None);
+            let (engine, probed) = (ready.engine.clone(), ready.probed.clone());
+            tokio::spawn(async move { tell.send(Some(is_as_before(&engine, &probed).await)) });
+            *health = told;
         }
+        Some(health.clone())
     }
 }
 
@@ -251,7 +261,7 @@ async fn run<M: ServedModel>(
         drawing: Arc::new(Semaphore::new(cores)),
         parsing: Arc::new(Semaphore::new(cores)),
         opened: OnceLock::new(),
-        proved: Mutex::new(None),
+        health: Mutex::new(watch::channel(Some(true)).1),
     });
     let at_stop = stop.clone();
     let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|connection| {

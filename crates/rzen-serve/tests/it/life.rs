@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::mpsc::channel;
 use std::thread::spawn;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rzen_core::Item;
 use rzen_serve::{Ended, Opened, ReadError, ServeError, ServedModel, Settings, Stop, serve};
@@ -65,6 +65,30 @@ fn a_client_that_goes_away_is_forgotten() {
     assert_eq!(receive(ask(&server, "c")).status, 200);
     server.end();
     assert_eq!(*batches.lock().unwrap(), [["a"], ["c"]]);
+}
+
+#[test]
+fn a_model_that_hangs_is_asked_once_and_not_healthy() {
+    let (stub, hold) = Stub::held();
+    let limits = Settings { api_key: Some("secret".into()), proof: Duration::from_millis(100), ..settings() };
+    let server = Running::start(stub, limits);
+    assert_eq!(get(server.address, "/health").status, 200);
+    let key = "authorization: Bearer secret\r\n";
+    let body = json!({ "input": "a" }).to_string();
+    let asked = send(server.address, "POST", "/v1/embeddings", key, body.as_bytes());
+    hold.began.recv().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while get(server.address, "/health").status == 200 {
+        assert!(Instant::now() < deadline, "it is healthy though nothing is embedded");
+    }
+    let many: Vec<_> = (0..8).map(|_| send(server.address, "GET", "/health", "", b"")).collect();
+    assert!(many.into_iter().all(|one| receive(one).status == 503));
+    let metrics = receive(send(server.address, "GET", "/metrics", key, b"")).text();
+    assert!(metrics.contains("\nrzen_queue_items 1\n"), "{metrics}");
+    drop(hold);
+    assert_eq!(receive(asked).status, 200);
+    assert_eq!(get(server.address, "/health").status, 200);
+    server.end();
 }
 
 #[test]

@@ -161,6 +161,7 @@ impl Args {
             max_top: self.max_top,
             api_key,
             body_timeout: Duration::from_secs(60),
+            proof: Duration::from_secs(10),
             grace: Duration::from_secs(self.grace),
             access_log: self.access_log,
         })
