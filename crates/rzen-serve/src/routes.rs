@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -80,13 +80,17 @@ fn brings(headers: &HeaderMap, key: &str) -> bool {
     given.is_some_and(|(_, given)| hash(given).ct_eq(&hash(key.as_bytes())).into())
 }
 
-/// Refuses names that are not this machine's where only this machine is served: pages of other sites may lead their own names
-/// here. A key, which they don't have, protects as well.
+/// Refuses what pages of other sites ask through the browser that shows them, and names that are not this machine's where only this
+/// machine is served: such pages may lead their own names here. A key, which they don't have, protects of that as well.
 async fn check_host<M: ServedModel>(
     State(server): State<Arc<Server<M>>>,
     request: Request,
     next: Next,
 ) -> Response {
+    if is_of_another_site(&request) {
+        let refusal = Refusal::foreign_host("a page of another site may not ask this server");
+        return server.refuse(request, refusal).await.into_response();
+    }
     let is_local = server.address.ip().is_loopback() && server.settings.api_key.is_none();
     match is_local && !names_this_machine(request.headers()) {
         true => {
@@ -95,6 +99,20 @@ async fn check_host<M: ServedModel>(
         }
         false => next.run(request).await,
     }
+}
+
+/// Whether a page of another site asks. A link to this server's own page may stand anywhere.
+fn is_of_another_site(request: &Request) -> bool {
+    if request.method() == Method::GET && request.uri().path() == "/" {
+        return false;
+    }
+    let value = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
+    let site = value(HeaderName::from_static("sec-fetch-site")).unwrap_or("none");
+    let host = value(header::HOST).unwrap_or_default();
+    let is_own = |origin: &str| {
+        origin.split_once("://").is_some_and(|(_, origin_host)| origin_host.eq_ignore_ascii_case(host))
+    };
+    matches!(site, "cross-site" | "same-site") || value(header::ORIGIN).is_some_and(|origin| !is_own(origin))
 }
 
 fn names_this_machine(headers: &HeaderMap) -> bool {

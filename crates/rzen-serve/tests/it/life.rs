@@ -236,6 +236,26 @@ fn a_page_of_another_site_gets_nothing() {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.write_all(b"GET /info HTTP/1.1\r\nhost: rebound.example\r\n\r\n").unwrap();
     assert_eq!(receive(stream).error().0, 403);
+    let body = json!({ "input": "a" }).to_string();
+    let own = format!("origin: http://{}\r\n", server.address);
+    for (headers, status) in [
+        ("origin: https://evil.example\r\nsec-fetch-site: cross-site\r\ncontent-type: text/plain\r\n", 403),
+        ("origin: https://evil.example\r\n", 403),
+        ("origin: http://127.0.0.1:1\r\n", 403),
+        ("origin: null\r\n", 403),
+        ("sec-fetch-site: cross-site\r\n", 403),
+        ("sec-fetch-site: same-site\r\n", 403),
+        ("sec-fetch-site: same-origin\r\n", 200),
+        ("sec-fetch-site: none\r\n", 200),
+        (own.as_str(), 200),
+    ] {
+        let answer = receive(send(server.address, "POST", "/v1/embeddings", headers, body.as_bytes()));
+        assert_eq!(answer.status, status, "{headers}");
+    }
+    for (path, status) in [("/health", 403), ("/metrics", 403), ("/", 404)] {
+        let answer = receive(send(server.address, "GET", path, "sec-fetch-site: cross-site\r\n", b""));
+        assert_eq!(answer.status, status, "{path}");
+    }
     server.end();
 }
 
