@@ -41,9 +41,13 @@ mod tests {
 
     #[test]
     fn values_are_counted_outside_of_texts() {
-        for (json, values) in
-            [(r#""a""#, 1), ("[0,0,0]", 4), (r#"{"a": "[,\",{", "b": {"c": [1]}}"#, 5), (r#""\\",0"#, 2), ("", 1)]
-        {
+        for (json, values) in [
+            (r#""a""#, 1),
+            ("[0,0,0]", 4),
+            (r#"{"a": "[,\",{", "b": {"c": [1]}}"#, 5),
+            (r#""\\",0"#, 2),
+            ("", 1),
+        ] {
             assert_eq!(most_values(json.as_bytes()), values, "{json}");
         }
         let zeros = |count: usize| format!("[{}0]", "0,".repeat(count - 1));

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::asked::Asked;
+use crate::log::log;
 use crate::metrics::Metrics;
 use crate::model::{ReadError, ServedModel};
 use crate::queue::{BatchLimits, Queue, Ticket, Waiting, work};
@@ -159,7 +160,7 @@ fn without(message: &str, folder: &Path) -> String {
 
 /// Tells whoever runs the server what is wrong, and whoever asked that something is.
 fn lost(what: &str, problem: &str) -> Refusal {
-    eprintln!("serve: {what}: {problem}");
+    log(&format!("{what}: {problem}"));
     Refusal::server("the server could not embed this; its own log says why")
 }
 
@@ -333,6 +334,42 @@ mod tests {
         bench.release();
         assert_eq!(results(asking).await, [Ok(vector("a")), Ok(vector("b"))]);
         bench.thread.join().unwrap();
+    }
+
+    /// Panics where a vector is looked at.
+    struct Broken;
+
+    impl ServedModel for Broken {
+        type Read = ();
+
+        fn dim(&self) -> usize {
+            panic!("a model that is broken")
+        }
+
+        fn read(&self, _: &rzen_core::Item) -> Result<(), ReadError> {
+            Ok(())
+        }
+
+        fn tokens(&self, (): &()) -> usize {
+            1
+        }
+
+        fn embed(&self, items: &[()]) -> Result<Vec<Vec<f32>>, String> {
+            Ok(vec![vec![1.0]; items.len()])
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn where_the_thread_is_lost_nobody_waits_for_it() {
+        let limits = BatchLimits { items: 1, tokens: 1000 };
+        let (engine, thread) = Engine::start(Broken, limits, Arc::new(Metrics::new())).unwrap();
+        let engine = Arc::new(engine);
+        let items = ["a", "b", "c"].map(|text| Asked::text("input", text));
+        for items in [items.to_vec(), items[..1].to_vec()] {
+            let embedding = tokio::time::timeout(Duration::from_secs(60), engine.embed(items));
+            assert_eq!(embedding.await.expect("an answer").unwrap_err().status.as_u16(), 503);
+        }
+        assert!(thread.join().is_err());
     }
 
     #[test]

@@ -130,7 +130,8 @@ mod tests {
         let object = Field::body(&body).object(&["input", "top"]).unwrap();
         let items = object.required("input").unwrap().list(2, "items").unwrap();
         assert_eq!((items[0].name.as_str(), items[0].text().unwrap()), ("input[0]", "a"));
-        let content = items[1].object(&["content"]).unwrap().required("content").unwrap().list(2, "parts").unwrap();
+        let content =
+            items[1].object(&["content"]).unwrap().required("content").unwrap().list(2, "parts").unwrap();
         let part = content[0].object(&["text"]).unwrap();
         let refusal = part.text("text").unwrap_err();
         assert_eq!(refusal.field.as_deref(), Some("input[1].content[0].text"));

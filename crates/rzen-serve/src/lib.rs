@@ -15,6 +15,7 @@ mod body;
 mod cohere;
 mod engine;
 mod field;
+mod log;
 mod media;
 mod metrics;
 mod model;
@@ -32,6 +33,7 @@ mod settings;
 mod stub;
 mod tei;
 
+pub use log::log;
 pub use model::{ReadError, ServedModel};
 pub use queue::BatchLimits;
 pub use search::{Hit, Kind, Place, Search, Wanted};

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rzen_core::check_unit_vector;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::log::log;
 use crate::metrics::Metrics;
 use crate::model::ServedModel;
 
@@ -120,6 +121,16 @@ impl<R> Queue<R> {
     }
 }
 
+/// Lets nobody wait for a thread that is no more, whatever ended it.
+struct Lost<'a, R>(&'a Queue<R>);
+
+impl<R> Drop for Lost<'_, R> {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0.lock().waiting.clear();
+    }
+}
+
 /// Computes what waits until the queue is closed and empty.
 pub(crate) fn work<M: ServedModel>(
     model: &M,
@@ -127,6 +138,7 @@ pub(crate) fn work<M: ServedModel>(
     limits: BatchLimits,
     metrics: &Arc<Metrics>,
 ) {
+    let _lost = Lost(queue);
     while let Some(batch) = queue.next_batch(limits) {
         let now = Instant::now();
         batch.iter().for_each(|item| metrics.waited(now - item.ticket.since));
@@ -165,10 +177,8 @@ fn compute<M: ServedModel>(
             }
         }
         Err(problem) if reads.len() > 1 => {
-            eprintln!(
-                "serve: a batch of {} failed ({problem}); its items are computed one by one",
-                reads.len()
-            );
+            let count = reads.len();
+            log(&format!("a batch of {count} failed ({problem}); its items are computed one by one"));
             for (read, ticket) in reads.into_iter().zip(tickets) {
                 compute(model, queue, vec![read], vec![ticket], metrics);
             }

@@ -4,6 +4,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::log::log;
+
 /// Why a request gets no answer of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -114,7 +116,7 @@ pub(crate) fn answer(value: &impl serde::Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => {
-            eprintln!("serve: an answer could not be written as JSON: {error}");
+            log(&format!("an answer could not be written as JSON: {error}"));
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

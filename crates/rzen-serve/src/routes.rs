@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::log::log;
 use crate::model::ServedModel;
 use crate::refusal::Refusal;
 use crate::server::Server;
@@ -53,7 +54,7 @@ async fn watch<M: ServedModel>(
     let response = next.run(request).await;
     let (status, time) = (response.status().as_u16(), began.elapsed());
     if server.settings.access_log {
-        eprintln!("serve: {method} {path} {status} {:.1} ms", time.as_secs_f64() * 1e3);
+        log(&format!("{method} {path} {status} {:.1} ms", time.as_secs_f64() * 1e3));
     }
     server.metrics.request(path, status, time);
     response

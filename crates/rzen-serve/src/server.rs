@@ -196,11 +196,12 @@ impl<M: ServedModel> Server<M> {
     pub async fn check_health(&self) -> Result<(), Refusal> {
         let ready = self.ready()?;
         let Some(mut asked) = self.ask_for_health(ready) else { return Ok(()) };
-        let healthy = match tokio::time::timeout(self.settings.proof / 2, asked.wait_for(Option::is_some)).await {
-            Ok(answer) => answer.is_ok_and(|answer| *answer == Some(true)),
-            // It was asked behind others, which were answered.
-            Err(_) => ready.engine.has_embedded(self.settings.proof),
-        };
+        let healthy =
+            match tokio::time::timeout(self.settings.proof / 2, asked.wait_for(Option::is_some)).await {
+                Ok(answer) => answer.is_ok_and(|answer| *answer == Some(true)),
+                // It was asked behind others, which were answered.
+                Err(_) => ready.engine.has_embedded(self.settings.proof),
+            };
         (healthy.then_some(()))
             .ok_or_else(|| Refusal::not_ready("the model does not embed as it did at the start, or not now"))
     }

@@ -1,5 +1,6 @@
 //! `rzen serve`: embeddings and search over HTTP.
 
+use std::env::VarError;
 use std::error::Error;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -124,7 +125,8 @@ pub fn run(args: &Args) -> Result<()> {
     let listener = TcpListener::bind((args.host.as_str(), args.port))
         .with_context(|| format!("can't listen at {}:{}; is something else there?", args.host, args.port))?;
     if settings.api_key.is_none() && !listener.local_addr()?.ip().is_loopback() {
-        eprintln!("serve: whoever reaches {} may ask; --api-key or RZEN_API_KEY asks for a key", args.host);
+        let who = format!("whoever reaches {} may ask; --api-key or RZEN_API_KEY asks for a key", args.host);
+        rzen_serve::log(&who);
     }
     let stop = Stop::default();
     on_interrupt(stop.clone())?;
@@ -168,8 +170,12 @@ impl Args {
     }
 
     fn api_key(&self) -> Result<Option<String>> {
-        let from_environment = || std::env::var("RZEN_API_KEY").ok();
-        let key = self.api_key.clone().or_else(from_environment);
+        let key = match (&self.api_key, std::env::var("RZEN_API_KEY")) {
+            (Some(key), _) => Some(key.clone()),
+            (None, Ok(key)) => Some(key),
+            (None, Err(VarError::NotPresent)) => None,
+            (None, Err(error)) => anyhow::bail!("RZEN_API_KEY: {error}"),
+        };
         ensure!(
             key.as_ref().is_none_or(|key| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic())),
             "--api-key or RZEN_API_KEY: give letters, digits and signs without spaces"

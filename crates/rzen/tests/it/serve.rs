@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +15,15 @@ use crate::command::{files_with, first_with, refuse, succeed};
 use crate::http::{get, post, receive, send};
 use crate::verbs::trained;
 
-/// The program as a server, on a port of its own.
+/// The program as it will be a server, on a port of its own.
+fn serve(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rzen"));
+    command.current_dir(folder).args([&["serve", "--port", "0"], args].concat());
+    command.stdin(Stdio::null()).env_remove("RZEN_API_KEY");
+    command
+}
+
+/// A server that runs.
 struct Server {
     child: Child,
     address: SocketAddr,
@@ -24,13 +33,15 @@ struct Server {
 
 impl Server {
     fn start(folder: &Path, args: &[&str], key: Option<&str>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rzen"));
-        command.current_dir(folder).args([&["serve", "--port", "0"], args].concat());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).env_remove("RZEN_API_KEY");
+        let mut command = serve(folder, args);
         if let Some(key) = key {
             command.env("RZEN_API_KEY", key);
         }
-        let mut child = command.spawn().unwrap();
+        Server::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.strip_prefix("http://").and_then(|rest| rest.split_once(": "));
@@ -227,10 +238,48 @@ fn an_index_is_searched_and_kept_up_with() {
     assert!(first(by_picture(&pictures[1])).ends_with("b.png"));
     assert_eq!(ask(&json!({ "query": "a star", "kind": "video" })).json()["hits"], json!([]));
     assert_eq!(receive(send(server.address, "GET", &path, key, b"")).status, 404);
+    // What can't be read now is read once it can be, though its catalog is the same by then.
+    let (vectors, away) = (first_with(&folder.join("index"), ".vectors"), folder.join("away"));
+    fs::copy(&pictures[2], home.join("c.png")).unwrap();
+    succeed(folder, &index);
+    fs::rename(&vectors, &away).unwrap();
+    assert!(!first(by_picture(&pictures[2])).ends_with("c.png"));
+    fs::rename(&away, &vectors).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !first(by_picture(&pictures[2])).ends_with("c.png") {
+        assert!(Instant::now() < deadline, "the index is not read again");
+    }
     // Of another model it is not taken.
     succeed(folder, &[&index[..], &["--overwrite", "--dtype", "bf16"]].concat());
     assert!(first(by_picture(&pictures[1])).ends_with("b.png"));
     server.terminate();
+}
+
+#[test]
+fn a_server_goes_on_where_nobody_reads_what_it_logs() {
+    let trained = trained();
+    let place = tempfile::tempdir().unwrap();
+    let mut command = serve(place.path(), &["--model", &trained.path("soup/model"), "--access-log"]);
+    command.stderr(Stdio::piped());
+    let mut server = Server::spawn(command);
+    drop(server.child.stderr.take());
+    for _ in 0..2 {
+        server.embed(json!({ "input": "a star" }));
+    }
+    server.terminate();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_that_is_no_text_is_not_no_key() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let place = tempfile::tempdir().unwrap();
+    let mut command = serve(place.path(), &["--model", "nothing"]);
+    command.env("RZEN_API_KEY", std::ffi::OsStr::from_bytes(b"secr\xe9t"));
+    let told = command.output().unwrap();
+    let told = (told.status.success(), String::from_utf8_lossy(&told.stderr).into_owned());
+    assert!(!told.0 && told.1.contains("RZEN_API_KEY"), "{told:?}");
 }
 
 #[test]
