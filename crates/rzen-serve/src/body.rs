@@ -1,11 +1,44 @@
-//! The body of a request as JSON.
+//! The body of a request, and the JSON that it holds.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use axum::body::{Body, HttpBody};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::refusal::Refusal;
+use crate::settings::Settings;
 
 /// Most values in a body. Each takes some dozens of bytes of memory, but may be two bytes of the body.
 const MOST_VALUES: usize = 100_000;
+
+/// All bytes of a body.
+///
+/// # Errors
+/// If they are too many, do not come in time, or break off.
+pub(crate) async fn receive(mut body: Body, settings: &Settings) -> Result<Vec<u8>, Refusal> {
+    let Settings { payload_limit, body_timeout, body_pause, .. } = *settings;
+    let all = async {
+        let mut bytes = Vec::new();
+        loop {
+            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+            let frame = timeout(body_pause, frame).await.map_err(|_| {
+                Refusal::too_slow(format!("nothing of the body arrived for {} s", body_pause.as_secs_f32()))
+            })?;
+            let Some(frame) = frame else { return Ok(bytes) };
+            let frame = frame.map_err(|error| Refusal::broken(&error.to_string()))?;
+            let more = frame.data_ref().map_or(&[][..], |data| &data[..]);
+            if bytes.len() + more.len() > payload_limit {
+                return Err(Refusal::too_large(payload_limit));
+            }
+            bytes.extend_from_slice(more);
+        }
+    };
+    let slow =
+        |_| Refusal::too_slow(format!("the body did not arrive within {} s", body_timeout.as_secs_f32()));
+    timeout(body_timeout, all).await.unwrap_or_else(|late| Err(slow(late)))
+}
 
 /// The value that a body holds.
 ///

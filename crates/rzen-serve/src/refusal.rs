@@ -43,6 +43,11 @@ impl Refusal {
         Refusal::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is no JSON: {problem}"))
     }
 
+    /// A body that does not come to its end.
+    pub fn broken(problem: &str) -> Self {
+        Refusal::new(StatusCode::BAD_REQUEST, "broken_body", format!("the body broke off: {problem}"))
+    }
+
     pub fn key() -> Self {
         let message = "give the API key of this server as `Authorization: Bearer KEY`";
         Refusal::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message)

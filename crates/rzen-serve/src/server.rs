@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use axum::body::{HttpBody, to_bytes};
+use axum::body::HttpBody;
 use axum::extract::Request;
 use axum::http::header;
 use axum::serve::ListenerExt;
@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use crate::asked::Asked;
-use crate::body::parse;
+use crate::body::{parse, receive};
 use crate::engine::{Embedded, Engine};
 use crate::metrics::Metrics;
 use crate::model::ServedModel;
@@ -136,15 +136,11 @@ impl<M: ServedModel> Server<M> {
         request: Request,
         read: impl FnOnce(&Value) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<(T, OwnedSemaphorePermit), Refusal> {
-        let Settings { payload_limit, body_timeout, .. } = self.settings;
         let permit = match self.place(&request) {
             Ok(permit) => permit,
             Err(refusal) => return Err(self.refuse(request, refusal).await),
         };
-        let body = tokio::time::timeout(body_timeout, to_bytes(request.into_body(), payload_limit)).await;
-        let slow =
-            || Refusal::too_slow(format!("the body did not arrive within {} s", body_timeout.as_secs()));
-        let body = body.map_err(|_| slow())?.map_err(|_| Refusal::too_large(payload_limit))?;
+        let body = receive(request.into_body(), &self.settings).await?;
         let lost = || Refusal::server("the request could not be read");
         let turn = self.parsing.clone().acquire_owned().await.map_err(|_| lost())?;
         // The turn goes along: where nobody waits any more, the body is still read to its end.

@@ -21,6 +21,8 @@ pub struct Settings {
     pub api_key: Option<String>,
     /// Longest time for the body of a request to arrive.
     pub body_timeout: Duration,
+    /// Longest time between two pieces of a body.
+    pub body_pause: Duration,
     /// How long a vector that left proves that the model works; who asks for the health waits for half of it.
     pub proof: Duration,
     /// Longest time for requests to be finished once the server was told to stop.

@@ -10,7 +10,7 @@ use rzen_core::Item;
 use rzen_serve::{Ended, Opened, ReadError, ServeError, ServedModel, Settings, Stop, serve};
 use serde_json::json;
 
-use crate::client::{get, post, receive, send};
+use crate::client::{Answer, get, post, receive, send};
 use crate::running::{Running, listener, opened, settings};
 use crate::stub::Stub;
 
@@ -18,6 +18,13 @@ use crate::stub::Stub;
 fn ask(server: &Running, text: &str) -> TcpStream {
     let body = json!({ "input": text }).to_string();
     send(server.address, "POST", "/v1/embeddings", "", body.as_bytes())
+}
+
+/// The answer to a request as it stands.
+fn raw(server: &Running, request: &str) -> Answer {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    receive(stream)
 }
 
 /// Items that wait, as the server itself counts them.
@@ -261,11 +268,24 @@ fn a_page_of_another_site_gets_nothing() {
 
 #[test]
 fn a_body_that_does_not_come_is_not_waited_for_long() {
-    let server =
-        Running::start(Stub::free(), Settings { body_timeout: Duration::from_millis(20), ..settings() });
-    let mut stream = TcpStream::connect(server.address).unwrap();
-    let head = "POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{";
-    stream.write_all(head.as_bytes()).unwrap();
-    assert_eq!(receive(stream).error().0, 408);
+    let short = Duration::from_millis(20);
+    for limits in
+        [Settings { body_timeout: short, ..settings() }, Settings { body_pause: short, ..settings() }]
+    {
+        let server = Running::start(Stub::free(), limits);
+        let head = "POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{";
+        assert_eq!(raw(&server, head).error().0, 408);
+        server.end();
+    }
+}
+
+#[test]
+fn a_body_that_breaks_off_is_not_too_large() {
+    let server = Running::start(Stub::free(), settings());
+    let head = "POST /embed HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
+    let (status, message) = raw(&server, &format!("{head}5\r\nhello\r\nzz\r\n")).error();
+    assert!(status == 400 && message.contains("broke off"), "{status} {message}");
+    let chunk = format!("{:x}\r\n{}\r\n0\r\n\r\n", 10_001, " ".repeat(10_001));
+    assert_eq!(raw(&server, &format!("{head}{chunk}")).error().0, 413);
     server.end();
 }

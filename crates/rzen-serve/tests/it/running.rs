@@ -28,6 +28,7 @@ pub fn settings() -> Settings {
         max_top: 5,
         api_key: None,
         body_timeout: Duration::from_secs(60),
+        body_pause: Duration::from_secs(60),
         proof: Duration::from_secs(10),
         grace: Duration::from_secs(60),
         access_log: false,

@@ -163,6 +163,7 @@ impl Args {
             max_top: self.max_top,
             api_key,
             body_timeout: Duration::from_secs(60),
+            body_pause: Duration::from_secs(5),
             proof: Duration::from_secs(10),
             grace: Duration::from_secs(self.grace),
             access_log: self.access_log,
