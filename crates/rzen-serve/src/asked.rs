@@ -83,6 +83,19 @@ impl Asked {
         Ok(Asked { field: field.name.clone(), content, instruction: instruction.map(str::to_owned) })
     }
 
+    /// Cuts the item's texts, its instruction first, to `most` bytes in all.
+    pub fn cut(&mut self, most: usize) {
+        let texts = self.content.iter_mut().filter_map(|part| match part {
+            AskedPart::Text(text) => Some(text),
+            _ => None,
+        });
+        let mut left = most;
+        for text in self.instruction.iter_mut().chain(texts) {
+            text.truncate(text.floor_char_boundary(left));
+            left -= text.len();
+        }
+    }
+
     /// A text by itself.
     pub fn text(field: &str, text: &str) -> Self {
         let content = vec![AskedPart::Text(text.to_owned())];
@@ -282,6 +295,26 @@ mod tests {
         ] {
             let field = Field { name: "messages".into(), value: &messages };
             assert_eq!(Asked::of_messages(&field, None).unwrap_err().status, 400, "{messages}");
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_between_letters() {
+        let parts = json!({ "content": ["aä", { "image": "aGVsbG8=" }, "b", "c"], "instruction": "öx" });
+        for (most, expected) in [
+            (0, ["", "", "", ""]),
+            (2, ["ö", "", "", ""]),
+            (5, ["öx", "a", "b", ""]),
+            (9, ["öx", "aä", "b", "c"]),
+        ] {
+            let mut asked = read(&parts).unwrap();
+            asked.cut(most);
+            let texts = [0, 2, 3].map(|at| match &asked.content[at] {
+                AskedPart::Text(text) => text.clone(),
+                other => panic!("{other:?}"),
+            });
+            let all: Vec<String> = asked.instruction.into_iter().chain(texts).collect();
+            assert_eq!(all, expected, "{most}");
         }
     }
 

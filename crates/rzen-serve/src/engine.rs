@@ -28,6 +28,8 @@ pub(crate) struct Engine<M: ServedModel> {
     queue: Arc<Queue<M::Read>>,
     /// Items that are read at once: decoding takes a core each, and memory.
     reading: Arc<Semaphore>,
+    /// Of those, items of one request.
+    reading_of_one: usize,
     /// Tokens that may wait for the model; who has read an item waits for room, so that memory is bounded.
     room: Arc<Semaphore>,
     most_room: u32,
@@ -51,10 +53,12 @@ impl<M: ServedModel> Engine<M> {
         let most_room =
             limits.tokens.saturating_mul(BATCHES_AHEAD).clamp(1, Semaphore::MAX_PERMITS.min(1 << 30));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let reading = cores.max(2);
         let engine = Engine {
             model,
             queue,
-            reading: Arc::new(Semaphore::new(cores)),
+            reading: Arc::new(Semaphore::new(reading)),
+            reading_of_one: reading / 2,
             room: Arc::new(Semaphore::new(most_room)),
             most_room: most_room as u32,
         };
@@ -85,11 +89,13 @@ impl<M: ServedModel> Engine<M> {
     /// # Errors
     /// That of the first item that has one.
     pub async fn embed(self: &Arc<Self>, items: Vec<Asked>) -> Result<Vec<Embedded>, Refusal> {
+        // However many items a request has, those of others are read beside them.
+        let turns = Arc::new(Semaphore::new(self.reading_of_one));
         let mut tasks = JoinSet::new();
         let mut results: Vec<Option<Result<Embedded, Refusal>>> = items.iter().map(|_| None).collect();
         for (at, item) in items.into_iter().enumerate() {
-            let engine = self.clone();
-            tasks.spawn(async move { (at, engine.embed_one(item).await) });
+            let (engine, turns) = (self.clone(), turns.clone());
+            tasks.spawn(async move { (at, engine.embed_one(item, turns).await) });
         }
         while let Some(done) = tasks.join_next().await {
             let (at, result) = done.map_err(|error| lost("an item", &error.to_string()))?;
@@ -98,14 +104,19 @@ impl<M: ServedModel> Engine<M> {
         results.into_iter().map(|result| result.expect("each task gives its own")).collect()
     }
 
-    async fn embed_one(&self, item: Asked) -> Result<Embedded, Refusal> {
+    async fn embed_one(&self, item: Asked, turns: Arc<Semaphore>) -> Result<Embedded, Refusal> {
         let field = item.field.clone();
+        let turn = turns.acquire_owned().await.map_err(|_| stopping())?;
         let permit = self.reading.clone().acquire_owned().await.map_err(|_| stopping())?;
         let model = self.model.clone();
         // The permit goes along: where nobody waits any more, the reading still goes on to its end.
-        let reading = spawn_blocking(move || (read(&*model, &item), permit));
-        let (read, permit) = reading.await.map_err(|error| lost(&field, &error.to_string()))?;
-        self.compute(&field, read?, permit).await
+        let reading = spawn_blocking(move || {
+            let read = read(&*model, &item);
+            drop((item, permit));
+            read
+        });
+        let read = reading.await.map_err(|error| lost(&field, &error.to_string()))??;
+        self.compute(&field, read, turn).await
     }
 
     /// The vector of a short text, which is read without waiting for others to be read.
@@ -113,12 +124,12 @@ impl<M: ServedModel> Engine<M> {
         self.compute(&item.field, read(&*self.model, item)?, ()).await
     }
 
-    /// The vector of an item that was read; `permit` is given back once there is room for it.
-    async fn compute<P>(&self, field: &str, read: M::Read, permit: P) -> Result<Embedded, Refusal> {
+    /// The vector of an item that was read; `turn` is given back once there is room for it.
+    async fn compute<T>(&self, field: &str, read: M::Read, turn: T) -> Result<Embedded, Refusal> {
         let tokens = self.model.tokens(&read);
         let share = u32::try_from(tokens).unwrap_or(u32::MAX).clamp(1, self.most_room);
         let room = self.room.clone().acquire_many_owned(share).await.map_err(|_| stopping())?;
-        drop(permit);
+        drop(turn);
         let (reply, vector) = oneshot::channel();
         let ticket = Ticket { tokens, since: Instant::now(), reply, room };
         self.queue.push(Waiting { read, ticket });
@@ -334,6 +345,56 @@ mod tests {
         bench.release();
         assert_eq!(results(asking).await, [Ok(vector("a")), Ok(vector("b"))]);
         bench.thread.join().unwrap();
+    }
+
+    /// Reads all but `quick` only once it is told to.
+    struct Reader(Mutex<std::sync::mpsc::Receiver<()>>);
+
+    impl ServedModel for Reader {
+        type Read = ();
+
+        fn dim(&self) -> usize {
+            1
+        }
+
+        fn read(&self, item: &rzen_core::Item) -> Result<(), ReadError> {
+            if item.content != [rzen_core::Part::Text("quick".to_owned())] {
+                let _ = self.0.lock().unwrap().recv();
+            }
+            Ok(())
+        }
+
+        fn tokens(&self, (): &()) -> usize {
+            1
+        }
+
+        fn embed(&self, items: &[()]) -> Result<Vec<Vec<f32>>, String> {
+            Ok(vec![vec![1.0]; items.len()])
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_request_of_many_items_leaves_others_their_turn() {
+        let (go, wait) = std::sync::mpsc::channel();
+        let limits = BatchLimits { items: 8, tokens: 1000 };
+        let (engine, _thread) =
+            Engine::start(Reader(Mutex::new(wait)), limits, Arc::new(Metrics::new())).unwrap();
+        let engine = Arc::new(engine);
+        let ask = |text: &str, count| {
+            let (engine, items) = (engine.clone(), vec![Asked::text("input", text); count]);
+            tokio::spawn(async move { engine.embed(items).await.unwrap().len() })
+        };
+        let free = engine.reading.available_permits();
+        let many = ask("slow", 100);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while engine.reading.available_permits() + engine.reading_of_one > free {
+            assert!(Instant::now() < deadline, "nothing is read");
+            yield_now().await;
+        }
+        let quick = tokio::time::timeout(Duration::from_secs(60), ask("quick", 3)).await;
+        assert_eq!(quick.expect("an answer before the many").unwrap(), 3);
+        drop(go);
+        assert_eq!(many.await.unwrap(), 100);
     }
 
     /// Panics where a vector is looked at.

@@ -124,6 +124,10 @@ pub(crate) struct Serving<M: ServedModel> {
     probed: Vec<f32>,
 }
 
+/// No token has more bytes: texts are cut to as many as an item's tokens may have before tokens are made of them, which takes seconds
+/// where a text is a thousand times too long.
+const TOKEN_BYTES: usize = 128;
+
 impl<M: ServedModel> Server<M> {
     /// The model, if the server is ready.
     pub fn ready(&self) -> Result<&Serving<M>, Refusal> {
@@ -184,8 +188,11 @@ impl<M: ServedModel> Server<M> {
     }
 
     /// The vectors of items, in order.
-    pub async fn embed(&self, items: Vec<Asked>) -> Result<Vec<Embedded>, Refusal> {
-        self.ready()?.engine.embed(items).await
+    pub async fn embed(&self, mut items: Vec<Asked>) -> Result<Vec<Embedded>, Refusal> {
+        let ready = self.ready()?;
+        let most = ready.max_length.saturating_mul(TOKEN_BYTES);
+        items.iter_mut().for_each(|item| item.cut(most));
+        ready.engine.embed(items).await
     }
 
     /// Asks the model for a vector, unless one left just now; once for all who want to know meanwhile.

@@ -25,6 +25,9 @@ fn texts_in_the_form_of_openai() {
         assert_eq!((&entry["object"], &entry["index"]), (&json!("embedding"), &json!(at)));
         assert_eq!(numbers(&entry["embedding"]), vector(text));
     }
+    // Of a text that is far too long no more is read than may be its tokens.
+    let answer = ask(json!({ "input": "a".repeat(9_900) })).json();
+    assert_eq!(answer["usage"]["prompt_tokens"], json!(77 * 128));
     // One text, and base64.
     let answer = ask(json!({ "input": "one", "encoding_format": "base64", "instruction": "Find: " })).json();
     let bytes = STANDARD.decode(answer["data"][0]["embedding"].as_str().unwrap()).unwrap();
