@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(long, default_value_t = 128, value_name = "N")]
     max_concurrent_requests: usize,
     /// Items of a request, at most
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(long, default_value_t = 2048, value_name = "N")]
     max_client_batch_size: usize,
     /// Bytes of a request, at most
     #[arg(long, default_value_t = 32_000_000, value_name = "BYTES")]
