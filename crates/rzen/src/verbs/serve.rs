@@ -17,6 +17,7 @@ use crate::embedder::LocalEmbedder;
 use crate::index::{Catalog, ServedIndex};
 use crate::load_limits::LoadLimits;
 use crate::models;
+use crate::served::CLIP_BYTES;
 use crate::vectors::Key;
 use crate::verbs::model_options::ModelOptions;
 use crate::verbs::search::Moved;
@@ -154,6 +155,11 @@ impl Args {
         for (option, count) in counts {
             ensure!(count > 0, "{option} is 0, expected 1 or more");
         }
+        ensure!(
+            self.max_pixels >= 4096,
+            "--max-pixels is {}, expected 4096 or more: the model is tried with pictures of 64 x 64",
+            self.max_pixels
+        );
         let ModelOptions { batch_size: items, batch_tokens: tokens, .. } = self.model.options;
         Ok(Settings {
             batch: BatchLimits { items, tokens },
@@ -218,8 +224,6 @@ impl Args {
 
     /// What media of requests may ask for; never more than `limits`.
     fn limits(&self, limits: LoadOptions) -> LoadOptions {
-        /// Bytes of a clip's frames: eight of 3840 x 2160 pixels, and some.
-        const CLIP_BYTES: u64 = 256 << 20;
         let timeout_ms = self.media_timeout.saturating_mul(1000);
         LoadOptions {
             max_pixels: limits.max_pixels.min(self.max_pixels),

@@ -295,6 +295,7 @@ fn options_that_can_not_be_followed_are_refused() {
         (&["--model", &model, "--host", "no.such.host.invalid"], "can't listen"),
         (&["--model", &model, "--payload-limit", "0"], "--payload-limit is 0"),
         (&["--model", &model, "--api-key", ""], "without spaces"),
+        (&["--model", &model, "--max-pixels", "4095"], "--max-pixels is 4095"),
     ] {
         let told = refuse(place.path(), &[&["serve", "--port", "0"], args].concat());
         assert!(told.contains(words), "{args:?}: {told}");
