@@ -1,6 +1,6 @@
 //! From an item of a request to its vector.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ pub(crate) struct Engine<M: ServedModel> {
     /// Tokens that may wait for the model; who has read an item waits for room, so that memory is bounded.
     room: Arc<Semaphore>,
     most_room: u32,
+    /// Where items have folders for their media.
+    media: PathBuf,
 }
 
 /// Batches that may wait for the model.
@@ -43,6 +45,7 @@ impl<M: ServedModel> Engine<M> {
     pub fn start(
         model: M,
         limits: BatchLimits,
+        media: PathBuf,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (model, queue) = (Arc::new(model), Arc::new(Queue::new()));
@@ -61,6 +64,7 @@ impl<M: ServedModel> Engine<M> {
             reading_of_one: reading / 2,
             room: Arc::new(Semaphore::new(most_room)),
             most_room: most_room as u32,
+            media,
         };
         Ok((engine, thread))
     }
@@ -108,10 +112,10 @@ impl<M: ServedModel> Engine<M> {
         let field = item.field.clone();
         let turn = turns.acquire_owned().await.map_err(|_| stopping())?;
         let permit = self.reading.clone().acquire_owned().await.map_err(|_| stopping())?;
-        let model = self.model.clone();
+        let (model, media) = (self.model.clone(), self.media.clone());
         // The permit goes along: where nobody waits any more, the reading still goes on to its end.
         let reading = spawn_blocking(move || {
-            let read = read(&*model, &item);
+            let read = read(&*model, &item, &media);
             drop((item, permit));
             read
         });
@@ -121,7 +125,7 @@ impl<M: ServedModel> Engine<M> {
 
     /// The vector of a short text, which is read without waiting for others to be read.
     pub async fn embed_at_once(&self, item: &Asked) -> Result<Embedded, Refusal> {
-        self.compute(&item.field, read(&*self.model, item)?, ()).await
+        self.compute(&item.field, read(&*self.model, item, &self.media)?, ()).await
     }
 
     /// The vector of an item that was read; `turn` is given back once there is room for it.
@@ -138,12 +142,11 @@ impl<M: ServedModel> Engine<M> {
     }
 }
 
-/// Reads an item; its media are files in a folder of their own meanwhile.
-fn read<M: ServedModel>(model: &M, item: &Asked) -> Result<M::Read, Refusal> {
+/// Reads an item; its media are files in a folder of their own below `media` meanwhile.
+fn read<M: ServedModel>(model: &M, item: &Asked, media: &Path) -> Result<M::Read, Refusal> {
     let failed = |error: std::io::Error| lost("the folder of temporary files", &error.to_string());
     // A text needs no folder.
-    let folder =
-        item.has_media().then(|| tempfile::Builder::new().prefix("rzen-serve-").tempdir()).transpose();
+    let folder = item.has_media().then(|| tempfile::tempdir_in(media)).transpose();
     let folder = folder.map_err(failed)?;
     let path = folder.as_ref().map_or(Path::new(""), |folder| folder.path());
     let files = item.write_under(path).map_err(failed)?;
@@ -203,7 +206,8 @@ mod tests {
             let (stub, hold) = Stub::held();
             let batches = stub.batches();
             let limits = BatchLimits { items, tokens };
-            let (engine, thread) = Engine::start(stub, limits, Arc::new(Metrics::new())).unwrap();
+            let (engine, thread) =
+                Engine::start(stub, limits, PathBuf::new(), Arc::new(Metrics::new())).unwrap();
             Bench { engine: Arc::new(engine), hold, batches, thread }
         }
 
@@ -378,7 +382,8 @@ mod tests {
         let (go, wait) = std::sync::mpsc::channel();
         let limits = BatchLimits { items: 8, tokens: 1000 };
         let (engine, _thread) =
-            Engine::start(Reader(Mutex::new(wait)), limits, Arc::new(Metrics::new())).unwrap();
+            Engine::start(Reader(Mutex::new(wait)), limits, PathBuf::new(), Arc::new(Metrics::new()))
+                .unwrap();
         let engine = Arc::new(engine);
         let ask = |text: &str, count| {
             let (engine, items) = (engine.clone(), vec![Asked::text("input", text); count]);
@@ -423,7 +428,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn where_the_thread_is_lost_nobody_waits_for_it() {
         let limits = BatchLimits { items: 1, tokens: 1000 };
-        let (engine, thread) = Engine::start(Broken, limits, Arc::new(Metrics::new())).unwrap();
+        let (engine, thread) =
+            Engine::start(Broken, limits, PathBuf::new(), Arc::new(Metrics::new())).unwrap();
         let engine = Arc::new(engine);
         let items = ["a", "b", "c"].map(|text| Asked::text("input", text));
         for items in [items.to_vec(), items[..1].to_vec()] {

@@ -300,7 +300,8 @@ impl<M: ServedModel> Server<M> {
         let opened = spawn_blocking(open).await.map_err(io::Error::other)?.map_err(ServeError::Open)?;
         let Opened { model, name, dtype, max_length, search } = opened;
         // The thread ends with the program, or when nothing holds the queue any more.
-        let (engine, _thread) = Engine::start(model, self.settings.batch, self.metrics.clone())?;
+        let (engine, _thread) =
+            Engine::start(model, self.settings.batch, self.settings.media.clone(), self.metrics.clone())?;
         let (engine, search) = (Arc::new(engine), search.map(Arc::from));
         let probed = probe(&engine).await.map_err(ServeError::Probe)?;
         let items = search.as_ref().map(|search: &Arc<dyn Search>| search.items());

@@ -1,5 +1,6 @@
 //! What a server may be told.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::queue::BatchLimits;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub proof: Duration,
     /// Longest time for requests to be finished once the server was told to stop.
     pub grace: Duration,
+    /// A folder where media lie while they are read, each item's in one of its own.
+    pub media: PathBuf,
     /// Whether each request is a line on standard error: method, path, status and time.
     pub access_log: bool,
 }

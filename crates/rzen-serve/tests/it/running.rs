@@ -31,6 +31,7 @@ pub fn settings() -> Settings {
         body_pause: Duration::from_secs(60),
         proof: Duration::from_secs(10),
         grace: Duration::from_secs(60),
+        media: std::env::temp_dir(),
         access_log: false,
     }
 }

@@ -121,7 +121,9 @@ const BESIDE_INDEX: [&str; 5] = ["model", "adapter", "device", "batch_size", "ba
 /// Names the option that is wrong, what of the model or the index can't be read, or why the model can't be used.
 pub fn run(args: &Args) -> Result<()> {
     let api_key = args.api_key()?;
-    let settings = args.settings(api_key)?;
+    // All that is written of requests lies below one folder, so that it can go at once.
+    let media = tempfile::Builder::new().prefix("rzen-serve-").tempdir().context("no folder for media")?;
+    let settings = args.settings(api_key, media.path())?;
     let (options, index) = args.model()?;
     let listener = TcpListener::bind((args.host.as_str(), args.port))
         .with_context(|| format!("can't listen at {}:{}; is something else there?", args.host, args.port))?;
@@ -130,7 +132,7 @@ pub fn run(args: &Args) -> Result<()> {
         rzen_serve::log(&who);
     }
     let stop = Stop::default();
-    on_interrupt(stop.clone())?;
+    on_interrupt(stop.clone(), media.path().to_owned())?;
     let name = args.name(&options);
     let limits = args.limits(LoadLimits::parse(&options.load)?.options());
     let open = move || open(&options, index, name, limits).map_err(Box::<dyn Error + Send + Sync>::from);
@@ -138,14 +140,16 @@ pub fn run(args: &Args) -> Result<()> {
         let items = ready.items.map_or(String::new(), |items| format!(", {items} items to be searched"));
         println!("http://{}: {}, {} numbers in a vector{items}", ready.address, ready.name, ready.dim);
     })?;
-    if ended == Ended::CutOff {
-        eprintln!("serve: stopped with requests that were not answered within --grace {} s", args.grace);
-    }
+    ensure!(
+        ended == Ended::Finished,
+        "stopped with requests that were not answered within --grace {} s",
+        args.grace
+    );
     Ok(())
 }
 
 impl Args {
-    fn settings(&self, api_key: Option<String>) -> Result<Settings> {
+    fn settings(&self, api_key: Option<String>, media: &Path) -> Result<Settings> {
         let counts = [
             ("--max-concurrent-requests", self.max_concurrent_requests),
             ("--max-client-batch-size", self.max_client_batch_size),
@@ -172,6 +176,7 @@ impl Args {
             body_pause: Duration::from_secs(5),
             proof: Duration::from_secs(10),
             grace: Duration::from_secs(self.grace),
+            media: media.to_owned(),
             access_log: self.access_log,
         })
     }
@@ -257,11 +262,12 @@ fn open(
     Ok(Opened { model, name, dtype: options.dtype.clone(), max_length: config.max_length, search })
 }
 
-/// The first Ctrl-C or SIGTERM asks for an orderly end, the second ends at once.
-fn on_interrupt(stop: Stop) -> Result<()> {
+/// The first Ctrl-C or SIGTERM asks for an orderly end, the second ends at once and takes the media along.
+fn on_interrupt(stop: Stop, media: PathBuf) -> Result<()> {
     let told = AtomicBool::new(false);
     ctrlc::set_handler(move || {
         if told.swap(true, Ordering::SeqCst) {
+            let _ = std::fs::remove_dir_all(&media);
             std::process::exit(130);
         }
         stop.now();

@@ -159,7 +159,9 @@ fn what_can_not_be_read_is_refused_without_telling_where_it_lay() {
     let temporary = place.path().join("temporary");
     fs::create_dir(&temporary).unwrap();
     let args = ["--model", &trained.path("soup/model"), "--max-pixels", "10000", "--payload-limit", "200000"];
-    let mut server = Server::start(place.path(), &args, None);
+    let mut command = serve(place.path(), &args);
+    command.env("TMPDIR", &temporary);
+    let mut server = Server::spawn(command);
     let cut = STANDARD.encode(&png[..png.len() / 2]);
     let mut bomb = png.clone();
     bomb[16..24].copy_from_slice(&[0, 0, 200, 0, 0, 0, 200, 0]);
@@ -184,7 +186,55 @@ fn what_can_not_be_read_is_refused_without_telling_where_it_lay() {
     // Nothing of it is left, and the next is answered.
     server.embed(json!({ "input": "a star" }));
     assert!(server.child.try_wait().unwrap().is_none());
+    assert!(files_below(&temporary).is_empty());
     server.terminate();
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+/// All files below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+/// However a server ends while it decodes a clip, nothing of the clip is left.
+#[cfg(unix)]
+#[test]
+fn media_do_not_stay_where_a_server_is_cut_off() {
+    let trained = trained();
+    let place = tempfile::tempdir().unwrap();
+    // An ffmpeg that does not end soon.
+    let ffmpeg = place.path().join("ffmpeg");
+    fs::write(&ffmpeg, "#!/bin/sh\nexec sleep 60\n").unwrap();
+    fs::set_permissions(&ffmpeg, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for (grace, signals) in [("0", 1), ("600", 2)] {
+        let temporary = place.path().join(format!("temporary-{signals}"));
+        fs::create_dir(&temporary).unwrap();
+        let mut command = serve(place.path(), &["--model", &trained.path("soup/model"), "--grace", grace]);
+        command.env("TMPDIR", &temporary).env("RZEN_FFMPEG", &ffmpeg);
+        let mut server = Server::spawn(command);
+        let clip = STANDARD.encode(b"\x1a\x45\xdf\xa3 a clip");
+        let body = json!({ "input": { "video": clip } }).to_string();
+        let _asked = send(server.address, "POST", "/v1/embeddings", "", body.as_bytes());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let until = |what: &str, condition: &mut dyn FnMut() -> bool| {
+            while !condition() {
+                assert!(Instant::now() < deadline, "{what}");
+            }
+        };
+        until("the clip is not read", &mut || !files_below(&temporary).is_empty());
+        let id = server.child.id().to_string();
+        let signal = || assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        signal();
+        if signals == 2 {
+            // The first one was heard.
+            until("it still listens", &mut || std::net::TcpStream::connect(server.address).is_err());
+            signal();
+        }
+        until("it does not end", &mut || server.child.try_wait().unwrap().is_some());
+        assert!(!server.child.wait().unwrap().success());
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "{signals}");
+    }
 }
 
 #[test]
