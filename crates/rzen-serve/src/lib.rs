@@ -13,6 +13,7 @@
 mod asked;
 mod body;
 mod cohere;
+mod connections;
 mod engine;
 mod field;
 mod log;

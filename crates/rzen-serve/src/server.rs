@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use axum::body::HttpBody;
 use axum::extract::Request;
 use axum::http::header;
-use axum::serve::ListenerExt;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use crate::asked::Asked;
 use crate::body::{parse, receive};
+use crate::connections::answer;
 use crate::engine::{Embedded, Engine};
 use crate::metrics::Metrics;
 use crate::model::ServedModel;
@@ -268,13 +268,9 @@ async fn run<M: ServedModel>(
         health: Mutex::new(watch::channel(Some(true)).1),
     });
     let at_stop = stop.clone();
-    let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|connection| {
-        // Answers are small; without this they may wait for more to send.
-        let _ = connection.set_nodelay(true);
-    });
-    let serving = axum::serve(listener, router(server.clone()))
-        .with_graceful_shutdown(async move { at_stop.told().await });
-    let serving = tokio::spawn(async move { serving.await });
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (router, head_timeout) = (router(server.clone()), server.settings.head_timeout);
+    let serving = tokio::spawn(async move { answer(listener, router, head_timeout, at_stop.told()).await });
     let opened = tokio::select! {
         opened = server.open(open) => opened?,
         () = stop.told() => return Ok(Ended::Finished),
@@ -286,7 +282,7 @@ async fn run<M: ServedModel>(
         serving.engine.close();
     }
     match served {
-        Ok(served) => served.map_err(io::Error::other)?.map(|()| Ended::Finished).map_err(ServeError::from),
+        Ok(served) => served.map(|()| Ended::Finished).map_err(|error| io::Error::other(error).into()),
         Err(_) => Ok(Ended::CutOff),
     }
 }

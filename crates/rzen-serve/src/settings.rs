@@ -20,6 +20,8 @@ pub struct Settings {
     pub max_top: usize,
     /// What requests must bring as `Authorization: Bearer …`.
     pub api_key: Option<String>,
+    /// Longest time for the head of a request to arrive, also where none has begun on an open connection.
+    pub head_timeout: Duration,
     /// Longest time for the body of a request to arrive.
     pub body_timeout: Duration,
     /// Longest time between two pieces of a body.

@@ -114,6 +114,18 @@ fn requests_are_finished_after_the_stop_and_no_more_are_taken() {
 }
 
 #[test]
+fn a_head_that_does_not_come_holds_nothing_up() {
+    let limits =
+        Settings { head_timeout: Duration::from_millis(20), grace: Duration::from_secs(10), ..settings() };
+    let server = Running::start(Stub::free(), limits);
+    let mut half = TcpStream::connect(server.address).unwrap();
+    half.write_all(b"POST /embed HTT").unwrap();
+    // Connections are taken in their order.
+    assert_eq!(get(server.address, "/health").status, 200);
+    assert_eq!(server.end(), Ended::Finished);
+}
+
+#[test]
 fn requests_that_take_too_long_are_cut_off_after_the_stop() {
     let (stub, hold) = Stub::held();
     let server = Running::start(stub, Settings { grace: Duration::from_millis(50), ..settings() });

@@ -172,6 +172,7 @@ impl Args {
             payload_limit: self.payload_limit,
             max_top: self.max_top,
             api_key,
+            head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             body_pause: Duration::from_secs(5),
             proof: Duration::from_secs(10),
