@@ -101,6 +101,14 @@ impl<'a> Object<'a> {
         self.get(key).ok_or_else(|| Refusal::field(&self.name_of(key), "is missing"))
     }
 
+    /// Refuses a field that says something else than `value`.
+    pub fn only(&self, key: &str, value: &Value) -> Result<(), Refusal> {
+        match self.get(key).filter(|field| field.value != value) {
+            None => Ok(()),
+            Some(field) => Err(field.refuse(&format!("must be {value}"))),
+        }
+    }
+
     /// A text that may be missing.
     pub fn text(&self, key: &str) -> Result<Option<&'a str>, Refusal> {
         self.get(key).map(|field| field.text()).transpose()

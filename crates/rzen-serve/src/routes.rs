@@ -20,9 +20,11 @@ use crate::{cohere, openai, page, search_route, tei};
 
 /// All paths. Those that need the key are a router of their own, so that no path needs to be compared.
 pub(crate) fn router<M: ServedModel>(server: Arc<Server<M>>) -> Router {
+    let key = from_fn_with_state(server.clone(), check_key::<M>);
     let closed = Router::new()
         .route("/v1/embeddings", post(openai::embeddings::<M>))
-        .route("/v1/models", get(tei::models::<M>))
+        .route("/v1/models", get(openai::models::<M>))
+        .route("/v1/models/{*id}", get(openai::model::<M>))
         .route("/v1/search", post(search_route::search::<M>))
         .route("/v1/search/pictures/{id}", get(search_route::picture::<M>))
         .route("/v2/embed", post(cohere::embed::<M>))
@@ -31,9 +33,9 @@ pub(crate) fn router<M: ServedModel>(server: Arc<Server<M>>) -> Router {
         .route("/metrics", get(tei::metrics::<M>))
         .fallback(async || Refusal::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || Refusal::method())
-        .layer(from_fn_with_state(server.clone(), check_key::<M>));
+        .layer(key.clone());
     Router::new()
-        .route("/", get(page::page::<M>))
+        .route("/", get(page::page::<M>).merge(post(tei::embed::<M>).layer(key.clone())))
         .route("/health", get(tei::health::<M>))
         .method_not_allowed_fallback(async || Refusal::method())
         .merge(closed)

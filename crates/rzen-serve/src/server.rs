@@ -20,6 +20,7 @@ use crate::connections::answer;
 use crate::engine::{Embedded, Engine};
 use crate::metrics::Metrics;
 use crate::model::ServedModel;
+use crate::openai::now;
 use crate::probe::{is_as_before, probe};
 use crate::refusal::Refusal;
 use crate::routes::router;
@@ -121,6 +122,8 @@ pub(crate) struct Serving<M: ServedModel> {
     pub dtype: String,
     pub max_length: usize,
     pub search: Option<Arc<dyn Search>>,
+    /// When, in seconds since 1970.
+    pub opened: u64,
     probed: Vec<f32>,
 }
 
@@ -302,7 +305,7 @@ impl<M: ServedModel> Server<M> {
         let probed = probe(&engine).await.map_err(ServeError::Probe)?;
         let items = search.as_ref().map(|search: &Arc<dyn Search>| search.items());
         let ready = Ready { address: self.address, name: name.clone(), dim: engine.dim(), items };
-        let serving = Serving { engine, name, dtype, max_length, search, probed };
+        let serving = Serving { engine, name, dtype, max_length, search, opened: now(), probed };
         let _ = self.opened.set(serving);
         Ok(ready)
     }

@@ -221,6 +221,8 @@ fn a_key_opens_all_but_health() {
         ("GET", "/v1/models"),
         ("POST", "/v2/embed"),
         ("POST", "/embed"),
+        ("POST", "/"),
+        ("GET", "/v1/models/stub"),
         ("GET", "/info"),
         ("GET", "/metrics"),
         ("GET", "/else"),
