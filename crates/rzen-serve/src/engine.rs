@@ -231,9 +231,7 @@ mod tests {
         }
 
         async fn until_waiting(&self, count: usize) {
-            while self.engine.waiting() != count {
-                yield_now().await;
-            }
+            until("other items wait", || self.engine.waiting() == count).await;
         }
 
         fn release(&mut self) {
@@ -242,6 +240,15 @@ mod tests {
 
         fn batches(&self) -> Vec<Vec<String>> {
             self.batches.lock().unwrap().clone()
+        }
+    }
+
+    /// Waits until something is so, and fails where it does not come to be.
+    async fn until(what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !condition() {
+            assert!(Instant::now() < deadline, "{what}");
+            yield_now().await;
         }
     }
 
@@ -391,11 +398,7 @@ mod tests {
         };
         let free = engine.reading.available_permits();
         let many = ask("slow", 100);
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while engine.reading.available_permits() + engine.reading_of_one > free {
-            assert!(Instant::now() < deadline, "nothing is read");
-            yield_now().await;
-        }
+        until("nothing is read", || engine.reading.available_permits() + engine.reading_of_one == free).await;
         let quick = tokio::time::timeout(Duration::from_secs(60), ask("quick", 3)).await;
         assert_eq!(quick.expect("an answer before the many").unwrap(), 3);
         drop(go);

@@ -4,13 +4,13 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::mpsc::channel;
 use std::thread::spawn;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rzen_core::Item;
 use rzen_serve::{Ended, Opened, ReadError, ServeError, ServedModel, Settings, Stop, serve};
 use serde_json::json;
 
-use crate::client::{Answer, get, post, receive, send};
+use crate::client::{Answer, get, post, receive, send, until};
 use crate::running::{Running, listener, opened, settings};
 use crate::stub::Stub;
 
@@ -42,7 +42,7 @@ fn too_many_requests_are_refused_at_once() {
     let first = ask(&server, "a");
     hold.began.recv().unwrap();
     let second = ask(&server, "b");
-    while waiting(&server) != 1 {}
+    until("no item waits", || waiting(&server) == 1);
     let third = receive(ask(&server, "c"));
     assert_eq!((third.status, third.header("retry-after")), (429, Some("1")));
     assert_eq!(third.json()["error"]["type"], "rate_limit_error");
@@ -64,9 +64,9 @@ fn a_client_that_goes_away_is_forgotten() {
     let first = ask(&server, "a");
     hold.began.recv().unwrap();
     let second = ask(&server, "b");
-    while waiting(&server) != 1 {}
+    until("no item waits", || waiting(&server) == 1);
     drop(second);
-    while waiting(&server) != 0 {}
+    until("an item waits", || waiting(&server) == 0);
     drop(hold);
     assert_eq!(receive(first).status, 200);
     assert_eq!(receive(ask(&server, "c")).status, 200);
@@ -84,10 +84,7 @@ fn a_model_that_hangs_is_asked_once_and_not_healthy() {
     let body = json!({ "input": "a" }).to_string();
     let asked = send(server.address, "POST", "/v1/embeddings", key, body.as_bytes());
     hold.began.recv().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while get(server.address, "/health").status == 200 {
-        assert!(Instant::now() < deadline, "it is healthy though nothing is embedded");
-    }
+    until("it is healthy though nothing is embedded", || get(server.address, "/health").status != 200);
     let many: Vec<_> = (0..8).map(|_| send(server.address, "GET", "/health", "", b"")).collect();
     assert!(many.into_iter().all(|one| receive(one).status == 503));
     let metrics = receive(send(server.address, "GET", "/metrics", key, b"")).text();
@@ -107,7 +104,7 @@ fn requests_are_finished_after_the_stop_and_no_more_are_taken() {
     hold.began.recv().unwrap();
     stop.now();
     // The listener is closed soon after.
-    while TcpStream::connect(address).is_ok() {}
+    until("it still listens", || TcpStream::connect(address).is_err());
     drop(hold);
     assert_eq!(receive(asked).status, 200);
     assert_eq!(server.end(), Ended::Finished);
