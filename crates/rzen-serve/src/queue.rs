@@ -158,8 +158,7 @@ fn compute<M: ServedModel>(
     let began = Instant::now();
     // What the model holds is not changed by embedding, so that nothing broken can be seen after a panic.
     let result = catch_unwind(AssertUnwindSafe(|| model.embed(&reads)));
-    let tokens = tickets.iter().map(|ticket| ticket.tokens).sum();
-    metrics.batch(reads.len(), tokens, began.elapsed());
+    let time = began.elapsed();
     let result = result.unwrap_or_else(|_| Err("it panicked".to_owned())).and_then(|vectors| {
         match vectors.len() == reads.len() {
             true => Ok(vectors),
@@ -168,6 +167,7 @@ fn compute<M: ServedModel>(
     });
     match result {
         Ok(vectors) => {
+            metrics.batch(reads.len(), tickets.iter().map(|ticket| ticket.tokens).sum(), time);
             for (vector, ticket) in vectors.into_iter().zip(tickets) {
                 let vector = checked(vector, model.dim());
                 if vector.is_ok() {

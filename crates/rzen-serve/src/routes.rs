@@ -50,16 +50,35 @@ async fn watch<M: ServedModel>(
     request: Request,
     next: Next,
 ) -> Response {
-    let began = Instant::now();
-    let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let method = request.method().clone();
+    let mut watched = Watched { server, method, path, status: GONE, began: Instant::now() };
     let response = next.run(request).await;
-    let (status, time) = (response.status().as_u16(), began.elapsed());
-    if server.settings.access_log {
-        log(&format!("{method} {path} {status} {:.1} ms", time.as_secs_f64() * 1e3));
-    }
-    server.metrics.request(path, status, time);
+    watched.status = response.status().as_u16();
     response
+}
+
+/// What a request is counted as whose client goes before its answer.
+const GONE: u16 = 499;
+
+/// A request, which is counted when it ends.
+struct Watched<M: ServedModel> {
+    server: Arc<Server<M>>,
+    method: Method,
+    path: String,
+    status: u16,
+    began: Instant,
+}
+
+impl<M: ServedModel> Drop for Watched<M> {
+    fn drop(&mut self) {
+        let Watched { server, method, path, status, began } = self;
+        let time = began.elapsed();
+        if server.settings.access_log {
+            log(&format!("{method} {path} {status} {:.1} ms", time.as_secs_f64() * 1e3));
+        }
+        server.metrics.request(std::mem::take(path), *status, time);
+    }
 }
 
 async fn check_key<M: ServedModel>(

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use axum::body::HttpBody;
 use axum::extract::Request;
@@ -127,6 +128,9 @@ pub(crate) struct Serving<M: ServedModel> {
     probed: Vec<f32>,
 }
 
+/// How long the body of a request that is refused is read, so that its client can read why.
+const DRAIN: Duration = Duration::from_secs(2);
+
 /// No token has more bytes: texts are cut to as many as an item's tokens may have before tokens are made of them, which takes seconds
 /// where a text is a thousand times too long.
 const TOKEN_BYTES: usize = 128;
@@ -175,6 +179,10 @@ impl<M: ServedModel> Server<M> {
 
     /// Gives a refusal back once the body of its request is read and forgotten: clients that can't send all of it don't read why.
     pub async fn refuse(&self, request: Request, refusal: Refusal) -> Refusal {
+        // A body that is asked for first would be asked for by reading it.
+        if request.headers().contains_key(header::EXPECT) {
+            return refusal;
+        }
         let (mut body, most) = (request.into_body(), self.settings.payload_limit);
         let forget = async {
             let mut bytes = 0;
@@ -186,7 +194,7 @@ impl<M: ServedModel> Server<M> {
                 }
             }
         };
-        let _ = tokio::time::timeout(self.settings.body_timeout, forget).await;
+        let _ = tokio::time::timeout(DRAIN, forget).await;
         refusal
     }
 

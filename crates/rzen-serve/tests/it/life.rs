@@ -67,6 +67,8 @@ fn a_client_that_goes_away_is_forgotten() {
     until("no item waits", || waiting(&server) == 1);
     drop(second);
     until("an item waits", || waiting(&server) == 0);
+    let gone = "rzen_requests_total{path=\"/v1/embeddings\",status=\"499\"} 1";
+    until("it is not counted", || get(server.address, "/metrics").text().contains(gone));
     drop(hold);
     assert_eq!(receive(first).status, 200);
     assert_eq!(receive(ask(&server, "c")).status, 200);
@@ -245,6 +247,14 @@ fn a_key_opens_all_but_health() {
     assert_eq!(get(server.address, "/health").status, 200);
     let info = receive(send(server.address, "GET", "/info", "authorization: Bearer secret\r\n", b""));
     assert_eq!(info.status, 200);
+    server.end();
+}
+
+#[test]
+fn a_refused_body_is_not_asked_for() {
+    let server = Running::start(Stub::free(), Settings { api_key: Some("secret".into()), ..settings() });
+    let head = "POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n";
+    assert_eq!(raw(&server, head).status, 401);
     server.end();
 }
 

@@ -59,7 +59,7 @@ pub struct Args {
     /// Pixels of a picture, frame or page of a request, at most
     #[arg(long, default_value_t = 50_000_000, value_name = "N")]
     max_pixels: u64,
-    /// Longest time for a clip or a page of a request to be decoded, in seconds
+    /// Longest time for a clip or a page of a request to be decoded, in seconds; pages have a minute at most
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     media_timeout: u64,
     /// Hits of a search, at most
@@ -134,11 +134,16 @@ pub fn run(args: &Args) -> Result<()> {
     let stop = Stop::default();
     on_interrupt(stop.clone(), media.path().to_owned())?;
     let name = args.name(&options);
+    let address = listener.local_addr()?;
+    rzen_serve::log(&format!("listening at {address}, opening {}", options.model.display()));
     let limits = args.limits(LoadLimits::parse(&options.load)?.options());
     let open = move || open(&options, index, name, limits).map_err(Box::<dyn Error + Send + Sync>::from);
     let ended = rzen_serve::serve(listener, settings, &stop, open, |ready| {
         let items = ready.items.map_or(String::new(), |items| format!(", {items} items to be searched"));
         println!("http://{}: {}, {} numbers in a vector{items}", ready.address, ready.name, ready.dim);
+        if ready.items.is_some() {
+            rzen_serve::log(&format!("open http://{} in a browser to search", ready.address));
+        }
     })?;
     ensure!(
         ended == Ended::Finished,
@@ -155,15 +160,22 @@ impl Args {
             ("--max-client-batch-size", self.max_client_batch_size),
             ("--payload-limit", self.payload_limit),
             ("--max-top", self.max_top),
+            ("--batch-size", self.model.options.batch_size),
+            ("--batch-tokens", self.model.options.batch_tokens),
         ];
         for (option, count) in counts {
             ensure!(count > 0, "{option} is 0, expected 1 or more");
         }
-        ensure!(
-            self.max_pixels >= 4096,
-            "--max-pixels is {}, expected 4096 or more: the model is tried with pictures of 64 x 64",
-            self.max_pixels
-        );
+        // The model is tried with pictures of 64 x 64. Loaders go no further by themselves.
+        let most = LoadOptions::default();
+        let ranges = [
+            ("--max-pixels", self.max_pixels, 64 * 64..=most.max_pixels),
+            ("--media-timeout", self.media_timeout, 1..=most.video_timeout_ms / 1000),
+        ];
+        for (option, value, range) in ranges {
+            let (least, most) = (range.start(), range.end());
+            ensure!(range.contains(&value), "{option} is {value}, expected {least} to {most}");
+        }
         let ModelOptions { batch_size: items, batch_tokens: tokens, .. } = self.model.options;
         Ok(Settings {
             batch: BatchLimits { items, tokens },
@@ -230,7 +242,7 @@ impl Args {
 
     /// What media of requests may ask for; never more than `limits`.
     fn limits(&self, limits: LoadOptions) -> LoadOptions {
-        let timeout_ms = self.media_timeout.saturating_mul(1000);
+        let timeout_ms = self.media_timeout * 1000;
         LoadOptions {
             max_pixels: limits.max_pixels.min(self.max_pixels),
             pdf_timeout_ms: limits.pdf_timeout_ms.min(timeout_ms),

@@ -5,14 +5,13 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::command::{files_with, first_with, refuse, succeed};
-use crate::http::{get, post, receive, send};
+use crate::http::{get, post, receive, send, until};
 use crate::verbs::trained;
 
 /// The program as it will be a server, on a port of its own.
@@ -216,22 +215,16 @@ fn media_do_not_stay_where_a_server_is_cut_off() {
         let clip = STANDARD.encode(b"\x1a\x45\xdf\xa3 a clip");
         let body = json!({ "input": { "video": clip } }).to_string();
         let _asked = send(server.address, "POST", "/v1/embeddings", "", body.as_bytes());
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let until = |what: &str, condition: &mut dyn FnMut() -> bool| {
-            while !condition() {
-                assert!(Instant::now() < deadline, "{what}");
-            }
-        };
-        until("the clip is not read", &mut || !files_below(&temporary).is_empty());
+        until("the clip is not read", || !files_below(&temporary).is_empty());
         let id = server.child.id().to_string();
         let signal = || assert!(Command::new("kill").arg(&id).status().unwrap().success());
         signal();
         if signals == 2 {
             // The first one was heard.
-            until("it still listens", &mut || std::net::TcpStream::connect(server.address).is_err());
+            until("it still listens", || std::net::TcpStream::connect(server.address).is_err());
             signal();
         }
-        until("it does not end", &mut || server.child.try_wait().unwrap().is_some());
+        until("it does not end", || server.child.try_wait().unwrap().is_some());
         assert!(!server.child.wait().unwrap().success());
         assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "{signals}");
     }
@@ -295,10 +288,7 @@ fn an_index_is_searched_and_kept_up_with() {
     fs::rename(&vectors, &away).unwrap();
     assert!(!first(by_picture(&pictures[2])).ends_with("c.png"));
     fs::rename(&away, &vectors).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !first(by_picture(&pictures[2])).ends_with("c.png") {
-        assert!(Instant::now() < deadline, "the index is not read again");
-    }
+    until("the index is not read again", || first(by_picture(&pictures[2])).ends_with("c.png"));
     // Of another model it is not taken.
     succeed(folder, &[&index[..], &["--overwrite", "--dtype", "bf16"]].concat());
     assert!(first(by_picture(&pictures[1])).ends_with("b.png"));
@@ -345,7 +335,10 @@ fn options_that_can_not_be_followed_are_refused() {
         (&["--model", &model, "--host", "no.such.host.invalid"], "can't listen"),
         (&["--model", &model, "--payload-limit", "0"], "--payload-limit is 0"),
         (&["--model", &model, "--api-key", ""], "without spaces"),
-        (&["--model", &model, "--max-pixels", "4095"], "--max-pixels is 4095"),
+        (&["--model", &model, "--max-pixels", "4095"], "--max-pixels is 4095, expected 4096 to"),
+        (&["--model", &model, "--max-pixels", "200000000"], "expected 4096 to 178956970"),
+        (&["--model", &model, "--media-timeout", "0"], "--media-timeout is 0, expected 1 to 120"),
+        (&["--index", "nothing", "--batch-size", "0"], "--batch-size is 0"),
     ] {
         let told = refuse(place.path(), &[&["serve", "--port", "0"], args].concat());
         assert!(told.contains(words), "{args:?}: {told}");
