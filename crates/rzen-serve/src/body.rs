@@ -20,7 +20,9 @@ const MOST_VALUES: usize = 100_000;
 pub(crate) async fn receive(mut body: Body, settings: &Settings) -> Result<Vec<u8>, Refusal> {
     let Settings { payload_limit, body_timeout, body_pause, .. } = *settings;
     let all = async {
-        let mut bytes = Vec::new();
+        // As long as its head says, which is checked below.
+        let length = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        let mut bytes = Vec::with_capacity(length.min(payload_limit));
         loop {
             let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context));
             let frame = timeout(body_pause, frame).await.map_err(|_| {

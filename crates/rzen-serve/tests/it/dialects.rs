@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rzen_serve::Settings;
 use serde_json::{Value, json};
 
 use crate::client::{get, post, receive, send};
@@ -194,6 +195,17 @@ fn what_is_wrong_is_told_with_its_field() {
     assert!(status == 413 && message.contains("10000 bytes"), "{message}");
     // And it goes on.
     assert_eq!(post(server.address, "/embed", &json!({ "inputs": "one" })).status, 200);
+    server.end();
+}
+
+#[test]
+fn a_body_of_very_many_values_is_refused() {
+    let server = Running::start(Stub::free(), Settings { payload_limit: 1_000_000, ..settings() });
+    let zeros = vec![0; 200_000];
+    for path in ["/v1/embeddings", "/embed", "/v2/embed"] {
+        let (status, message) = post(server.address, path, &json!({ "input": zeros })).error();
+        assert!(status == 400 && message.contains("at most 100000 are taken"), "{path}: {message}");
+    }
     server.end();
 }
 
