@@ -38,6 +38,9 @@ pub(crate) const CLIP_BYTES: u64 = 256 << 20;
 /// What a page counts as; most take a fifth of it.
 const PAGE_BYTES: u64 = 32 << 20;
 
+/// What a picture counts as whose head tells no size here; where it is broken, decoding tells why.
+const UNKNOWN_BYTES: u64 = 160 << 20;
+
 /// Most bytes of an item's media once decoded: they are decoded together.
 const ITEM_BYTES: u64 = 512 << 20;
 
@@ -63,11 +66,11 @@ fn decoded_bytes(part: &Part) -> u64 {
     }
 }
 
-/// By the picture's head; where it can't be read, decoding tells why.
+/// By the picture's head.
 fn picture_bytes(path: &Path) -> u64 {
     let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
     let size = reader.ok().and_then(|reader| reader.into_dimensions().ok());
-    size.map_or(0, |(width, height)| u64::from(width) * u64::from(height) * 3)
+    size.map_or(UNKNOWN_BYTES, |(width, height)| u64::from(width) * u64::from(height) * 3)
 }
 
 /// What the loader calls limits, and what the server calls them, if it lets them be set.
@@ -115,6 +118,7 @@ mod tests {
             (vec![clip(), clip()], true),
             (vec![clip(), clip(), page()], false),
             (vec![Part::Image("missing".into()), Part::Text("a".into())], true),
+            (vec![Part::Image("missing".into()); 4], false),
         ] {
             assert_eq!(check_size(&Item { content, instruction: None }).is_ok(), fits);
         }
