@@ -51,7 +51,7 @@ impl Asked {
     /// The messages of a chat: one of the user, and one of the system before it, which is the instruction.
     pub fn of_messages(field: &Field, instruction: Option<&str>) -> Result<Self, Refusal> {
         let (mut found, mut system) = (None, None);
-        for message in field.list()? {
+        for message in field.list(MOST_PARTS, "messages")? {
             let object = message.object(&["role", "content"])?;
             let (role, given) = (object.required("role")?, object.required("content")?);
             match role.text()? {
@@ -81,6 +81,19 @@ impl Asked {
             return Err(field.refuse(&format!("has {bytes} bytes of text, at most {MOST_TEXT} are taken")));
         }
         Ok(Asked { field: field.name.clone(), content, instruction: instruction.map(str::to_owned) })
+    }
+
+    /// Cuts the item's texts, its instruction first, to `most` bytes in all.
+    pub fn cut(&mut self, most: usize) {
+        let texts = self.content.iter_mut().filter_map(|part| match part {
+            AskedPart::Text(text) => Some(text),
+            _ => None,
+        });
+        let mut left = most;
+        for text in self.instruction.iter_mut().chain(texts) {
+            text.truncate(text.floor_char_boundary(left));
+            left -= text.len();
+        }
     }
 
     /// A text by itself.
@@ -123,11 +136,7 @@ fn content(field: &Field) -> Result<Vec<AskedPart>, Refusal> {
     if !field.is_list() {
         return Ok(vec![AskedPart::Text(field.text()?.to_owned())]);
     }
-    let parts = field.list()?;
-    if parts.len() > MOST_PARTS {
-        return Err(field.refuse(&format!("has {} parts, at most {MOST_PARTS} are taken", parts.len())));
-    }
-    parts.iter().map(part).collect()
+    field.list(MOST_PARTS, "parts")?.iter().map(part).collect()
 }
 
 /// The text of a message of the system.
@@ -167,10 +176,7 @@ fn part(field: &Field) -> Result<AskedPart, Refusal> {
 }
 
 fn frames(field: &Field) -> Result<AskedPart, Refusal> {
-    let frames = field.list()?;
-    if frames.len() > MOST_PARTS {
-        return Err(field.refuse(&format!("has {} frames, at most {MOST_PARTS} are taken", frames.len())));
-    }
+    let frames = field.list(MOST_PARTS, "frames")?;
     let frames = frames.iter().map(|frame| media(frame, MediaKind::Image));
     Ok(AskedPart::Frames(frames.collect::<Result<_, _>>()?))
 }
@@ -289,6 +295,26 @@ mod tests {
         ] {
             let field = Field { name: "messages".into(), value: &messages };
             assert_eq!(Asked::of_messages(&field, None).unwrap_err().status, 400, "{messages}");
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_between_letters() {
+        let parts = json!({ "content": ["aä", { "image": "aGVsbG8=" }, "b", "c"], "instruction": "öx" });
+        for (most, expected) in [
+            (0, ["", "", "", ""]),
+            (2, ["ö", "", "", ""]),
+            (5, ["öx", "a", "b", ""]),
+            (9, ["öx", "aä", "b", "c"]),
+        ] {
+            let mut asked = read(&parts).unwrap();
+            asked.cut(most);
+            let texts = [0, 2, 3].map(|at| match &asked.content[at] {
+                AskedPart::Text(text) => text.clone(),
+                other => panic!("{other:?}"),
+            });
+            let all: Vec<String> = asked.instruction.into_iter().chain(texts).collect();
+            assert_eq!(all, expected, "{most}");
         }
     }
 

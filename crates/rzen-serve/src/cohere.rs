@@ -1,7 +1,6 @@
 //! `POST /v2/embed`, as of Cohere.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -12,13 +11,17 @@ use crate::asked::Asked;
 use crate::engine::Embedded;
 use crate::field::Field;
 use crate::model::ServedModel;
-use crate::openai::{Usage, check_dimensions, in_base64};
+use crate::openai::{Usage, check_dimensions, check_whole, in_base64, next_id};
 use crate::refusal::{Refusal, answer};
 use crate::server::Server;
 
 /// What is asked for.
 struct Wanted {
     items: Vec<Asked>,
+    /// Where they stood.
+    field: String,
+    /// Texts that are too long are refused.
+    whole: bool,
     /// The texts are given back.
     texts: Vec<String>,
     float: bool,
@@ -33,11 +36,15 @@ pub(crate) async fn embed<M: ServedModel>(
 ) -> Result<Response, Refusal> {
     let most = server.settings.max_client_batch_size;
     let (wanted, _permit) = server.admit(request, move |body| read(body, most)).await?;
-    check_dimensions("output_dimension", wanted.dimensions, server.ready()?.engine.dim())?;
+    let ready = server.ready()?;
+    check_dimensions("output_dimension", wanted.dimensions, ready.engine.dim())?;
     let embedded = server.embed(wanted.items).await?;
+    if wanted.whole {
+        check_whole(&wanted.field, &embedded, ready.max_length)?;
+    }
     let vectors = || embedded.iter().map(|Embedded { vector, .. }| vector.as_slice());
     Ok(answer(&Reply {
-        id: next_id(),
+        id: next_id("embed"),
         response_type: "embeddings_by_type",
         embeddings: Embeddings {
             float: wanted.float.then(|| vectors().collect()),
@@ -67,17 +74,18 @@ fn read(body: &Value, most: usize) -> Result<Wanted, Refusal> {
     let instruction = object.text("instruction")?;
     object.text("model")?;
     object.text("input_type")?;
-    if let Some(truncate) = object.get("truncate").filter(|truncate| truncate.value != "END") {
-        return Err(truncate.refuse("must be END: texts that are too long are cut there"));
-    }
+    let whole = match object.text("truncate")? {
+        None | Some("END") => false,
+        Some("NONE") => true,
+        Some(_) => {
+            return Err(Refusal::field("truncate", "is not known; known are END and NONE"));
+        }
+    };
     let given: Vec<Field> = ["texts", "images", "inputs"].iter().filter_map(|key| object.get(key)).collect();
     let [given] = &given[..] else {
         return Err(Refusal::field("texts", "or `images` or `inputs` must be given, and one of them alone"));
     };
-    let items = given.list()?;
-    if items.len() > most {
-        return Err(given.refuse(&format!("has {} items, at most {most} are taken", items.len())));
-    }
+    let items = given.list(most, "items")?;
     let mut texts = Vec::new();
     let read = |item: &Field| match given.name.as_str() {
         "texts" => {
@@ -92,7 +100,7 @@ fn read(body: &Value, most: usize) -> Result<Wanted, Refusal> {
     match object.get("embedding_types") {
         None => float = true,
         Some(types) => {
-            for kind in types.list()? {
+            for kind in types.list(2, "types")? {
                 match kind.text()? {
                     "float" => float = true,
                     "base64" => base64 = true,
@@ -102,7 +110,7 @@ fn read(body: &Value, most: usize) -> Result<Wanted, Refusal> {
         }
     }
     let dimensions = object.get("output_dimension").map(|field| field.number(1)).transpose()?;
-    Ok(Wanted { items, texts, float, base64, dimensions })
+    Ok(Wanted { items, field: given.name.clone(), whole, texts, float, base64, dimensions })
 }
 
 #[derive(Serialize)]
@@ -120,10 +128,4 @@ struct Embeddings<'a> {
     float: Option<Vec<&'a [f32]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     base64: Option<Vec<String>>,
-}
-
-/// Another for each answer of this process.
-fn next_id() -> String {
-    static ANSWERS: AtomicU64 = AtomicU64::new(1);
-    format!("embed-{}", ANSWERS.fetch_add(1, Ordering::Relaxed))
 }

@@ -1,14 +1,15 @@
 //! From an item of a request to its vector.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::asked::Asked;
+use crate::log::log;
 use crate::metrics::Metrics;
 use crate::model::{ReadError, ServedModel};
 use crate::queue::{BatchLimits, Queue, Ticket, Waiting, work};
@@ -27,9 +28,13 @@ pub(crate) struct Engine<M: ServedModel> {
     queue: Arc<Queue<M::Read>>,
     /// Items that are read at once: decoding takes a core each, and memory.
     reading: Arc<Semaphore>,
+    /// Of those, items of one request.
+    reading_of_one: usize,
     /// Tokens that may wait for the model; who has read an item waits for room, so that memory is bounded.
     room: Arc<Semaphore>,
     most_room: u32,
+    /// Where items have folders for their media.
+    media: PathBuf,
 }
 
 /// Batches that may wait for the model.
@@ -40,6 +45,7 @@ impl<M: ServedModel> Engine<M> {
     pub fn start(
         model: M,
         limits: BatchLimits,
+        media: PathBuf,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (model, queue) = (Arc::new(model), Arc::new(Queue::new()));
@@ -50,12 +56,15 @@ impl<M: ServedModel> Engine<M> {
         let most_room =
             limits.tokens.saturating_mul(BATCHES_AHEAD).clamp(1, Semaphore::MAX_PERMITS.min(1 << 30));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let reading = cores.max(2);
         let engine = Engine {
             model,
             queue,
-            reading: Arc::new(Semaphore::new(cores)),
+            reading: Arc::new(Semaphore::new(reading)),
+            reading_of_one: reading / 2,
             room: Arc::new(Semaphore::new(most_room)),
             most_room: most_room as u32,
+            media,
         };
         Ok((engine, thread))
     }
@@ -69,6 +78,11 @@ impl<M: ServedModel> Engine<M> {
         self.queue.len()
     }
 
+    /// Whether a vector left within the last `time`.
+    pub fn has_embedded(&self, time: Duration) -> bool {
+        self.queue.has_embedded(time)
+    }
+
     /// Takes no more items; those that wait are still computed.
     pub fn close(&self) {
         self.queue.close();
@@ -79,11 +93,13 @@ impl<M: ServedModel> Engine<M> {
     /// # Errors
     /// That of the first item that has one.
     pub async fn embed(self: &Arc<Self>, items: Vec<Asked>) -> Result<Vec<Embedded>, Refusal> {
+        // However many items a request has, those of others are read beside them.
+        let turns = Arc::new(Semaphore::new(self.reading_of_one));
         let mut tasks = JoinSet::new();
         let mut results: Vec<Option<Result<Embedded, Refusal>>> = items.iter().map(|_| None).collect();
         for (at, item) in items.into_iter().enumerate() {
-            let engine = self.clone();
-            tasks.spawn(async move { (at, engine.embed_one(item).await) });
+            let (engine, turns) = (self.clone(), turns.clone());
+            tasks.spawn(async move { (at, engine.embed_one(item, turns).await) });
         }
         while let Some(done) = tasks.join_next().await {
             let (at, result) = done.map_err(|error| lost("an item", &error.to_string()))?;
@@ -92,32 +108,45 @@ impl<M: ServedModel> Engine<M> {
         results.into_iter().map(|result| result.expect("each task gives its own")).collect()
     }
 
-    async fn embed_one(&self, item: Asked) -> Result<Embedded, Refusal> {
+    async fn embed_one(&self, item: Asked, turns: Arc<Semaphore>) -> Result<Embedded, Refusal> {
         let field = item.field.clone();
+        let turn = turns.acquire_owned().await.map_err(|_| stopping())?;
         let permit = self.reading.clone().acquire_owned().await.map_err(|_| stopping())?;
-        let model = self.model.clone();
+        let (model, media) = (self.model.clone(), self.media.clone());
         // The permit goes along: where nobody waits any more, the reading still goes on to its end.
-        let reading = spawn_blocking(move || (read(&*model, &item), permit));
-        let (read, permit) = reading.await.map_err(|error| lost(&field, &error.to_string()))?;
-        let read = read?;
+        let reading = spawn_blocking(move || {
+            let read = read(&*model, &item, &media);
+            drop((item, permit));
+            read
+        });
+        let read = reading.await.map_err(|error| lost(&field, &error.to_string()))??;
+        self.compute(&field, read, turn).await
+    }
+
+    /// The vector of a short text, which is read without waiting for others to be read.
+    pub async fn embed_at_once(&self, item: &Asked) -> Result<Embedded, Refusal> {
+        self.compute(&item.field, read(&*self.model, item, &self.media)?, ()).await
+    }
+
+    /// The vector of an item that was read; `turn` is given back once there is room for it.
+    async fn compute<T>(&self, field: &str, read: M::Read, turn: T) -> Result<Embedded, Refusal> {
         let tokens = self.model.tokens(&read);
         let share = u32::try_from(tokens).unwrap_or(u32::MAX).clamp(1, self.most_room);
         let room = self.room.clone().acquire_many_owned(share).await.map_err(|_| stopping())?;
-        drop(permit);
+        drop(turn);
         let (reply, vector) = oneshot::channel();
         let ticket = Ticket { tokens, since: Instant::now(), reply, room };
         self.queue.push(Waiting { read, ticket });
-        let vector = vector.await.map_err(|_| stopping())?.map_err(|problem| lost(&field, &problem))?;
+        let vector = vector.await.map_err(|_| stopping())?.map_err(|problem| lost(field, &problem))?;
         Ok(Embedded { vector, tokens })
     }
 }
 
-/// Reads an item; its media are files in a folder of their own meanwhile.
-fn read<M: ServedModel>(model: &M, item: &Asked) -> Result<M::Read, Refusal> {
+/// Reads an item; its media are files in a folder of their own below `media` meanwhile.
+fn read<M: ServedModel>(model: &M, item: &Asked, media: &Path) -> Result<M::Read, Refusal> {
     let failed = |error: std::io::Error| lost("the folder of temporary files", &error.to_string());
     // A text needs no folder.
-    let folder =
-        item.has_media().then(|| tempfile::Builder::new().prefix("rzen-serve-").tempdir()).transpose();
+    let folder = item.has_media().then(|| tempfile::tempdir_in(media)).transpose();
     let folder = folder.map_err(failed)?;
     let path = folder.as_ref().map_or(Path::new(""), |folder| folder.path());
     let files = item.write_under(path).map_err(failed)?;
@@ -145,7 +174,7 @@ fn without(message: &str, folder: &Path) -> String {
 
 /// Tells whoever runs the server what is wrong, and whoever asked that something is.
 fn lost(what: &str, problem: &str) -> Refusal {
-    eprintln!("serve: {what}: {problem}");
+    log(&format!("{what}: {problem}"));
     Refusal::server("the server could not embed this; its own log says why")
 }
 
@@ -177,7 +206,8 @@ mod tests {
             let (stub, hold) = Stub::held();
             let batches = stub.batches();
             let limits = BatchLimits { items, tokens };
-            let (engine, thread) = Engine::start(stub, limits, Arc::new(Metrics::new())).unwrap();
+            let (engine, thread) =
+                Engine::start(stub, limits, PathBuf::new(), Arc::new(Metrics::new())).unwrap();
             Bench { engine: Arc::new(engine), hold, batches, thread }
         }
 
@@ -201,9 +231,7 @@ mod tests {
         }
 
         async fn until_waiting(&self, count: usize) {
-            while self.engine.waiting() != count {
-                yield_now().await;
-            }
+            until("other items wait", || self.engine.waiting() == count).await;
         }
 
         fn release(&mut self) {
@@ -212,6 +240,15 @@ mod tests {
 
         fn batches(&self) -> Vec<Vec<String>> {
             self.batches.lock().unwrap().clone()
+        }
+    }
+
+    /// Waits until something is so, and fails where it does not come to be.
+    async fn until(what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !condition() {
+            assert!(Instant::now() < deadline, "{what}");
+            yield_now().await;
         }
     }
 
@@ -319,6 +356,90 @@ mod tests {
         bench.release();
         assert_eq!(results(asking).await, [Ok(vector("a")), Ok(vector("b"))]);
         bench.thread.join().unwrap();
+    }
+
+    /// Reads all but `quick` only once it is told to.
+    struct Reader(Mutex<std::sync::mpsc::Receiver<()>>);
+
+    impl ServedModel for Reader {
+        type Read = ();
+
+        fn dim(&self) -> usize {
+            1
+        }
+
+        fn read(&self, item: &rzen_core::Item) -> Result<(), ReadError> {
+            if item.content != [rzen_core::Part::Text("quick".to_owned())] {
+                let _ = self.0.lock().unwrap().recv();
+            }
+            Ok(())
+        }
+
+        fn tokens(&self, (): &()) -> usize {
+            1
+        }
+
+        fn embed(&self, items: &[()]) -> Result<Vec<Vec<f32>>, String> {
+            Ok(vec![vec![1.0]; items.len()])
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_request_of_many_items_leaves_others_their_turn() {
+        let (go, wait) = std::sync::mpsc::channel();
+        let limits = BatchLimits { items: 8, tokens: 1000 };
+        let (engine, _thread) =
+            Engine::start(Reader(Mutex::new(wait)), limits, PathBuf::new(), Arc::new(Metrics::new()))
+                .unwrap();
+        let engine = Arc::new(engine);
+        let ask = |text: &str, count| {
+            let (engine, items) = (engine.clone(), vec![Asked::text("input", text); count]);
+            tokio::spawn(async move { engine.embed(items).await.unwrap().len() })
+        };
+        let free = engine.reading.available_permits();
+        let many = ask("slow", 100);
+        until("nothing is read", || engine.reading.available_permits() + engine.reading_of_one == free).await;
+        let quick = tokio::time::timeout(Duration::from_secs(60), ask("quick", 3)).await;
+        assert_eq!(quick.expect("an answer before the many").unwrap(), 3);
+        drop(go);
+        assert_eq!(many.await.unwrap(), 100);
+    }
+
+    /// Panics where a vector is looked at.
+    struct Broken;
+
+    impl ServedModel for Broken {
+        type Read = ();
+
+        fn dim(&self) -> usize {
+            panic!("a model that is broken")
+        }
+
+        fn read(&self, _: &rzen_core::Item) -> Result<(), ReadError> {
+            Ok(())
+        }
+
+        fn tokens(&self, (): &()) -> usize {
+            1
+        }
+
+        fn embed(&self, items: &[()]) -> Result<Vec<Vec<f32>>, String> {
+            Ok(vec![vec![1.0]; items.len()])
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn where_the_thread_is_lost_nobody_waits_for_it() {
+        let limits = BatchLimits { items: 1, tokens: 1000 };
+        let (engine, thread) =
+            Engine::start(Broken, limits, PathBuf::new(), Arc::new(Metrics::new())).unwrap();
+        let engine = Arc::new(engine);
+        let items = ["a", "b", "c"].map(|text| Asked::text("input", text));
+        for items in [items.to_vec(), items[..1].to_vec()] {
+            let embedding = tokio::time::timeout(Duration::from_secs(60), engine.embed(items));
+            assert_eq!(embedding.await.expect("an answer").unwrap_err().status.as_u16(), 503);
+        }
+        assert!(thread.join().is_err());
     }
 
     #[test]

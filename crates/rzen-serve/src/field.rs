@@ -47,11 +47,14 @@ impl<'a> Field<'a> {
             .ok_or_else(|| self.expected(&format!("a whole number from {least} on")))
     }
 
-    /// The entries of a list that isn't empty.
-    pub fn list(&self) -> Result<Vec<Field<'a>>, Refusal> {
+    /// The entries of a list that isn't empty and has no more than `most` of them, which are called `what`.
+    pub fn list(&self, most: usize, what: &str) -> Result<Vec<Field<'a>>, Refusal> {
         let list = self.value.as_array().ok_or_else(|| self.expected("a list"))?;
         if list.is_empty() {
             return Err(self.refuse("is an empty list"));
+        }
+        if list.len() > most {
+            return Err(self.refuse(&format!("has {} {what}, at most {most} are taken", list.len())));
         }
         let field = |(at, value)| Field { name: format!("{}[{at}]", self.name), value };
         Ok(list.iter().enumerate().map(field).collect())
@@ -98,6 +101,14 @@ impl<'a> Object<'a> {
         self.get(key).ok_or_else(|| Refusal::field(&self.name_of(key), "is missing"))
     }
 
+    /// Refuses a field that says something else than `value`.
+    pub fn only(&self, key: &str, value: &Value) -> Result<(), Refusal> {
+        match self.get(key).filter(|field| field.value != value) {
+            None => Ok(()),
+            Some(field) => Err(field.refuse(&format!("must be {value}"))),
+        }
+    }
+
     /// A text that may be missing.
     pub fn text(&self, key: &str) -> Result<Option<&'a str>, Refusal> {
         self.get(key).map(|field| field.text()).transpose()
@@ -125,9 +136,10 @@ mod tests {
     fn a_refusal_names_the_field() {
         let body = json!({ "input": ["a", { "content": [{ "text": 7, "colour": null }] }], "top": 0 });
         let object = Field::body(&body).object(&["input", "top"]).unwrap();
-        let items = object.required("input").unwrap().list().unwrap();
+        let items = object.required("input").unwrap().list(2, "items").unwrap();
         assert_eq!((items[0].name.as_str(), items[0].text().unwrap()), ("input[0]", "a"));
-        let content = items[1].object(&["content"]).unwrap().required("content").unwrap().list().unwrap();
+        let content =
+            items[1].object(&["content"]).unwrap().required("content").unwrap().list(2, "parts").unwrap();
         let part = content[0].object(&["text"]).unwrap();
         let refusal = part.text("text").unwrap_err();
         assert_eq!(refusal.field.as_deref(), Some("input[1].content[0].text"));
@@ -136,8 +148,9 @@ mod tests {
             object.required("top").unwrap().number(1).map(drop).unwrap_err(),
             object.required("model").map(drop).unwrap_err(),
             Field::body(&body).object(&["input"]).map(drop).unwrap_err(),
-            items[0].list().map(drop).unwrap_err(),
-            Field::body(&json!([])).list().map(drop).unwrap_err(),
+            items[0].list(1, "items").map(drop).unwrap_err(),
+            Field::body(&json!([])).list(1, "items").map(drop).unwrap_err(),
+            Field::body(&json!([0, 0])).list(1, "items").map(drop).unwrap_err(),
         ];
         let messages = refusals.map(|refusal| refusal.message);
         assert_eq!(
@@ -148,6 +161,7 @@ mod tests {
                 "`top` is not known here; known are input",
                 "`input[0]` is a text, expected a list",
                 "`body` is an empty list",
+                "`body` has 2 items, at most 1 are taken",
             ]
         );
     }

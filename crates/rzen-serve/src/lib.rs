@@ -11,9 +11,12 @@
 #![warn(missing_docs)]
 
 mod asked;
+mod body;
 mod cohere;
+mod connections;
 mod engine;
 mod field;
+mod log;
 mod media;
 mod metrics;
 mod model;
@@ -31,6 +34,7 @@ mod settings;
 mod stub;
 mod tei;
 
+pub use log::log;
 pub use model::{ReadError, ServedModel};
 pub use queue::BatchLimits;
 pub use search::{Hit, Kind, Place, Search, Wanted};

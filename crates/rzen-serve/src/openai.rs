@@ -1,20 +1,22 @@
 //! `POST /v1/embeddings`: OpenAI's texts, vLLM's messages, and items of rzen's own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::asked::Asked;
 use crate::engine::Embedded;
 use crate::field::Field;
 use crate::model::ServedModel;
 use crate::refusal::{Refusal, answer};
-use crate::server::Server;
+use crate::server::{Server, Serving};
 
 /// What is asked for.
 struct Wanted {
@@ -37,8 +39,18 @@ pub(crate) async fn embeddings<M: ServedModel>(
 }
 
 fn read(body: &Value, most: usize) -> Result<Wanted, Refusal> {
-    let keys = ["model", "input", "messages", "instruction", "encoding_format", "dimensions", "user"];
+    let own = ["model", "input", "messages", "instruction", "encoding_format", "dimensions", "user"];
+    // Of vLLM, which change nothing by these values.
+    let without_effect = [
+        ("priority", json!(0)),
+        ("truncate_prompt_tokens", json!(-1)),
+        ("add_special_tokens", json!(true)),
+        ("add_generation_prompt", json!(false)),
+        ("continue_final_message", json!(false)),
+    ];
+    let keys: Vec<&str> = own.into_iter().chain(without_effect.iter().map(|(key, _)| *key)).collect();
     let object = Field::body(body).object(&keys)?;
+    without_effect.iter().try_for_each(|(key, value)| object.only(key, value))?;
     let instruction = object.text("instruction")?;
     object.text("model")?;
     let items = match (object.get("input"), object.get("messages")) {
@@ -70,6 +82,17 @@ pub(crate) fn check_dimensions(field: &str, asked: Option<u32>, dim: usize) -> R
     }
 }
 
+/// Refuses texts that were cut, or are just as long as may be.
+pub(crate) fn check_whole(field: &str, embedded: &[Embedded], max_length: usize) -> Result<(), Refusal> {
+    match embedded.iter().position(|embedded| embedded.tokens >= max_length) {
+        None => Ok(()),
+        Some(at) => {
+            let problem = format!("is cut: it has {max_length} tokens, the most that are computed, or more");
+            Err(Refusal::field(&format!("{field}[{at}]"), &problem))
+        }
+    }
+}
+
 /// A text, an item, or a list of them.
 pub(crate) fn read_input(
     input: &Field,
@@ -79,10 +102,6 @@ pub(crate) fn read_input(
     if !input.is_list() {
         return Ok(vec![Asked::read(input, instruction)?]);
     }
-    let items = input.list()?;
-    if items.len() > most {
-        return Err(input.refuse(&format!("has {} items, at most {most} are taken", items.len())));
-    }
     let item = |item: &Field| {
         match item.value.is_number() || item.is_list() {
         true => Err(item.refuse(
@@ -91,11 +110,47 @@ pub(crate) fn read_input(
         false => Asked::read(item, instruction),
     }
     };
-    items.iter().map(item).collect()
+    input.list(most, "items")?.iter().map(item).collect()
+}
+
+/// `GET /v1/models`.
+pub(crate) async fn models<M: ServedModel>(
+    State(server): State<Arc<Server<M>>>,
+) -> Result<Response, Refusal> {
+    Ok(answer(&json!({ "object": "list", "data": [described(server.ready()?)] })))
+}
+
+/// `GET /v1/models/ID`.
+pub(crate) async fn model<M: ServedModel>(
+    State(server): State<Arc<Server<M>>>,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    let ready = server.ready()?;
+    match id == ready.name {
+        true => Ok(answer(&described(ready))),
+        false => Err(Refusal::not_found(format!("this server has no such model; it serves {}", ready.name))),
+    }
+}
+
+fn described<M: ServedModel>(ready: &Serving<M>) -> Value {
+    json!({ "id": ready.name, "object": "model", "created": ready.opened, "owned_by": "rzen" })
+}
+
+/// Another for each answer of this process.
+pub(crate) fn next_id(kind: &str) -> String {
+    static ANSWERS: AtomicU64 = AtomicU64::new(1);
+    format!("{kind}-{}", ANSWERS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 #[derive(Serialize)]
 struct List<'a> {
+    id: String,
+    created: u64,
     object: &'static str,
     data: Vec<Entry<'a>>,
     model: &'a str,
@@ -152,6 +207,6 @@ impl<'a> List<'a> {
             embedding: numbers(&embedded.vector),
         };
         let data = embedded.iter().enumerate().map(entry).collect();
-        List { object: "list", data, model, usage: Usage::of(embedded) }
+        List { id: next_id("embd"), created: now(), object: "list", data, model, usage: Usage::of(embedded) }
     }
 }

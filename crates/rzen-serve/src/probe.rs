@@ -32,8 +32,7 @@ pub(crate) async fn probe<M: ServedModel>(engine: &Arc<Engine<M>>) -> Result<Vec
 
 /// Embeds the text once more; true if its vector is as it was.
 pub(crate) async fn is_as_before<M: ServedModel>(engine: &Arc<Engine<M>>, before: &[f32]) -> bool {
-    let embedded = engine.embed(vec![text()]).await;
-    embedded.is_ok_and(|embedded| embedded.iter().all(|one| cosine(one, before) > SAME))
+    engine.embed_at_once(&text()).await.is_ok_and(|embedded| cosine(&embedded, before) > SAME)
 }
 
 fn text() -> Asked {

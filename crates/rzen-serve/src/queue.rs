@@ -6,11 +6,12 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rzen_core::check_unit_vector;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::log::log;
 use crate::metrics::Metrics;
 use crate::model::ServedModel;
 
@@ -42,6 +43,8 @@ pub(crate) struct Ticket {
 pub(crate) struct Queue<R> {
     state: Mutex<State<R>>,
     changed: Condvar,
+    /// When a vector left last.
+    embedded: Mutex<Option<Instant>>,
 }
 
 struct State<R> {
@@ -59,7 +62,7 @@ impl<R> Waiting<R> {
 impl<R> Queue<R> {
     pub fn new() -> Self {
         let state = State { waiting: VecDeque::new(), closed: false };
-        Queue { state: Mutex::new(state), changed: Condvar::new() }
+        Queue { state: Mutex::new(state), changed: Condvar::new(), embedded: Mutex::new(None) }
     }
 
     /// Adds an item. After [`close`](Self::close) it is dropped, and with it its reply.
@@ -74,6 +77,12 @@ impl<R> Queue<R> {
     /// Items that somebody waits for.
     pub fn len(&self) -> usize {
         self.lock().waiting.iter().filter(|item| item.is_wanted()).count()
+    }
+
+    /// Whether a vector left within the last `time`.
+    pub fn has_embedded(&self, time: Duration) -> bool {
+        let embedded = *self.embedded.lock().unwrap_or_else(PoisonError::into_inner);
+        embedded.is_some_and(|embedded| embedded.elapsed() < time)
     }
 
     /// Nothing is taken any more; what waits is still computed.
@@ -112,6 +121,16 @@ impl<R> Queue<R> {
     }
 }
 
+/// Lets nobody wait for a thread that is no more, whatever ended it.
+struct Lost<'a, R>(&'a Queue<R>);
+
+impl<R> Drop for Lost<'_, R> {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0.lock().waiting.clear();
+    }
+}
+
 /// Computes what waits until the queue is closed and empty.
 pub(crate) fn work<M: ServedModel>(
     model: &M,
@@ -119,21 +138,27 @@ pub(crate) fn work<M: ServedModel>(
     limits: BatchLimits,
     metrics: &Arc<Metrics>,
 ) {
+    let _lost = Lost(queue);
     while let Some(batch) = queue.next_batch(limits) {
         let now = Instant::now();
         batch.iter().for_each(|item| metrics.waited(now - item.ticket.since));
         let (reads, tickets) = batch.into_iter().map(|item| (item.read, item.ticket)).unzip();
-        compute(model, reads, tickets, metrics);
+        compute(model, queue, reads, tickets, metrics);
     }
 }
 
 /// Computes a batch. Where it fails as a whole, each item is computed by itself, so that only the one at fault is lost.
-fn compute<M: ServedModel>(model: &M, reads: Vec<M::Read>, tickets: Vec<Ticket>, metrics: &Arc<Metrics>) {
+fn compute<M: ServedModel>(
+    model: &M,
+    queue: &Queue<M::Read>,
+    reads: Vec<M::Read>,
+    tickets: Vec<Ticket>,
+    metrics: &Arc<Metrics>,
+) {
     let began = Instant::now();
     // What the model holds is not changed by embedding, so that nothing broken can be seen after a panic.
     let result = catch_unwind(AssertUnwindSafe(|| model.embed(&reads)));
-    let tokens = tickets.iter().map(|ticket| ticket.tokens).sum();
-    metrics.batch(reads.len(), tokens, began.elapsed());
+    let time = began.elapsed();
     let result = result.unwrap_or_else(|_| Err("it panicked".to_owned())).and_then(|vectors| {
         match vectors.len() == reads.len() {
             true => Ok(vectors),
@@ -142,17 +167,20 @@ fn compute<M: ServedModel>(model: &M, reads: Vec<M::Read>, tickets: Vec<Ticket>,
     });
     match result {
         Ok(vectors) => {
+            metrics.batch(reads.len(), tickets.iter().map(|ticket| ticket.tokens).sum(), time);
             for (vector, ticket) in vectors.into_iter().zip(tickets) {
-                ticket.answer(checked(vector, model.dim()));
+                let vector = checked(vector, model.dim());
+                if vector.is_ok() {
+                    *queue.embedded.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                }
+                ticket.answer(vector);
             }
         }
         Err(problem) if reads.len() > 1 => {
-            eprintln!(
-                "serve: a batch of {} failed ({problem}); its items are computed one by one",
-                reads.len()
-            );
+            let count = reads.len();
+            log(&format!("a batch of {count} failed ({problem}); its items are computed one by one"));
             for (read, ticket) in reads.into_iter().zip(tickets) {
-                compute(model, vec![read], vec![ticket], metrics);
+                compute(model, queue, vec![read], vec![ticket], metrics);
             }
         }
         Err(problem) => {

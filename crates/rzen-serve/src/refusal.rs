@@ -4,6 +4,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::log::log;
+
 /// Why a request gets no answer of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -39,6 +41,11 @@ impl Refusal {
 
     pub fn no_json(problem: &str) -> Self {
         Refusal::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is no JSON: {problem}"))
+    }
+
+    /// A body that does not come to its end.
+    pub fn broken(problem: &str) -> Self {
+        Refusal::new(StatusCode::BAD_REQUEST, "broken_body", format!("the body broke off: {problem}"))
     }
 
     pub fn key() -> Self {
@@ -114,7 +121,7 @@ pub(crate) fn answer(value: &impl serde::Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => {
-            eprintln!("serve: an answer could not be written as JSON: {error}");
+            log(&format!("an answer could not be written as JSON: {error}"));
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 use crate::asked::Asked;
 use crate::engine::Embedded;
 use crate::field::Field;
+use crate::log::log;
 use crate::model::ServedModel;
 use crate::openai::Usage;
 use crate::refusal::{Refusal, answer};
@@ -66,7 +67,9 @@ fn read(body: &Value, most: usize) -> Result<(Asked, Wanted), Refusal> {
     };
     let kinds = match object.get("kind") {
         None => Vec::new(),
-        Some(kind) if kind.is_list() => kind.list()?.iter().map(kind_of).collect::<Result<_, _>>()?,
+        Some(kind) if kind.is_list() => {
+            kind.list(3, "kinds")?.iter().map(kind_of).collect::<Result<_, _>>()?
+        }
         Some(kind) => vec![kind_of(&kind)?],
     };
     // Compared with the paths of the index; nothing is opened by it.
@@ -110,6 +113,6 @@ fn index_of<M: ServedModel>(server: &Server<M>) -> Result<Arc<dyn Search>, Refus
 }
 
 fn failed(what: &str, problem: &str) -> Refusal {
-    eprintln!("serve: {what}: {problem}");
+    log(&format!("{what}: {problem}"));
     Refusal::server("the index could not be searched; the server's own log says why")
 }

@@ -6,20 +6,22 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::body::{HttpBody, to_bytes};
+use axum::body::HttpBody;
 use axum::extract::Request;
 use axum::http::header;
-use axum::serve::ListenerExt;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use crate::asked::Asked;
+use crate::body::{parse, receive};
+use crate::connections::answer;
 use crate::engine::{Embedded, Engine};
 use crate::metrics::Metrics;
 use crate::model::ServedModel;
+use crate::openai::now;
 use crate::probe::{is_as_before, probe};
 use crate::refusal::Refusal;
 use crate::routes::router;
@@ -107,9 +109,11 @@ pub(crate) struct Server<M: ServedModel> {
     /// Pictures of the index that are drawn at once.
     pub drawing: Arc<Semaphore>,
     requests: Arc<Semaphore>,
+    /// Bodies that are read as JSON at once: they take their size once more meanwhile.
+    parsing: Arc<Semaphore>,
     opened: OnceLock<Serving<M>>,
-    /// When items were embedded last.
-    proved: Mutex<Option<Instant>>,
+    /// What came of the last time that the model was asked whether it embeds as at the start; `None` while it is asked.
+    health: Mutex<watch::Receiver<Option<bool>>>,
 }
 
 /// A model that was tried, with all that belongs to it.
@@ -119,11 +123,17 @@ pub(crate) struct Serving<M: ServedModel> {
     pub dtype: String,
     pub max_length: usize,
     pub search: Option<Arc<dyn Search>>,
+    /// When, in seconds since 1970.
+    pub opened: u64,
     probed: Vec<f32>,
 }
 
-/// How long items that were embedded prove that the model works.
-const PROOF: Duration = Duration::from_secs(10);
+/// How long the body of a request that is refused is read, so that its client can read why.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// No token has more bytes: texts are cut to as many as an item's tokens may have before tokens are made of them, which takes seconds
+/// where a text is a thousand times too long.
+const TOKEN_BYTES: usize = 128;
 
 impl<M: ServedModel> Server<M> {
     /// The model, if the server is ready.
@@ -137,24 +147,22 @@ impl<M: ServedModel> Server<M> {
         request: Request,
         read: impl FnOnce(&Value) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<(T, OwnedSemaphorePermit), Refusal> {
-        let Settings { payload_limit, body_timeout, .. } = self.settings;
         let permit = match self.place(&request) {
             Ok(permit) => permit,
             Err(refusal) => return Err(self.refuse(request, refusal).await),
         };
-        let body = tokio::time::timeout(body_timeout, to_bytes(request.into_body(), payload_limit)).await;
-        let slow =
-            || Refusal::too_slow(format!("the body did not arrive within {} s", body_timeout.as_secs()));
-        let body = body.map_err(|_| slow())?.map_err(|_| Refusal::too_large(payload_limit))?;
+        let body = receive(request.into_body(), &self.settings).await?;
+        let lost = || Refusal::server("the request could not be read");
+        let turn = self.parsing.clone().acquire_owned().await.map_err(|_| lost())?;
+        // The turn goes along: where nobody waits any more, the body is still read to its end.
         let parse = move || {
-            let value =
-                serde_json::from_slice(&body).map_err(|error| Refusal::no_json(&error.to_string()))?;
+            let value = parse(&body)?;
             drop(body);
-            read(&value)
+            let read = read(&value);
+            drop((value, turn));
+            read
         };
-        let parsed =
-            spawn_blocking(parse).await.map_err(|_| Refusal::server("the request could not be read"))?;
-        Ok((parsed?, permit))
+        Ok((spawn_blocking(parse).await.map_err(|_| lost())??, permit))
     }
 
     /// A place among the requests that are answered.
@@ -171,6 +179,10 @@ impl<M: ServedModel> Server<M> {
 
     /// Gives a refusal back once the body of its request is read and forgotten: clients that can't send all of it don't read why.
     pub async fn refuse(&self, request: Request, refusal: Refusal) -> Refusal {
+        // A body that is asked for first would be asked for by reading it.
+        if request.headers().contains_key(header::EXPECT) {
+            return refusal;
+        }
         let (mut body, most) = (request.into_body(), self.settings.payload_limit);
         let forget = async {
             let mut bytes = 0;
@@ -182,28 +194,46 @@ impl<M: ServedModel> Server<M> {
                 }
             }
         };
-        let _ = tokio::time::timeout(self.settings.body_timeout, forget).await;
+        let _ = tokio::time::timeout(DRAIN, forget).await;
         refusal
     }
 
     /// The vectors of items, in order.
-    pub async fn embed(&self, items: Vec<Asked>) -> Result<Vec<Embedded>, Refusal> {
-        let embedded = self.ready()?.engine.embed(items).await?;
-        *self.proved.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        Ok(embedded)
+    pub async fn embed(&self, mut items: Vec<Asked>) -> Result<Vec<Embedded>, Refusal> {
+        let ready = self.ready()?;
+        let most = ready.max_length.saturating_mul(TOKEN_BYTES);
+        items.iter_mut().for_each(|item| item.cut(most));
+        ready.engine.embed(items).await
     }
 
-    /// Embeds something, unless something was embedded just now.
+    /// Asks the model for a vector, unless one left just now; once for all who want to know meanwhile.
     pub async fn check_health(&self) -> Result<(), Refusal> {
         let ready = self.ready()?;
-        let proved = *self.proved.lock().unwrap_or_else(PoisonError::into_inner);
-        if proved.is_some_and(|proved| proved.elapsed() < PROOF) {
-            return Ok(());
+        let Some(mut asked) = self.ask_for_health(ready) else { return Ok(()) };
+        let healthy =
+            match tokio::time::timeout(self.settings.proof / 2, asked.wait_for(Option::is_some)).await {
+                Ok(answer) => answer.is_ok_and(|answer| *answer == Some(true)),
+                // It was asked behind others, which were answered.
+                Err(_) => ready.engine.has_embedded(self.settings.proof),
+            };
+        (healthy.then_some(()))
+            .ok_or_else(|| Refusal::not_ready("the model does not embed as it did at the start, or not now"))
+    }
+
+    /// Where to learn what the model answers; `None` where it need not be asked.
+    fn ask_for_health(&self, ready: &Serving<M>) -> Option<watch::Receiver<Option<bool>>> {
+        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *health.borrow();
+        if last != Some(false) && ready.engine.has_embedded(self.settings.proof) {
+            return None;
         }
-        match is_as_before(&ready.engine, &ready.probed).await {
-            true => Ok(()),
-            false => Err(Refusal::not_ready("the model does not embed as it did at the start")),
+        if last.is_some() {
+            let (tell, told) = watch::channel(None);
+            let (engine, probed) = (ready.engine.clone(), ready.probed.clone());
+            tokio::spawn(async move { tell.send(Some(is_as_before(&engine, &probed).await)) });
+            *health = told;
         }
+        Some(health.clone())
     }
 }
 
@@ -237,23 +267,21 @@ async fn run<M: ServedModel>(
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let grace = settings.grace;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let server = Arc::new(Server {
         requests: Arc::new(Semaphore::new(settings.max_concurrent_requests.min(Semaphore::MAX_PERMITS))),
         settings,
         address,
         metrics: Arc::new(Metrics::new()),
-        drawing: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
+        drawing: Arc::new(Semaphore::new(cores)),
+        parsing: Arc::new(Semaphore::new(cores)),
         opened: OnceLock::new(),
-        proved: Mutex::new(None),
+        health: Mutex::new(watch::channel(Some(true)).1),
     });
     let at_stop = stop.clone();
-    let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|connection| {
-        // Answers are small; without this they may wait for more to send.
-        let _ = connection.set_nodelay(true);
-    });
-    let serving = axum::serve(listener, router(server.clone()))
-        .with_graceful_shutdown(async move { at_stop.told().await });
-    let serving = tokio::spawn(async move { serving.await });
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (router, head_timeout) = (router(server.clone()), server.settings.head_timeout);
+    let serving = tokio::spawn(async move { answer(listener, router, head_timeout, at_stop.told()).await });
     let opened = tokio::select! {
         opened = server.open(open) => opened?,
         () = stop.told() => return Ok(Ended::Finished),
@@ -265,7 +293,7 @@ async fn run<M: ServedModel>(
         serving.engine.close();
     }
     match served {
-        Ok(served) => served.map_err(io::Error::other)?.map(|()| Ended::Finished).map_err(ServeError::from),
+        Ok(served) => served.map(|()| Ended::Finished).map_err(|error| io::Error::other(error).into()),
         Err(_) => Ok(Ended::CutOff),
     }
 }
@@ -279,12 +307,13 @@ impl<M: ServedModel> Server<M> {
         let opened = spawn_blocking(open).await.map_err(io::Error::other)?.map_err(ServeError::Open)?;
         let Opened { model, name, dtype, max_length, search } = opened;
         // The thread ends with the program, or when nothing holds the queue any more.
-        let (engine, _thread) = Engine::start(model, self.settings.batch, self.metrics.clone())?;
+        let (engine, _thread) =
+            Engine::start(model, self.settings.batch, self.settings.media.clone(), self.metrics.clone())?;
         let (engine, search) = (Arc::new(engine), search.map(Arc::from));
         let probed = probe(&engine).await.map_err(ServeError::Probe)?;
         let items = search.as_ref().map(|search: &Arc<dyn Search>| search.items());
         let ready = Ready { address: self.address, name: name.clone(), dim: engine.dim(), items };
-        let serving = Serving { engine, name, dtype, max_length, search, probed };
+        let serving = Serving { engine, name, dtype, max_length, search, opened: now(), probed };
         let _ = self.opened.set(serving);
         Ok(ready)
     }

@@ -1,5 +1,6 @@
 //! What a server may be told.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::queue::BatchLimits;
@@ -19,10 +20,18 @@ pub struct Settings {
     pub max_top: usize,
     /// What requests must bring as `Authorization: Bearer …`.
     pub api_key: Option<String>,
+    /// Longest time for the head of a request to arrive, also where none has begun on an open connection.
+    pub head_timeout: Duration,
     /// Longest time for the body of a request to arrive.
     pub body_timeout: Duration,
+    /// Longest time between two pieces of a body.
+    pub body_pause: Duration,
+    /// How long a vector that left proves that the model works; who asks for the health waits for half of it.
+    pub proof: Duration,
     /// Longest time for requests to be finished once the server was told to stop.
     pub grace: Duration,
+    /// A folder where media lie while they are read, each item's in one of its own.
+    pub media: PathBuf,
     /// Whether each request is a line on standard error: method, path, status and time.
     pub access_log: bool,
 }

@@ -10,38 +10,50 @@ use serde_json::{Value, json};
 use crate::asked::Asked;
 use crate::field::Field;
 use crate::model::ServedModel;
-use crate::openai::{check_dimensions, read_input};
+use crate::openai::{check_dimensions, check_whole, read_input};
 use crate::refusal::{Refusal, answer};
 use crate::server::Server;
 
-/// `POST /embed`: vectors alone.
+/// `POST /embed` and `POST /`: vectors alone.
 pub(crate) async fn embed<M: ServedModel>(
     State(server): State<Arc<Server<M>>>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let most = server.settings.max_client_batch_size;
-    let ((items, dimensions), _permit) = server.admit(request, move |body| read(body, most)).await?;
-    check_dimensions("dimensions", dimensions, server.ready()?.engine.dim())?;
+    let (Wanted { items, whole, dimensions }, _permit) =
+        server.admit(request, move |body| read(body, most)).await?;
+    let ready = server.ready()?;
+    check_dimensions("dimensions", dimensions, ready.engine.dim())?;
     let embedded = server.embed(items).await?;
+    if whole {
+        check_whole("inputs", &embedded, ready.max_length)?;
+    }
     Ok(answer(&embedded.iter().map(|embedded| &embedded.vector).collect::<Vec<_>>()))
 }
 
-fn read(body: &Value, most: usize) -> Result<(Vec<Asked>, Option<u32>), Refusal> {
+/// What is asked for.
+struct Wanted {
+    items: Vec<Asked>,
+    /// Texts that are too long are refused.
+    whole: bool,
+    dimensions: Option<u32>,
+}
+
+fn read(body: &Value, most: usize) -> Result<Wanted, Refusal> {
     let keys = ["inputs", "normalize", "truncate", "truncation_direction", "dimensions", "instruction"];
     let object = Field::body(body).object(&keys)?;
     if let Some(normalize) = object.get("normalize").filter(|normalize| normalize.value != true) {
         return Err(normalize.refuse("must be true: vectors are of unit length"));
     }
-    if let Some(truncate) = object.get("truncate").filter(|truncate| truncate.value != true) {
-        return Err(truncate.refuse("must be true: texts that are too long are cut"));
-    }
+    let whole = object.get("truncate").is_some_and(|truncate| truncate.value == false);
     if let Some(direction) = object.get("truncation_direction") {
         let is_right = direction.text()?.eq_ignore_ascii_case("right");
         (is_right.then_some(()))
             .ok_or_else(|| direction.refuse("must be Right: texts are cut at their end"))?;
     }
     let dimensions = object.get("dimensions").map(|field| field.number(1)).transpose()?;
-    Ok((read_input(&object.required("inputs")?, object.text("instruction")?, most)?, dimensions))
+    let items = read_input(&object.required("inputs")?, object.text("instruction")?, most)?;
+    Ok(Wanted { items, whole, dimensions })
 }
 
 /// `GET /info`.
@@ -63,14 +75,6 @@ pub(crate) async fn info<M: ServedModel>(State(server): State<Arc<Server<M>>>) -
         "index_items": ready.search.as_ref().map(|search| search.items()),
         "version": env!("CARGO_PKG_VERSION"),
     })))
-}
-
-/// `GET /v1/models`.
-pub(crate) async fn models<M: ServedModel>(
-    State(server): State<Arc<Server<M>>>,
-) -> Result<Response, Refusal> {
-    let model = json!({ "id": server.ready()?.name, "object": "model", "owned_by": "rzen" });
-    Ok(answer(&json!({ "object": "list", "data": [model] })))
 }
 
 /// `GET /health`: 200 if the model embeds as it did at the start.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -36,6 +37,7 @@ impl Answer {
 /// Sends a request and leaves its answer to be read.
 pub fn send(address: SocketAddr, method: &str, path: &str, headers: &str, body: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n{headers}\r\n",
         body.len()
@@ -45,6 +47,17 @@ pub fn send(address: SocketAddr, method: &str, path: &str, headers: &str, body: 
     let _ = stream.write_all(body);
     stream
 }
+
+/// Waits until something is so, and fails where it does not come to be.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+    }
+}
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
 
 /// Reads the answer.
 pub fn receive(stream: TcpStream) -> Answer {

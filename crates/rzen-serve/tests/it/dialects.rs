@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rzen_serve::Settings;
 use serde_json::{Value, json};
 
 use crate::client::{get, post, receive, send};
@@ -25,6 +26,14 @@ fn texts_in_the_form_of_openai() {
         assert_eq!((&entry["object"], &entry["index"]), (&json!("embedding"), &json!(at)));
         assert_eq!(numbers(&entry["embedding"]), vector(text));
     }
+    // Of a text that is far too long no more is read than may be its tokens.
+    let answer = ask(json!({ "input": "a".repeat(9_900) })).json();
+    assert_eq!(answer["usage"]["prompt_tokens"], json!(77 * 128));
+    assert!(answer["id"].as_str().unwrap().starts_with("embd-") && answer["created"].is_u64(), "{answer}");
+    // What changes nothing may be said.
+    let nothing = json!({ "input": "one", "priority": 0, "truncate_prompt_tokens": -1, "add_special_tokens": true,
+        "continue_final_message": false, "mm_processor_kwargs": null });
+    assert_eq!(ask(nothing).status, 200);
     // One text, and base64.
     let answer = ask(json!({ "input": "one", "encoding_format": "base64", "instruction": "Find: " })).json();
     let bytes = STANDARD.decode(answer["data"][0]["embedding"].as_str().unwrap()).unwrap();
@@ -67,7 +76,6 @@ fn the_paths_of_tei() {
     );
     let refused = [
         json!({ "normalize": false }),
-        json!({ "truncate": false }),
         json!({ "truncation_direction": "Left" }),
         json!({ "dimensions": 3 }),
     ];
@@ -75,17 +83,25 @@ fn the_paths_of_tei() {
         body["inputs"] = json!("one");
         assert_eq!(post(server.address, "/embed", &body).status, 400, "{body}");
     }
+    // At the root as well, and whole or not at all.
+    for text in ["a".repeat(76), "a".repeat(77)] {
+        let answer = post(server.address, "/", &json!({ "inputs": [text], "truncate": false }));
+        assert_eq!(answer.status == 200, text.len() < 77, "{}", answer.text());
+    }
     let info = get(server.address, "/info").json();
     assert_eq!((&info["model_id"], &info["max_client_batch_size"]), (&json!("stub"), &json!(4)));
     assert_eq!((&info["dimensions"], &info["max_input_length"]), (&json!(2), &json!(77)));
-    assert_eq!(get(server.address, "/v1/models").json()["data"][0]["id"], "stub");
+    let model = &get(server.address, "/v1/models").json()["data"][0];
+    assert!(model["id"] == "stub" && model["created"].as_u64() > Some(1_700_000_000), "{model}");
+    assert_eq!(get(server.address, "/v1/models/stub").json(), *model);
+    assert_eq!(get(server.address, "/v1/models/else/where").error().0, 404);
     assert_eq!(get(server.address, "/health").status, 200);
     let metrics = get(server.address, "/metrics").text();
     for line in [
         "rzen_requests_total{path=\"/embed\",status=\"200\"} 2",
-        "rzen_requests_total{path=\"/embed\",status=\"400\"} 4",
-        // The probe of the start, and three texts.
-        "rzen_items_total 6",
+        "rzen_requests_total{path=\"/embed\",status=\"400\"} 3",
+        // The probe of the start, and five texts.
+        "rzen_items_total 8",
         "rzen_queue_items 0",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
@@ -121,7 +137,8 @@ fn items_in_the_form_of_cohere() {
         (json!({ "texts": [{ "text": "a" }] }), "texts[0]"),
         (json!({ "images": ["a", "https://example.com/a.png"] }), "images[0]"),
         (json!({ "texts": ["a"], "embedding_types": ["int8"] }), "embedding_types[0]"),
-        (json!({ "texts": ["a"], "truncate": "NONE" }), "truncate"),
+        (json!({ "texts": ["a"], "truncate": "START" }), "truncate"),
+        (json!({ "texts": ["a", "a".repeat(77)], "truncate": "NONE" }), "texts[1]"),
         (json!({ "texts": ["a"], "output_dimension": 3 }), "output_dimension"),
         (json!({ "texts": ["a", "a", "a", "a", "a"] }), "texts"),
     ] {
@@ -144,7 +161,7 @@ fn what_is_wrong_is_told_with_its_field() {
         (json!({ "input": "a", "dimensions": 3 }), 400, "dimensions", "have 2 numbers"),
         (json!({ "input": "a", "encoding_format": "int8" }), 400, "encoding_format", "float and base64"),
         (json!({ "input": "a", "messages": [] }), 400, "input", "beside `messages`"),
-        (json!({ "input": "a", "truncate_prompt_tokens": 5 }), 400, "truncate_prompt_tokens", "not known"),
+        (json!({ "input": "a", "truncate_prompt_tokens": 5 }), 400, "truncate_prompt_tokens", "must be -1"),
         (json!({ "input": { "image": "http://[::1]/a.png" } }), 400, "input.image", "opens no connections"),
         (
             json!({ "input": ["a", { "content": [{ "image": "/etc/passwd" }] }] }),
@@ -178,6 +195,17 @@ fn what_is_wrong_is_told_with_its_field() {
     assert!(status == 413 && message.contains("10000 bytes"), "{message}");
     // And it goes on.
     assert_eq!(post(server.address, "/embed", &json!({ "inputs": "one" })).status, 200);
+    server.end();
+}
+
+#[test]
+fn a_body_of_very_many_values_is_refused() {
+    let server = Running::start(Stub::free(), Settings { payload_limit: 1_000_000, ..settings() });
+    let zeros = vec![0; 200_000];
+    for path in ["/v1/embeddings", "/embed", "/v2/embed"] {
+        let (status, message) = post(server.address, path, &json!({ "input": zeros })).error();
+        assert!(status == 400 && message.contains("at most 100000 are taken"), "{path}: {message}");
+    }
     server.end();
 }
 

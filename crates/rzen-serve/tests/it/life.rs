@@ -10,7 +10,7 @@ use rzen_core::Item;
 use rzen_serve::{Ended, Opened, ReadError, ServeError, ServedModel, Settings, Stop, serve};
 use serde_json::json;
 
-use crate::client::{get, post, receive, send};
+use crate::client::{Answer, get, post, receive, send, until};
 use crate::running::{Running, listener, opened, settings};
 use crate::stub::Stub;
 
@@ -18,6 +18,13 @@ use crate::stub::Stub;
 fn ask(server: &Running, text: &str) -> TcpStream {
     let body = json!({ "input": text }).to_string();
     send(server.address, "POST", "/v1/embeddings", "", body.as_bytes())
+}
+
+/// The answer to a request as it stands.
+fn raw(server: &Running, request: &str) -> Answer {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    receive(stream)
 }
 
 /// Items that wait, as the server itself counts them.
@@ -35,7 +42,7 @@ fn too_many_requests_are_refused_at_once() {
     let first = ask(&server, "a");
     hold.began.recv().unwrap();
     let second = ask(&server, "b");
-    while waiting(&server) != 1 {}
+    until("no item waits", || waiting(&server) == 1);
     let third = receive(ask(&server, "c"));
     assert_eq!((third.status, third.header("retry-after")), (429, Some("1")));
     assert_eq!(third.json()["error"]["type"], "rate_limit_error");
@@ -57,14 +64,37 @@ fn a_client_that_goes_away_is_forgotten() {
     let first = ask(&server, "a");
     hold.began.recv().unwrap();
     let second = ask(&server, "b");
-    while waiting(&server) != 1 {}
+    until("no item waits", || waiting(&server) == 1);
     drop(second);
-    while waiting(&server) != 0 {}
+    until("an item waits", || waiting(&server) == 0);
+    let gone = "rzen_requests_total{path=\"/v1/embeddings\",status=\"499\"} 1";
+    until("it is not counted", || get(server.address, "/metrics").text().contains(gone));
     drop(hold);
     assert_eq!(receive(first).status, 200);
     assert_eq!(receive(ask(&server, "c")).status, 200);
     server.end();
     assert_eq!(*batches.lock().unwrap(), [["a"], ["c"]]);
+}
+
+#[test]
+fn a_model_that_hangs_is_asked_once_and_not_healthy() {
+    let (stub, hold) = Stub::held();
+    let limits = Settings { api_key: Some("secret".into()), proof: Duration::from_millis(100), ..settings() };
+    let server = Running::start(stub, limits);
+    assert_eq!(get(server.address, "/health").status, 200);
+    let key = "authorization: Bearer secret\r\n";
+    let body = json!({ "input": "a" }).to_string();
+    let asked = send(server.address, "POST", "/v1/embeddings", key, body.as_bytes());
+    hold.began.recv().unwrap();
+    until("it is healthy though nothing is embedded", || get(server.address, "/health").status != 200);
+    let many: Vec<_> = (0..8).map(|_| send(server.address, "GET", "/health", "", b"")).collect();
+    assert!(many.into_iter().all(|one| receive(one).status == 503));
+    let metrics = receive(send(server.address, "GET", "/metrics", key, b"")).text();
+    assert!(metrics.contains("\nrzen_queue_items 1\n"), "{metrics}");
+    drop(hold);
+    assert_eq!(receive(asked).status, 200);
+    assert_eq!(get(server.address, "/health").status, 200);
+    server.end();
 }
 
 #[test]
@@ -76,9 +106,21 @@ fn requests_are_finished_after_the_stop_and_no_more_are_taken() {
     hold.began.recv().unwrap();
     stop.now();
     // The listener is closed soon after.
-    while TcpStream::connect(address).is_ok() {}
+    until("it still listens", || TcpStream::connect(address).is_err());
     drop(hold);
     assert_eq!(receive(asked).status, 200);
+    assert_eq!(server.end(), Ended::Finished);
+}
+
+#[test]
+fn a_head_that_does_not_come_holds_nothing_up() {
+    let limits =
+        Settings { head_timeout: Duration::from_millis(20), grace: Duration::from_secs(10), ..settings() };
+    let server = Running::start(Stub::free(), limits);
+    let mut half = TcpStream::connect(server.address).unwrap();
+    half.write_all(b"POST /embed HTT").unwrap();
+    // Connections are taken in their order.
+    assert_eq!(get(server.address, "/health").status, 200);
     assert_eq!(server.end(), Ended::Finished);
 }
 
@@ -178,6 +220,8 @@ fn a_key_opens_all_but_health() {
         ("GET", "/v1/models"),
         ("POST", "/v2/embed"),
         ("POST", "/embed"),
+        ("POST", "/"),
+        ("GET", "/v1/models/stub"),
         ("GET", "/info"),
         ("GET", "/metrics"),
         ("GET", "/else"),
@@ -207,21 +251,62 @@ fn a_key_opens_all_but_health() {
 }
 
 #[test]
+fn a_refused_body_is_not_asked_for() {
+    let server = Running::start(Stub::free(), Settings { api_key: Some("secret".into()), ..settings() });
+    let head = "POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n";
+    assert_eq!(raw(&server, head).status, 401);
+    server.end();
+}
+
+#[test]
 fn a_page_of_another_site_gets_nothing() {
     let server = Running::start(Stub::free(), settings());
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.write_all(b"GET /info HTTP/1.1\r\nhost: rebound.example\r\n\r\n").unwrap();
     assert_eq!(receive(stream).error().0, 403);
+    let body = json!({ "input": "a" }).to_string();
+    let own = format!("origin: http://{}\r\n", server.address);
+    for (headers, status) in [
+        ("origin: https://evil.example\r\nsec-fetch-site: cross-site\r\ncontent-type: text/plain\r\n", 403),
+        ("origin: https://evil.example\r\n", 403),
+        ("origin: http://127.0.0.1:1\r\n", 403),
+        ("origin: null\r\n", 403),
+        ("sec-fetch-site: cross-site\r\n", 403),
+        ("sec-fetch-site: same-site\r\n", 403),
+        ("sec-fetch-site: same-origin\r\n", 200),
+        ("sec-fetch-site: none\r\n", 200),
+        (own.as_str(), 200),
+    ] {
+        let answer = receive(send(server.address, "POST", "/v1/embeddings", headers, body.as_bytes()));
+        assert_eq!(answer.status, status, "{headers}");
+    }
+    for (path, status) in [("/health", 403), ("/metrics", 403), ("/", 404)] {
+        let answer = receive(send(server.address, "GET", path, "sec-fetch-site: cross-site\r\n", b""));
+        assert_eq!(answer.status, status, "{path}");
+    }
     server.end();
 }
 
 #[test]
 fn a_body_that_does_not_come_is_not_waited_for_long() {
-    let server =
-        Running::start(Stub::free(), Settings { body_timeout: Duration::from_millis(20), ..settings() });
-    let mut stream = TcpStream::connect(server.address).unwrap();
-    let head = "POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{";
-    stream.write_all(head.as_bytes()).unwrap();
-    assert_eq!(receive(stream).error().0, 408);
+    let short = Duration::from_millis(20);
+    for limits in
+        [Settings { body_timeout: short, ..settings() }, Settings { body_pause: short, ..settings() }]
+    {
+        let server = Running::start(Stub::free(), limits);
+        let head = "POST /embed HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{";
+        assert_eq!(raw(&server, head).error().0, 408);
+        server.end();
+    }
+}
+
+#[test]
+fn a_body_that_breaks_off_is_not_too_large() {
+    let server = Running::start(Stub::free(), settings());
+    let head = "POST /embed HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
+    let (status, message) = raw(&server, &format!("{head}5\r\nhello\r\nzz\r\n")).error();
+    assert!(status == 400 && message.contains("broke off"), "{status} {message}");
+    let chunk = format!("{:x}\r\n{}\r\n0\r\n\r\n", 10_001, " ".repeat(10_001));
+    assert_eq!(raw(&server, &format!("{head}{chunk}")).error().0, 413);
     server.end();
 }

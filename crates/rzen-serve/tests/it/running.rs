@@ -27,8 +27,12 @@ pub fn settings() -> Settings {
         payload_limit: 10_000,
         max_top: 5,
         api_key: None,
+        head_timeout: Duration::from_secs(60),
         body_timeout: Duration::from_secs(60),
+        body_pause: Duration::from_secs(60),
+        proof: Duration::from_secs(10),
         grace: Duration::from_secs(60),
+        media: std::env::temp_dir(),
         access_log: false,
     }
 }

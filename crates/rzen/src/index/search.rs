@@ -152,7 +152,10 @@ impl LoadedIndex {
 
     /// Where the item lies whose vector has this key, in hexadecimal digits.
     pub fn places(&self, key: &str) -> Vec<Place<'_>> {
-        let row = self.listed.keys.iter().position(|known| hex(known) == key);
+        let byte = |at: usize| u8::from_str_radix(key.get(2 * at..2 * at + 2)?, 16).ok();
+        let wanted: Vec<u8> = (0..size_of::<Key>()).filter_map(byte).collect();
+        let is_whole = hex(&wanted) == key;
+        let row = self.listed.keys.iter().position(|known| is_whole && known[..] == wanted);
         row.map_or(Vec::new(), |row| self.listed.hit(&self.catalog, (row, 0.0), |_| true).places)
     }
 

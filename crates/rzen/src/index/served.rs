@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rzen_core::{Media, Part, VideoSource};
@@ -27,11 +28,21 @@ pub struct ServedIndex {
     model: Key,
     loader: Loader,
     loaded: RwLock<Arc<LoadedIndex>>,
-    /// The catalog's length and time when it was looked at last; held while it is read.
-    stamp: Mutex<Stamp>,
+    /// The catalog that was read last; held while another is read.
+    seen: Mutex<Seen>,
 }
 
+/// A catalog's length and time.
 type Stamp = Option<(u64, Option<u64>)>;
+
+struct Seen {
+    stamp: Stamp,
+    /// A later one that could not be read, and when.
+    failed: Option<(Stamp, Instant)>,
+}
+
+/// An index that can't be read is tried again no earlier.
+const RETRY: Duration = Duration::from_secs(2);
 
 impl ServedIndex {
     /// Reads an index whose vectors are those of `model`; pictures of hits are drawn with `loader`.
@@ -42,21 +53,34 @@ impl ServedIndex {
         // Before it is read: what changes meanwhile is read again.
         let stamp = stamp(folder);
         let loaded = RwLock::new(Arc::new(load(folder, &model)?));
-        Ok(ServedIndex { folder: folder.to_owned(), model, loader, loaded, stamp: Mutex::new(stamp) })
+        Ok(ServedIndex {
+            folder: folder.to_owned(),
+            model,
+            loader,
+            loaded,
+            seen: Mutex::new(Seen { stamp, failed: None }),
+        })
     }
 
     /// The index as it is now. Where it can't be read it stays as it was, and that is told once.
     fn now(&self) -> Arc<LoadedIndex> {
         // Who comes while another reads it takes the one before.
-        if let Ok(mut seen) = self.stamp.try_lock() {
+        if let Ok(mut seen) = self.seen.try_lock() {
             let stamp = stamp(&self.folder);
-            if stamp.is_some() && stamp != *seen {
-                *seen = stamp;
+            let failed = seen.failed.filter(|(failed, _)| *failed == stamp);
+            let is_due = failed.is_none_or(|(_, when)| when.elapsed() >= RETRY);
+            if stamp.is_some() && stamp != seen.stamp && is_due {
                 match load(&self.folder, &self.model) {
                     Ok(loaded) => {
                         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
+                        *seen = Seen { stamp, failed: None };
                     }
-                    Err(error) => eprintln!("serve: the index stays as it was: {error:#}"),
+                    Err(error) => {
+                        if failed.is_none() {
+                            rzen_serve::log(&format!("the index stays as it was: {error:#}"));
+                        }
+                        seen.failed = Some((stamp, Instant::now()));
+                    }
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! `rzen serve`: embeddings and search over HTTP.
 
+use std::env::VarError;
 use std::error::Error;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::embedder::LocalEmbedder;
 use crate::index::{Catalog, ServedIndex};
 use crate::load_limits::LoadLimits;
 use crate::models;
+use crate::served::CLIP_BYTES;
 use crate::vectors::Key;
 use crate::verbs::model_options::ModelOptions;
 use crate::verbs::search::Moved;
@@ -49,7 +51,7 @@ pub struct Args {
     #[arg(long, default_value_t = 128, value_name = "N")]
     max_concurrent_requests: usize,
     /// Items of a request, at most
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(long, default_value_t = 2048, value_name = "N")]
     max_client_batch_size: usize,
     /// Bytes of a request, at most
     #[arg(long, default_value_t = 32_000_000, value_name = "BYTES")]
@@ -57,7 +59,7 @@ pub struct Args {
     /// Pixels of a picture, frame or page of a request, at most
     #[arg(long, default_value_t = 50_000_000, value_name = "N")]
     max_pixels: u64,
-    /// Longest time for a clip or a page of a request to be decoded, in seconds
+    /// Longest time for a clip or a page of a request to be decoded, in seconds; pages have a minute at most
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     media_timeout: u64,
     /// Hits of a search, at most
@@ -119,38 +121,60 @@ const BESIDE_INDEX: [&str; 5] = ["model", "adapter", "device", "batch_size", "ba
 /// Names the option that is wrong, what of the model or the index can't be read, or why the model can't be used.
 pub fn run(args: &Args) -> Result<()> {
     let api_key = args.api_key()?;
-    let settings = args.settings(api_key)?;
+    // All that is written of requests lies below one folder, so that it can go at once.
+    let media = tempfile::Builder::new().prefix("rzen-serve-").tempdir().context("no folder for media")?;
+    let settings = args.settings(api_key, media.path())?;
     let (options, index) = args.model()?;
     let listener = TcpListener::bind((args.host.as_str(), args.port))
         .with_context(|| format!("can't listen at {}:{}; is something else there?", args.host, args.port))?;
     if settings.api_key.is_none() && !listener.local_addr()?.ip().is_loopback() {
-        eprintln!("serve: whoever reaches {} may ask; --api-key or RZEN_API_KEY asks for a key", args.host);
+        let who = format!("whoever reaches {} may ask; --api-key or RZEN_API_KEY asks for a key", args.host);
+        rzen_serve::log(&who);
     }
     let stop = Stop::default();
-    on_interrupt(stop.clone())?;
+    on_interrupt(stop.clone(), media.path().to_owned())?;
     let name = args.name(&options);
+    let address = listener.local_addr()?;
+    rzen_serve::log(&format!("listening at {address}, opening {}", options.model.display()));
     let limits = args.limits(LoadLimits::parse(&options.load)?.options());
     let open = move || open(&options, index, name, limits).map_err(Box::<dyn Error + Send + Sync>::from);
     let ended = rzen_serve::serve(listener, settings, &stop, open, |ready| {
         let items = ready.items.map_or(String::new(), |items| format!(", {items} items to be searched"));
         println!("http://{}: {}, {} numbers in a vector{items}", ready.address, ready.name, ready.dim);
+        if ready.items.is_some() {
+            rzen_serve::log(&format!("open http://{} in a browser to search", ready.address));
+        }
     })?;
-    if ended == Ended::CutOff {
-        eprintln!("serve: stopped with requests that were not answered within --grace {} s", args.grace);
-    }
+    ensure!(
+        ended == Ended::Finished,
+        "stopped with requests that were not answered within --grace {} s",
+        args.grace
+    );
     Ok(())
 }
 
 impl Args {
-    fn settings(&self, api_key: Option<String>) -> Result<Settings> {
+    fn settings(&self, api_key: Option<String>, media: &Path) -> Result<Settings> {
         let counts = [
             ("--max-concurrent-requests", self.max_concurrent_requests),
             ("--max-client-batch-size", self.max_client_batch_size),
             ("--payload-limit", self.payload_limit),
             ("--max-top", self.max_top),
+            ("--batch-size", self.model.options.batch_size),
+            ("--batch-tokens", self.model.options.batch_tokens),
         ];
         for (option, count) in counts {
             ensure!(count > 0, "{option} is 0, expected 1 or more");
+        }
+        // The model is tried with pictures of 64 x 64. Loaders go no further by themselves.
+        let most = LoadOptions::default();
+        let ranges = [
+            ("--max-pixels", self.max_pixels, 64 * 64..=most.max_pixels),
+            ("--media-timeout", self.media_timeout, 1..=most.video_timeout_ms / 1000),
+        ];
+        for (option, value, range) in ranges {
+            let (least, most) = (range.start(), range.end());
+            ensure!(range.contains(&value), "{option} is {value}, expected {least} to {most}");
         }
         let ModelOptions { batch_size: items, batch_tokens: tokens, .. } = self.model.options;
         Ok(Settings {
@@ -160,15 +184,23 @@ impl Args {
             payload_limit: self.payload_limit,
             max_top: self.max_top,
             api_key,
+            head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
+            body_pause: Duration::from_secs(5),
+            proof: Duration::from_secs(10),
             grace: Duration::from_secs(self.grace),
+            media: media.to_owned(),
             access_log: self.access_log,
         })
     }
 
     fn api_key(&self) -> Result<Option<String>> {
-        let from_environment = || std::env::var("RZEN_API_KEY").ok();
-        let key = self.api_key.clone().or_else(from_environment);
+        let key = match (&self.api_key, std::env::var("RZEN_API_KEY")) {
+            (Some(key), _) => Some(key.clone()),
+            (None, Ok(key)) => Some(key),
+            (None, Err(VarError::NotPresent)) => None,
+            (None, Err(error)) => anyhow::bail!("RZEN_API_KEY: {error}"),
+        };
         ensure!(
             key.as_ref().is_none_or(|key| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic())),
             "--api-key or RZEN_API_KEY: give letters, digits and signs without spaces"
@@ -210,9 +242,7 @@ impl Args {
 
     /// What media of requests may ask for; never more than `limits`.
     fn limits(&self, limits: LoadOptions) -> LoadOptions {
-        /// Bytes of a clip's frames: eight of 3840 x 2160 pixels, and some.
-        const CLIP_BYTES: u64 = 256 << 20;
-        let timeout_ms = self.media_timeout.saturating_mul(1000);
+        let timeout_ms = self.media_timeout * 1000;
         LoadOptions {
             max_pixels: limits.max_pixels.min(self.max_pixels),
             pdf_timeout_ms: limits.pdf_timeout_ms.min(timeout_ms),
@@ -245,11 +275,12 @@ fn open(
     Ok(Opened { model, name, dtype: options.dtype.clone(), max_length: config.max_length, search })
 }
 
-/// The first Ctrl-C or SIGTERM asks for an orderly end, the second ends at once.
-fn on_interrupt(stop: Stop) -> Result<()> {
+/// The first Ctrl-C or SIGTERM asks for an orderly end, the second ends at once and takes the media along.
+fn on_interrupt(stop: Stop, media: PathBuf) -> Result<()> {
     let told = AtomicBool::new(false);
     ctrlc::set_handler(move || {
         if told.swap(true, Ordering::SeqCst) {
+            let _ = std::fs::remove_dir_all(&media);
             std::process::exit(130);
         }
         stop.now();

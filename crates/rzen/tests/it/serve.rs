@@ -11,10 +11,18 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::command::{files_with, first_with, refuse, succeed};
-use crate::http::{get, post, receive, send};
+use crate::http::{get, post, receive, send, until};
 use crate::verbs::trained;
 
-/// The program as a server, on a port of its own.
+/// The program as it will be a server, on a port of its own.
+fn serve(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rzen"));
+    command.current_dir(folder).args([&["serve", "--port", "0"], args].concat());
+    command.stdin(Stdio::null()).env_remove("RZEN_API_KEY");
+    command
+}
+
+/// A server that runs.
 struct Server {
     child: Child,
     address: SocketAddr,
@@ -24,13 +32,15 @@ struct Server {
 
 impl Server {
     fn start(folder: &Path, args: &[&str], key: Option<&str>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rzen"));
-        command.current_dir(folder).args([&["serve", "--port", "0"], args].concat());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).env_remove("RZEN_API_KEY");
+        let mut command = serve(folder, args);
         if let Some(key) = key {
             command.env("RZEN_API_KEY", key);
         }
-        let mut child = command.spawn().unwrap();
+        Server::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.strip_prefix("http://").and_then(|rest| rest.split_once(": "));
@@ -148,7 +158,9 @@ fn what_can_not_be_read_is_refused_without_telling_where_it_lay() {
     let temporary = place.path().join("temporary");
     fs::create_dir(&temporary).unwrap();
     let args = ["--model", &trained.path("soup/model"), "--max-pixels", "10000", "--payload-limit", "200000"];
-    let mut server = Server::start(place.path(), &args, None);
+    let mut command = serve(place.path(), &args);
+    command.env("TMPDIR", &temporary);
+    let mut server = Server::spawn(command);
     let cut = STANDARD.encode(&png[..png.len() / 2]);
     let mut bomb = png.clone();
     bomb[16..24].copy_from_slice(&[0, 0, 200, 0, 0, 0, 200, 0]);
@@ -173,7 +185,49 @@ fn what_can_not_be_read_is_refused_without_telling_where_it_lay() {
     // Nothing of it is left, and the next is answered.
     server.embed(json!({ "input": "a star" }));
     assert!(server.child.try_wait().unwrap().is_none());
+    assert!(files_below(&temporary).is_empty());
     server.terminate();
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+/// All files below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+/// However a server ends while it decodes a clip, nothing of the clip is left.
+#[cfg(unix)]
+#[test]
+fn media_do_not_stay_where_a_server_is_cut_off() {
+    let trained = trained();
+    let place = tempfile::tempdir().unwrap();
+    // An ffmpeg that does not end soon.
+    let ffmpeg = place.path().join("ffmpeg");
+    fs::write(&ffmpeg, "#!/bin/sh\nexec sleep 60\n").unwrap();
+    fs::set_permissions(&ffmpeg, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for (grace, signals) in [("0", 1), ("600", 2)] {
+        let temporary = place.path().join(format!("temporary-{signals}"));
+        fs::create_dir(&temporary).unwrap();
+        let mut command = serve(place.path(), &["--model", &trained.path("soup/model"), "--grace", grace]);
+        command.env("TMPDIR", &temporary).env("RZEN_FFMPEG", &ffmpeg);
+        let mut server = Server::spawn(command);
+        let clip = STANDARD.encode(b"\x1a\x45\xdf\xa3 a clip");
+        let body = json!({ "input": { "video": clip } }).to_string();
+        let _asked = send(server.address, "POST", "/v1/embeddings", "", body.as_bytes());
+        until("the clip is not read", || !files_below(&temporary).is_empty());
+        let id = server.child.id().to_string();
+        let signal = || assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        signal();
+        if signals == 2 {
+            // The first one was heard.
+            until("it still listens", || std::net::TcpStream::connect(server.address).is_err());
+            signal();
+        }
+        until("it does not end", || server.child.try_wait().unwrap().is_some());
+        assert!(!server.child.wait().unwrap().success());
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "{signals}");
+    }
 }
 
 #[test]
@@ -227,10 +281,45 @@ fn an_index_is_searched_and_kept_up_with() {
     assert!(first(by_picture(&pictures[1])).ends_with("b.png"));
     assert_eq!(ask(&json!({ "query": "a star", "kind": "video" })).json()["hits"], json!([]));
     assert_eq!(receive(send(server.address, "GET", &path, key, b"")).status, 404);
+    // What can't be read now is read once it can be, though its catalog is the same by then.
+    let (vectors, away) = (first_with(&folder.join("index"), ".vectors"), folder.join("away"));
+    fs::copy(&pictures[2], home.join("c.png")).unwrap();
+    succeed(folder, &index);
+    fs::rename(&vectors, &away).unwrap();
+    assert!(!first(by_picture(&pictures[2])).ends_with("c.png"));
+    fs::rename(&away, &vectors).unwrap();
+    until("the index is not read again", || first(by_picture(&pictures[2])).ends_with("c.png"));
     // Of another model it is not taken.
     succeed(folder, &[&index[..], &["--overwrite", "--dtype", "bf16"]].concat());
     assert!(first(by_picture(&pictures[1])).ends_with("b.png"));
     server.terminate();
+}
+
+#[test]
+fn a_server_goes_on_where_nobody_reads_what_it_logs() {
+    let trained = trained();
+    let place = tempfile::tempdir().unwrap();
+    let mut command = serve(place.path(), &["--model", &trained.path("soup/model"), "--access-log"]);
+    command.stderr(Stdio::piped());
+    let mut server = Server::spawn(command);
+    drop(server.child.stderr.take());
+    for _ in 0..2 {
+        server.embed(json!({ "input": "a star" }));
+    }
+    server.terminate();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_that_is_no_text_is_not_no_key() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let place = tempfile::tempdir().unwrap();
+    let mut command = serve(place.path(), &["--model", "nothing"]);
+    command.env("RZEN_API_KEY", std::ffi::OsStr::from_bytes(b"secr\xe9t"));
+    let told = command.output().unwrap();
+    let told = (told.status.success(), String::from_utf8_lossy(&told.stderr).into_owned());
+    assert!(!told.0 && told.1.contains("RZEN_API_KEY"), "{told:?}");
 }
 
 #[test]
@@ -246,6 +335,10 @@ fn options_that_can_not_be_followed_are_refused() {
         (&["--model", &model, "--host", "no.such.host.invalid"], "can't listen"),
         (&["--model", &model, "--payload-limit", "0"], "--payload-limit is 0"),
         (&["--model", &model, "--api-key", ""], "without spaces"),
+        (&["--model", &model, "--max-pixels", "4095"], "--max-pixels is 4095, expected 4096 to"),
+        (&["--model", &model, "--max-pixels", "200000000"], "expected 4096 to 178956970"),
+        (&["--model", &model, "--media-timeout", "0"], "--media-timeout is 0, expected 1 to 120"),
+        (&["--index", "nothing", "--batch-size", "0"], "--batch-size is 0"),
     ] {
         let told = refuse(place.path(), &[&["serve", "--port", "0"], args].concat());
         assert!(told.contains(words), "{args:?}: {told}");
