@@ -1,7 +1,7 @@
 //! The program as a user runs it: what it writes, what it refuses, what it survives.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use safetensors::SafeTensors;
@@ -193,7 +193,8 @@ fn one_of_several_processes_is_refused_by_a_program_without_mpi() {
     let said = |variables: &[(&str, &str)], more: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rzen"));
         command.current_dir(place.path()).args(["train", "--config", "tiny.toml"]).args(more);
-        let output = command.envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap();
+        let output =
+            command.envs(variables.iter().copied()).stdin(std::process::Stdio::null()).output().unwrap();
         assert!(!output.status.success(), "{variables:?} {more:?}");
         assert!(!place.path().join("runs").exists(), "nothing was begun");
         String::from_utf8(output.stderr).unwrap()
