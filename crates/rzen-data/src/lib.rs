@@ -41,6 +41,8 @@ mod mp4_check;
 mod negatives;
 mod options;
 mod parquet_media;
+mod parquet_names;
+mod parquet_pages;
 mod parquet_rows;
 mod picture;
 mod plan;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use crate::ManifestError;
 use crate::cell::{Cell, columns};
 use crate::isolate::{Lost, guard};
-use crate::parquet_media::{KnownPictures, Namer, is_bytes};
+use crate::parquet_names::{KnownPictures, Namer, is_bytes};
 use crate::row::Row;
 
 /// Opens a Parquet file; its rows are read as they are asked for.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rzen_core::{Item, Part, Sample, Task, TeacherScores};
 
-use crate::parquet_media::KnownPictures;
+use crate::parquet_names::KnownPictures;
 use crate::rng::Rng;
 use crate::row::{Row, each_row};
 use crate::{ManifestError, parquet_rows};

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{CheckError, Checked, CheckedManifest, FindingKind, RowPlace};
 use crate::eval_copy::EvalCopy;
-use crate::parquet_media::KnownPictures;
+use crate::parquet_names::KnownPictures;
 use crate::train_line::Line;
 use crate::train_rows::each_train_row;
 

@@ -8,7 +8,7 @@ use rzen_core::{Item, Part, Sample, VideoSource};
 use super::CheckError;
 use super::finding::{Finding, FindingKind, FoundContent, Place, RowPlace};
 use crate::eval_corpus::{check_query, each_candidate, each_query, each_task};
-use crate::parquet_media::KnownPictures;
+use crate::parquet_names::KnownPictures;
 use crate::train_rows::each_train_row;
 use crate::{Candidate, EvalQuery, EvalTask, ManifestError, train_manifests};
 
